@@ -1,0 +1,1 @@
+"""Software renderer of the synthetic world's front camera: numpy and OpenCV, no GPU, no graphics library."""
