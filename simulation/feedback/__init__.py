@@ -1,0 +1,1 @@
+"""Feedback on a plan: what it violates, where and when, and what must change. Structured first, text second."""

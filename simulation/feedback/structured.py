@@ -1,0 +1,86 @@
+"""The structure of feedback. Frame: the ego rear-axle frame at t0 (x ahead, y left); times in seconds from t0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Source = Literal["privileged", "perceived"]
+SOURCES: tuple[Source, ...] = ("privileged", "perceived")
+
+
+class ChangeKind(StrEnum):
+    """What a planner can do to a plan."""
+
+    TRAVEL = "travel"  # cover more (+) or less (-) distance along the same path
+    SHIFT = "shift"  # move the path to its left (+) or right (-)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the plan that, simulated and scored like the plan itself, raises its score.
+
+    amount: [m] signed, reached at `time` [s]; `repair.apply` defines the plan in between.
+    score: the score of the changed plan, under the observation that the feedback comes from.
+    """
+
+    kind: ChangeKind
+    amount: float
+    time: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one sub-metric says about a plan. Fields that do not apply are None.
+
+    metric: navsim's column name. passed: nothing to improve. value: the sub-metric, in [0, 1].
+    time: [s] first violation. object_class: a NAVSIM class name, such as "vehicle".
+    object_position, ego_position: (x, y) [m] of the box centres at that time.
+    quantity: what `measured` and `limit` are (and their unit), for instance "progress [m]".
+    side: "left" or "right", where the plan leaves the road.
+    change: the best of the changes under which this sub-metric passes.
+    """
+
+    metric: str
+    passed: bool
+    value: float
+    time: float | None = None
+    object_class: str | None = None
+    object_position: tuple[float, float] | None = None
+    ego_position: tuple[float, float] | None = None
+    quantity: str | None = None
+    measured: float | None = None
+    limit: float | None = None
+    side: Literal["left", "right"] | None = None
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Everything that is told about one plan.
+
+    metric: "pdms_v1" or "epdms_v2". source: whose traffic the plan met, the log's own future ("privileged") or
+    the detections at t0 extrapolated at constant velocity ("perceived"). score: the score under that traffic.
+    clean: nothing left to improve. findings: most important first. problem: why the plan could not be simulated
+    (then score is nan and there are no findings).
+    """
+
+    metric: str
+    source: Source
+    score: float
+    clean: bool
+    findings: tuple[Finding, ...]
+    problem: str | None = None
+
+    @property
+    def violations(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if not finding.passed)
+
+    def finding(self, metric: str) -> Finding:
+        """The finding of one sub-metric; KeyError if there is none."""
+        for finding in self.findings:
+            if finding.metric == metric:
+                return finding
+        raise KeyError(metric)
