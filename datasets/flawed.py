@@ -7,6 +7,8 @@ import numpy as np
 from mtdrive.datasets.plans import TIMES, centerline_path, expert_path, plan_along, profile_distances, shifted
 from mtdrive.simulation.scene import Scene
 
+GENERATORS = {"speed": 0.35, "late_braking": 0.2, "lateral": 0.2, "wrong_path": 0.1, "noise": 0.15}  # share of each
+
 
 def flawed_plans(scene: Scene, rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
     """Draw plans that may be flawed; which of them are is for the scorer to say.

@@ -1,0 +1,139 @@
+"""Score trajectories with an unmodified official navsim; run by `tools/parity.py` under navsim's own interpreter.
+
+Imports navsim and nuplan from PYTHONPATH, so it must not import mtdrive. Non-reactive, one candidate at a time, a
+fresh metric cache processor for every scene (PDM-Closed's list of overlapped tracks is never cleared otherwise).
+"""
+
+import argparse
+import csv
+import gc
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from navsim.common.dataclasses import Scene, SceneFilter, SensorConfig, Trajectory
+from navsim.common.dataloader import filter_scenes
+from navsim.evaluate.pdm_score import pdm_score
+from navsim.planning.metric_caching.metric_cache_processor import MetricCacheProcessor
+from navsim.planning.scenario_builder.navsim_scenario import NavSimScenario
+from navsim.planning.simulation.planner.pdm_planner.scoring.pdm_scorer import PDMScorer, PDMScorerConfig
+from navsim.planning.simulation.planner.pdm_planner.simulation.pdm_simulator import PDMSimulator
+from nuplan.planning.simulation.trajectory.trajectory_sampling import TrajectorySampling
+
+SAMPLING = TrajectorySampling(num_poses=40, interval_length=0.1)
+
+
+class V1:
+    """navsim v1.1: PDMS."""
+
+    columns = (
+        "no_at_fault_collisions",
+        "drivable_area_compliance",
+        "ego_progress",
+        "time_to_collision_within_bound",
+        "comfort",
+        "driving_direction_compliance",
+        "score",
+    )
+
+    def __init__(self, human_penalty_filter):
+        self.scorer = PDMScorer(SAMPLING, PDMScorerConfig())
+
+    def scenes(self, logs, scene_filter):
+        return filter_scenes(logs, scene_filter)
+
+    def cache(self, scenario):
+        import lzma
+
+        with tempfile.TemporaryDirectory() as folder:
+            entry = MetricCacheProcessor(folder, force_feature_computation=True).compute_metric_cache(scenario)
+            return pickle.loads(lzma.decompress(Path(entry.file_name).read_bytes()))
+
+    def score(self, cache, trajectory):
+        result = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer)
+        return {column: float(getattr(result, column)) for column in self.columns}
+
+
+class V2:
+    """navsim v2.2: EPDMS of one stage, without two-frame extended comfort."""
+
+    columns = (
+        "no_at_fault_collisions",
+        "drivable_area_compliance",
+        "driving_direction_compliance",
+        "traffic_light_compliance",
+        "ego_progress",
+        "time_to_collision_within_bound",
+        "lane_keeping",
+        "history_comfort",
+        "score",
+    )
+
+    def __init__(self, human_penalty_filter):
+        from navsim.traffic_agents_policies.log_replay_traffic_agents import LogReplayTrafficAgents
+
+        self.policy = LogReplayTrafficAgents(SAMPLING)
+        self.scorer = PDMScorer(SAMPLING, PDMScorerConfig(human_penalty_filter=human_penalty_filter))
+
+    def scenes(self, logs, scene_filter):
+        return filter_scenes(logs, scene_filter)[0]
+
+    def cache(self, scenario):
+        processor = MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
+        return pickle.loads(pickle.dumps(processor.compute_metric_cache(scenario)))
+
+    def score(self, cache, trajectory):
+        from navsim.planning.script.run_pdm_score_one_stage import compute_final_scores
+
+        frame, _ = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
+        frame = frame.assign(two_frame_extended_comfort=np.nan)
+        final = compute_final_scores(frame)
+        row = {column: float(frame[column].iloc[0]) for column in self.columns if column != "score"}
+        return {**row, "score": float(final["score"].iloc[0])}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--metric", choices=["pdms_v1", "epdms_v2"], required=True)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--trajectories", required=True, help="npz with token, poses, interval_length")
+    parser.add_argument("--human-penalty-filter", action="store_true")
+    parser.add_argument("--out", required=True)
+    arguments = parser.parse_args()
+
+    stored = np.load(arguments.trajectories)
+    rows = {}
+    for row, token in enumerate(stored["token"]):
+        rows.setdefault(str(token), []).append(row)
+    version = {"pdms_v1": V1, "epdms_v2": V2}[arguments.metric](arguments.human_penalty_filter)
+    logs = Path(os.environ["OPENSCENE_DATA_ROOT"]) / "navsim_logs" / arguments.split
+    scene_filter = SceneFilter(
+        num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True, tokens=list(rows)
+    )
+    scenes = version.scenes(logs, scene_filter)
+    interval = float(stored["interval_length"])
+    scores = {}
+    for count, (token, indices) in enumerate(rows.items(), 1):
+        frames = scenes[token]
+        scene = Scene.from_scene_dict_list(
+            frames, None, num_history_frames=4, num_future_frames=10, sensor_config=SensorConfig.build_no_sensors()
+        )
+        scenario = NavSimScenario(scene, map_root=os.environ["NUPLAN_MAPS_ROOT"], map_version="nuplan-maps-v1.0")
+        cache = version.cache(scenario)
+        for row in indices:
+            poses = stored["poses"][row]
+            trajectory = Trajectory(poses, TrajectorySampling(num_poses=len(poses), interval_length=interval))
+            scores[row] = version.score(cache, trajectory)
+        gc.enable()  # PDM-Closed switches the collector off and leaves it so
+        gc.collect()
+        print(f"official {count}/{len(rows)} scenes", flush=True)
+    with open(arguments.out, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["token", *version.columns])
+        writer.writeheader()
+        writer.writerows({"token": str(stored["token"][row]), **scores[row]} for row in range(len(stored["token"])))
+
+
+if __name__ == "__main__":
+    main()

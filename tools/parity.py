@@ -1,0 +1,128 @@
+"""Compare our scores with official navsim's, row by row, over a NAVSIM-format root.
+
+    python tools/parity.py --navsim ~/navsim --nuplan ~/nuplan-devkit --python ~/navsim-venv/bin/python \
+        --data-root D --maps-root M --split test --metric pdms_v1
+
+navsim and nuplan-devkit are plain checkouts (navsim branch v1.1 for pdms_v1, v2.2 for epdms_v2), --python an
+interpreter with what they need. Without --trajectories, each scene's baselines and random variations of its
+recorded human are scored. Prints for every metric: rows compared, rows equal, largest difference, and the first rows
+that differ; exits with 1 if a score differs by more than --tolerance or any sub-metric differs.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mtdrive.datasets.flawed import flawed_plans
+from mtdrive.simulation.baselines import BASELINES
+from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+
+OFFICIAL = Path(__file__).with_name("official_scores.py")
+
+
+def candidates(data_root: Path, maps_root: Path, split: str, cache_root: Path, limit: int | None, variations: int):
+    """Tokens (N,) and poses (N, 8, 3): the baselines and `variations` flawed plans of every scene."""
+    build_caches(data_root, maps_root, split, cache_root)
+    store = SceneStore(cache_root, split)
+    tokens, poses = [], []
+    for index, token in enumerate(sorted(store.tokens)[:limit]):
+        scene = store.load(token)
+        plans = [baseline(scene) for baseline in BASELINES.values()]
+        plans.extend(flawed_plans(scene, np.random.default_rng(index), variations)[0])
+        tokens.extend([token] * len(plans))
+        poses.extend(plans)
+    return np.array(tokens), np.stack(poses)
+
+
+def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
+    """Scores by the official code, in its own interpreter; the maps are linked because nuPlan writes beside them."""
+    maps = folder / "maps"
+    shutil.copytree(arguments.maps_root, maps, copy_function=os.symlink, ignore=shutil.ignore_patterns(".maplocks"))
+    environment = {
+        **os.environ,
+        "OPENSCENE_DATA_ROOT": str(arguments.data_root.resolve()),
+        "NUPLAN_MAPS_ROOT": str(maps),
+        "NAVSIM_EXP_ROOT": str(folder),
+        "NUPLAN_DATA_STORE": "local",
+        "PYTHONPATH": f"{arguments.navsim.resolve()}{os.pathsep}{arguments.nuplan.resolve()}",
+    }
+    out = folder / "official.csv"
+    command = [arguments.python, "-P", OFFICIAL, "--metric", arguments.metric, "--split", arguments.split]
+    command += ["--trajectories", trajectories, "--out", out]
+    command += ["--human-penalty-filter"] if arguments.human_penalty_filter else []
+    subprocess.run(list(map(str, command)), env=environment, check=True)
+    return pd.read_csv(out)
+
+
+def run_ours(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
+    """Scores by `mtdrive score`."""
+    out = folder / "ours.csv"
+    command = [sys.executable, "-m", "mtdrive.cli", "score", f"openscene_data_root={arguments.data_root.resolve()}"]
+    command += [f"nuplan_maps_root={arguments.maps_root.resolve()}", f"split={arguments.split}", f"out={out}"]
+    command += [f"trajectories={trajectories}", f"metric={arguments.metric}", f"navsim_exp_root={folder}"]
+    if arguments.metric == "epdms_v2":
+        command.append(f"human_penalty_filter={str(arguments.human_penalty_filter).lower()}")
+    subprocess.run(command, check=True)
+    return pd.read_csv(out)
+
+
+def compare(ours: pd.DataFrame, official: pd.DataFrame, tolerance: float, console: Console) -> bool:
+    """Print the comparison; True if everything agrees. Progress and score may differ by `tolerance`, the rest by 0."""
+    table = Table("metric", "rows", "equal", "largest difference", "first rows that differ")
+    agree = list(ours["token"]) == list(official["token"])
+    for column in official.columns.drop("token"):
+        difference = (ours[column] - official[column]).abs().fillna(np.inf).to_numpy()
+        allowed = tolerance if column in ("score", "ego_progress") else 0.0
+        differing = np.flatnonzero(difference > allowed)
+        agree &= len(differing) == 0
+        rows = ", ".join(f"{row} ({ours['token'][row]})" for row in differing[:3])
+        table.add_row(column, str(len(ours)), str(len(ours) - len(differing)), f"{difference.max():.2e}", rows)
+    console.print(table)
+    return agree
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--navsim", type=Path, required=True, help="checkout of autonomousvision/navsim")
+    parser.add_argument("--nuplan", type=Path, required=True, help="checkout of motional/nuplan-devkit")
+    parser.add_argument("--python", type=Path, required=True, help="interpreter with the requirements of both")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--maps-root", type=Path, required=True)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--metric", choices=["pdms_v1", "epdms_v2"], default="pdms_v1")
+    parser.add_argument("--human-penalty-filter", action="store_true")
+    parser.add_argument("--trajectories", type=Path, help="npz with token, poses, interval_length")
+    parser.add_argument("--limit", type=int, help="at most this many scenes")
+    parser.add_argument("--variations", type=int, default=6, help="flawed plans a scene, beside the baselines")
+    parser.add_argument("--tolerance", type=float, default=1e-6)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trajectories = arguments.trajectories
+        if trajectories is None:
+            trajectories = folder / "trajectories.npz"
+            tokens, poses = candidates(
+                arguments.data_root,
+                arguments.maps_root,
+                arguments.split,
+                folder / "scene_cache",
+                arguments.limit,
+                arguments.variations,
+            )
+            np.savez(trajectories, token=tokens, poses=poses, interval_length=0.5)
+        ours = run_ours(arguments, trajectories, folder)
+        official = run_official(arguments, trajectories, folder)
+    return 0 if compare(ours, official, arguments.tolerance, Console(width=160)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
