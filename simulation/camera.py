@@ -7,6 +7,7 @@ OpenCV. The ground is taken to be the plane z = 0 of the ego frame, as NAVSIM's 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -155,7 +156,7 @@ class PinholeCamera:
         """The parts of an ego polyline (N, 3) before the near plane, each as pixels (M, 2), M >= 2."""
         points = self.to_camera(points)
         pieces: list[list[np.ndarray]] = [[]]
-        for start, end in zip(points[:-1], points[1:], strict=True):
+        for start, end in pairwise(points):
             inside = start[2] >= NEAR, end[2] >= NEAR
             if not any(inside):
                 continue

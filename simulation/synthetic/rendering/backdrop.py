@@ -35,11 +35,12 @@ class Backdrop:
 
 
 @lru_cache(maxsize=4)
-def _noise(seed: int, size: int = 512) -> np.ndarray:
-    """Tileable noise (size, size) float32 with mean 0 and standard deviation 1, coarse and fine mixed."""
+def _noise(seed: int, grains: tuple[int, ...] = (8, 32, 128, 512)) -> np.ndarray:
+    """Tileable noise (512, 512) float32 with mean 0 and standard deviation 1; grains: cells per side of each octave."""
     random = np.random.default_rng(seed)
+    size = 512
     total = np.zeros((size, size), np.float32)
-    for cells, weight in ((8, 1.0), (32, 0.8), (128, 0.7), (512, 0.6)):
+    for cells, weight in zip(grains, (1.0, 0.8, 0.7, 0.6), strict=False):
         layer = random.standard_normal((cells, cells)).astype(np.float32)
         layer = np.pad(layer, 2, mode="wrap")
         scale = size // cells
@@ -109,21 +110,24 @@ def _grass(camera: PinholeCamera, noise: np.ndarray, top: int) -> np.ndarray:
     fine = camera.resized(SUPERSAMPLING * camera.width, SUPERSAMPLING * camera.height)
     distance, xy = _ground_geometry(fine, _rays(fine)[SUPERSAMPLING * top :])
     near = np.where(np.isfinite(distance), distance, FAR)
-    mottle = 0.09 * _sample(noise, xy, 0.35) * np.exp(-near / 60.0) + 0.05 * _sample(noise, xy, 0.04) * np.exp(-near / 10)
-    mottle += 0.06 * _sample(noise, xy, 6.0) * np.exp(-near / 300.0)
+    mottle = sum(
+        strength * _sample(noise, xy, cell) * np.exp(-near / reach)
+        for strength, cell, reach in ((0.05, 0.04, 10.0), (0.09, 0.35, 60.0), (0.06, 6.0, 300.0))
+    )
     return np.clip(np.array(SURFACE_COLOURS[Material.GRASS]) * (1 + mottle[..., None]), 0, 255).astype(np.uint8)
 
 
 def _sky(rays: np.ndarray, atmosphere: Atmosphere, seed: int, haze_colour: np.ndarray) -> np.ndarray:
     """Gradient from the haze at the horizon to the zenith, with clouds."""
     elevation = np.arcsin(np.clip(rays[..., 2] / np.linalg.norm(rays, axis=-1), -1, 1))
-    zenith = np.array([92.0, 146.0, 214.0]) * (1 - atmosphere.overcast) + np.array([158.0, 164.0, 172.0]) * atmosphere.overcast
+    grey = atmosphere.overcast
+    zenith = np.array([92.0, 146.0, 214.0]) * (1 - grey) + np.array([158.0, 164.0, 172.0]) * grey
     height = np.clip(elevation / 0.5, 0, 1)[..., None] ** 0.75
     colour = haze_colour * (1 - height) + zenith * height
     up = np.maximum(rays[..., 2], 0.02)
-    clouds = _sample(_noise(seed % 4), rays[..., :2] / up[..., None] * [1.0, 0.6] + seed % 97, 0.05)
-    cover = np.clip((clouds - 0.5 + 0.8 * atmosphere.overcast) * 0.8, 0, 0.85) * np.clip(elevation / 0.12, 0, 1)
-    colour += cover[..., None] * (np.array([246.0, 247.0, 250.0]) - 40 * atmosphere.overcast - colour)
+    clouds = _sample(_noise(seed % 4, (8, 32, 128)), rays[..., :2] / up[..., None] + seed % 97, 0.12)
+    cover = np.clip((clouds - 0.4 + 0.8 * grey) * 0.8, 0, 0.8) * np.clip(elevation / 0.16, 0, 1)
+    colour += cover[..., None] * (np.array([246.0, 247.0, 250.0]) - 40 * grey - colour)
     return np.clip(colour, 0, 255).astype(np.uint8)
 
 

@@ -28,7 +28,8 @@ def ribbon(xy: np.ndarray, half_width: float) -> np.ndarray:
     out = np.empty((2 * n, 2))
     for i in range(n):
         before, after = xy[i] - xy[max(i - 1, 0)], xy[min(i + 1, n - 1)] - xy[i]
-        before, after = before / max(np.hypot(before[0], before[1]), 1e-12), after / max(np.hypot(after[0], after[1]), 1e-12)
+        before = before / max(np.hypot(before[0], before[1]), 1e-12)
+        after = after / max(np.hypot(after[0], after[1]), 1e-12)
         along = before + after
         size = np.hypot(along[0], along[1])
         along = along / size if size > 1e-9 else after

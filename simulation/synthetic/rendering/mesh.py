@@ -105,6 +105,8 @@ def picture_polygons(
     from_ego: np.ndarray,
     intrinsic: np.ndarray,
     planes: np.ndarray,
+    width: int,
+    height: int,
     sun: np.ndarray,
     ambient: float,
     haze_colour: np.ndarray,
@@ -112,6 +114,7 @@ def picture_polygons(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Primitives in the ego frame (see Mesh) to convex polygons in the picture, in the same order.
 
+    width, height: of the picture; what lies beside it, or is too small to be seen, is left out.
     sun: (3,) unit vector towards the sun; ambient: brightness of a face turned away from it, 1 facing it.
     A thing d metres away keeps exp(-d / haze_length) of its colour. Returns corners (M, 2) [px], offsets
     (Q + 1,), colours (Q, 3) rounded.
@@ -119,42 +122,59 @@ def picture_polygons(
     corners = np.empty((vertices.shape[0] + 1000, 2))
     offsets = np.zeros(start.shape[0], dtype=np.int64)
     out_colours = np.empty((start.shape[0] - 1, 3))
-    rotation, translation = np.ascontiguousarray(from_ego[:3, :3]), from_ego[:3, 3]
+    eye = np.zeros(3)
+    for r in range(3):
+        for c in range(3):
+            eye[c] -= from_ego[r, c] * from_ego[r, 3]
     fx, fy, skew, cx, cy = intrinsic[0, 0], intrinsic[1, 1], intrinsic[0, 1], intrinsic[0, 2], intrinsic[1, 2]
     used, count = 0, 0
     for p in range(start.shape[0] - 1):
-        world = vertices[start[p] : start[p + 1]]
-        n = world.shape[0]
-        camera = np.empty((n, 3))
-        for i in range(n):
-            camera[i] = rotation @ world[i] + translation
-        brightness = 1.0
-        if corners.shape[0] < used + 2 * n + 2 * _ROUND_CORNERS:  # cutting may add corners
-            corners = np.concatenate((corners, np.empty((corners.shape[0] + 4 * n, 2))))
-        if np.isnan(radii[p, 0]):
-            a, b = world[1] - world[0], world[2] - world[1]
-            normal = np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
-            normal /= max(np.sqrt(normal @ normal), 1e-12)
-            facing = -((rotation @ normal) @ camera[0])
+        begin, n = start[p], start[p + 1] - start[p]
+        brightness = ambient + 0.55 * (1.0 - ambient)
+        is_face = np.isnan(radii[p, 0])
+        if is_face:
+            ax, ay, az = _difference(vertices, begin + 1, begin)
+            bx, by, bz = _difference(vertices, begin + 2, begin + 1)
+            nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+            facing = 0.0
+            for c, normal in enumerate((nx, ny, nz)):
+                facing += normal * (eye[c] - vertices[begin, c])
             if facing <= 0.0:
                 if not two_sided[p]:
                     continue
-                normal = -normal
-            light = max(normal @ sun, 0.0)
-            brightness = ambient + (1.0 - ambient) * (0.8 * light + 0.2 * max(normal[2], 0.0))
-            clipped = clip_polygon(camera, planes)
-            if clipped.shape[0] < 3:
+                nx, ny, nz = -nx, -ny, -nz
+            size = max(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-12)
+            light = max(nx * sun[0] + ny * sun[1] + nz * sun[2], 0.0) / size
+            brightness = ambient + (1.0 - ambient) * (0.8 * light + 0.2 * max(nz / size, 0.0))
+        camera = np.empty((n, 3))
+        whole, distance = True, 0.0
+        for i in range(n):
+            for r in range(3):
+                total = from_ego[r, 3]
+                for c in range(3):
+                    total += from_ego[r, c] * vertices[begin + i, c]
+                camera[i, r] = total
+            distance += np.sqrt(camera[i, 0] ** 2 + camera[i, 1] ** 2 + camera[i, 2] ** 2) / n
+            for k in range(planes.shape[0]):
+                inside = planes[k, 3]
+                for c in range(3):
+                    inside += planes[k, c] * camera[i, c]
+                whole &= inside >= 0.0
+        if corners.shape[0] < used + 3 * n + 2 * _ROUND_CORNERS:  # cutting may add corners
+            corners = np.concatenate((corners, np.empty((corners.shape[0] + 4 * n, 2))))
+        if is_face:
+            if not whole:
+                camera = clip_polygon(camera, planes)
+            if camera.shape[0] < 3:
                 continue
-            for i in range(clipped.shape[0]):
-                x, y = clipped[i, 0] / clipped[i, 2], clipped[i, 1] / clipped[i, 2]
+            for i in range(camera.shape[0]):
+                x, y = camera[i, 0] / camera[i, 2], camera[i, 1] / camera[i, 2]
                 corners[used, 0] = fx * x + skew * y + cx
                 corners[used, 1] = fy * y + cy
                 used += 1
         else:
-            near = planes[0]
-            if near[:3] @ camera[0] + near[3] <= 0.0 or near[:3] @ camera[1] + near[3] <= 0.0:
+            if not whole:
                 continue
-            brightness = ambient + 0.55 * (1.0 - ambient)
             ends = np.empty((2, 3))
             for i in range(2):
                 x, y = camera[i, 0] / camera[i, 2], camera[i, 1] / camera[i, 2]
@@ -169,17 +189,32 @@ def picture_polygons(
                     corners[used, 0] = ends[i, 0] + ends[i, 2] * np.cos(angle)
                     corners[used, 1] = ends[i, 1] + ends[i, 2] * np.sin(angle)
                     used += 1
-        keep = 1.0
+        if _out_of_sight(corners[offsets[count] : used], width, height):
+            used = offsets[count]
+            continue
+        keep = 1.0 if glowing[p] else np.exp(-distance / haze_length)
         if glowing[p]:
             brightness = 1.0
-        else:
-            middle = np.zeros(3)
-            for i in range(n):
-                middle += camera[i] / n
-            keep = np.exp(-np.sqrt(middle @ middle) / haze_length)
         for c in range(3):
             lit = min(colours[p, c] * brightness, 255.0)
             out_colours[count, c] = np.round(lit * keep + haze_colour[c] * (1.0 - keep))
         count += 1
         offsets[count] = used
     return corners[:used], offsets[: count + 1], out_colours[:count]
+
+
+@njit(cache=True)
+def _difference(points: np.ndarray, i: int, j: int) -> tuple[float, float, float]:
+    """points[i] - points[j]."""
+    return points[i, 0] - points[j, 0], points[i, 1] - points[j, 1], points[i, 2] - points[j, 2]
+
+
+@njit(cache=True)
+def _out_of_sight(corners: np.ndarray, width: int, height: int) -> bool:
+    """Whether a polygon lies beside the picture or is too small to be seen (a quarter of a pixel)."""
+    left, right, top, bottom = np.inf, -np.inf, np.inf, -np.inf
+    for i in range(corners.shape[0]):
+        left, right = min(left, corners[i, 0]), max(right, corners[i, 0])
+        top, bottom = min(top, corners[i, 1]), max(bottom, corners[i, 1])
+    beside = right < -1.0 or left > width or bottom < -1.0 or top > height
+    return beside or (right - left) * (bottom - top) < 0.25

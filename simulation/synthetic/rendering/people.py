@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def cyclist_mesh(length: float, height: float, colour: Colour) -> Mesh:
     for x, _, z in (rear, front):
         rim = np.linspace(0, 2 * np.pi, 15)
         points = np.column_stack([x + (wheel - 0.03) * np.cos(rim), 0 * rim, z + (wheel - 0.03) * np.sin(rim)])
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in pairwise(points):
             mesh.limb(a, b, TYRE, 0.035)
     frame = tuple(int(0.55 * c + 20) for c in colour)
     for a, b in ((rear, crank), (rear, saddle), (crank, saddle), (crank, bars), (saddle, bars), (front, bars)):

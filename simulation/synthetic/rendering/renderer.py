@@ -15,7 +15,14 @@ from mtdrive.simulation.synthetic.rendering import ground, people, street, vehic
 from mtdrive.simulation.synthetic.rendering.backdrop import GAIN_ONE, SUPERSAMPLING, Backdrop, backdrop
 from mtdrive.simulation.synthetic.rendering.mesh import Mesh, picture_polygons
 from mtdrive.simulation.synthetic.rendering.order import painters_order
-from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Box, RenderScene, Scenery, SceneryKind, TrafficLight
+from mtdrive.simulation.synthetic.rendering.scene import (
+    Atmosphere,
+    Box,
+    RenderScene,
+    Scenery,
+    SceneryKind,
+    TrafficLight,
+)
 
 REACH = 400.0  # [m] upright things farther away are left out
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners
@@ -82,7 +89,8 @@ def _flat_polygons(polygons: list[np.ndarray], colours: np.ndarray, camera: Pinh
     start = np.concatenate([[0], np.cumsum([len(polygon) for polygon in polygons])]).astype(np.int64)
     yes, no = np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
     return picture_polygons(np.concatenate(polygons), start, np.full((count, 2), np.nan), colours, yes, yes, no,
-                            camera.from_ego, camera.intrinsic, camera.planes, np.array([0.0, 0.0, 1.0]), 1.0,
+                            camera.from_ego, camera.intrinsic, camera.planes, camera.width, camera.height,
+                            np.array([0.0, 0.0, 1.0]), 1.0,
                             np.zeros(3), 1.0)  # fmt: skip
 
 
@@ -105,21 +113,17 @@ def _shadows(view: RenderScene, camera: PinholeCamera) -> np.ndarray:
     per_height = -np.array([np.cos(sky.sun_heading), np.sin(sky.sun_heading)]) / np.tan(max(sky.sun_elevation, 0.15))
     polygons, darkness = [], []
     for thing in (*view.scenery, *view.boxes):
-        outline = _footprint_corners(_footprint(thing), 1.0)
-        if isinstance(thing, Scenery) and thing.kind in (SceneryKind.TREE, SceneryKind.LAMP_POST):
-            low, high = 0.35 * thing.height, 0.95 * thing.height
-            outline = _footprint_corners(np.array([thing.x, thing.y, 0, 0.5 * thing.height, 0.5 * thing.height]), 1.0)
-            if thing.kind == SceneryKind.LAMP_POST:
-                continue
-        else:
-            low, high = 0.0, 0.9 * thing.height
-        hull = cv2.convexHull(np.concatenate([outline + low * per_height, outline + high * per_height]).astype(np.float32))
+        low, high, outline = 0.0, 0.9 * thing.height, _footprint(thing)
+        if isinstance(thing, Scenery) and thing.kind == SceneryKind.TREE:
+            low, outline = 0.35 * thing.height, np.array([thing.x, thing.y, 0, *[0.5 * thing.height] * 2])
+        foot = _footprint_corners(outline, 1.0)
+        hull = cv2.convexHull(np.concatenate([foot + low * per_height, foot + high * per_height]).astype(np.float32))
         polygons.append(ground.on_ground(hull[:, 0].astype(np.float64)))
         darkness.append(cast)
     for box in view.boxes:
-        spread = 1.06 if box.kind == ObjectType.VEHICLE else 0.9
+        spread, contact = (1.06, 105) if box.kind == ObjectType.VEHICLE else (0.9, 150)
         polygons.append(ground.on_ground(_footprint_corners(_footprint(box), spread)))
-        darkness.append(105 if box.kind == ObjectType.VEHICLE else 150)
+        darkness.append(contact)
     if polygons:
         grey = np.repeat(np.array(darkness, dtype=np.float64)[:, None], 3, axis=1)
         _fill(light, *_flat_polygons(polygons, grey, camera), convex=True, smooth=True)
@@ -148,7 +152,7 @@ def _mesh(thing: Box | Scenery | TrafficLight) -> Mesh:
     if isinstance(thing, TrafficLight):
         return street.traffic_light_mesh(thing.state, thing.arm)
     if isinstance(thing, Scenery):
-        variety = int(round(thing.height * 1000)) % 97
+        variety = round(thing.height * 1000) % 97
         if thing.kind == SceneryKind.TREE:
             return street.tree_mesh(thing.height, variety)
         if thing.kind == SceneryKind.BUSH:
@@ -199,7 +203,7 @@ def _upright(image: np.ndarray, view: RenderScene, camera: PinholeCamera, land: 
         np.concatenate(vertices), np.concatenate(start),
         *(np.concatenate([getattr(mesh, name) for mesh in meshes])
           for name in ("radii", "colours", "glowing", "two_sided", "flat")),
-        camera.from_ego, camera.intrinsic, camera.planes, _sun(view.atmosphere),
+        camera.from_ego, camera.intrinsic, camera.planes, camera.width, camera.height, _sun(view.atmosphere),
         0.55 + 0.25 * view.atmosphere.overcast, land.haze_colour, land.haze_length,
     )  # fmt: skip
     _fill(image, corners, offsets, colours, convex=True, smooth=True)

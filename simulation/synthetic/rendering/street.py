@@ -88,8 +88,8 @@ def bin_mesh(length: float, width: float, height: float, colour: Colour) -> Mesh
     mesh.block((-0.52 * length, 0.52 * length), (-0.52 * width, 0.52 * width), (0.84 * height, height), lid)
     band = (0.44 * height, 0.60 * height)
     for x, y in ((length / 2, width / 2), (-length / 2, -width / 2)):
-        mesh.face([(1.01 * x, -y, band[0]), (1.01 * x, y, band[0]), (1.01 * x, y, band[1]), (1.01 * x, -y, band[1])], WHITE)
-        mesh.face([(x, 1.01 * y, band[0]), (-x, 1.01 * y, band[0]), (-x, 1.01 * y, band[1]), (x, 1.01 * y, band[1])], WHITE)
+        for (x0, y0), (x1, y1) in (((1.01 * x, -y), (1.01 * x, y)), ((x, 1.01 * y), (-x, 1.01 * y))):
+            mesh.face([(x0, y0, band[0]), (x1, y1, band[0]), (x1, y1, band[1]), (x0, y0, band[1])], WHITE)
     return mesh.build()
 
 
@@ -108,10 +108,10 @@ def traffic_light_mesh(state: LightState, arm: float) -> Mesh:
 
 def _light_head(mesh: MeshBuilder, y: float, z: float, state: LightState) -> None:
     """Three lamps in a black housing before a bright-edged board; z: its middle."""
-    for x, half_width, half_height, colour in ((-0.14, 0.44, 0.92, (208, 190, 70)), (-0.15, 0.39, 0.87, BLACK)):
-        mesh.face([(x, y + half_width, z - half_height), (x, y - half_width, z - half_height),
-                   (x, y - half_width, z + half_height), (x, y + half_width, z + half_height)], colour)  # fmt: skip
-    mesh.face([(-0.1, y - 0.44, z - 0.92), (-0.1, y + 0.44, z - 0.92), (-0.1, y + 0.44, z + 0.92), (-0.1, y - 0.44, z + 0.92)], BLACK)
+    boards = ((-0.14, 0.44, 0.92, (208, 190, 70)), (-0.15, 0.39, 0.87, BLACK), (-0.10, -0.44, 0.92, BLACK))
+    for x, left, half, colour in boards:  # a negative left turns a board's visible side to the back
+        corners = ((left, -half), (-left, -half), (-left, half), (left, half))
+        mesh.face([(x, y + across, z + up) for across, up in corners], colour)
     angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     for lamp, height in ((LightState.RED, 0.56), (LightState.YELLOW, 0.0), (LightState.GREEN, -0.56)):
         lit = lamp == state

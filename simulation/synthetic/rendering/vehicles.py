@@ -88,7 +88,8 @@ def _van(mesh: MeshBuilder, length: float, width: float, height: float, colour: 
             _wheel(mesh, x, sign * side, 0.35)
         light = BRAKE_LIGHT if braking else TAIL_LIGHT
         reach = 0.74 if braking else 0.82
-        _panel(mesh, -half - 0.01, sign * side * reach, sign * side * 0.97, 0.28 * height, 0.50 * height, light, braking)
+        inner, outer = sign * side * reach, sign * side * 0.97
+        _panel(mesh, -half - 0.01, inner, outer, 0.28 * height, 0.50 * height, light, braking)
         _panel(mesh, half + 0.01, sign * side * 0.55, sign * side * 0.86, 0.25 * height, 0.34 * height, HEADLIGHT, True)
         _panel(mesh, -half - 0.01, sign * side * 0.10, sign * side * 0.72, 0.56 * height, 0.84 * height, GLASS)
     shade = tuple(int(0.62 * c) for c in colour)
@@ -157,7 +158,9 @@ def _pane(mesh: MeshBuilder, first, second, first_half: float, second_half: floa
     mesh.face([(xb, -yb, zb), (xa, -ya, za), (xa, ya, za), (xb, yb, zb)], GLASS)
 
 
-def _flank(mesh: MeshBuilder, sign: float, corners, length: float, low: float, high: float, z0: float, z1: float) -> None:
+def _flank(
+    mesh: MeshBuilder, sign: float, corners, length: float, low: float, high: float, z0: float, z1: float
+) -> None:
     """A window in a flank that leans from half width low at z0 to high at z1; corners: (x / length, z)."""
     points = []
     for x, z in corners:
