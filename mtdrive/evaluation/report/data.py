@@ -1,0 +1,85 @@
+"""What a report shows, as plain data: made by `collect`, or by hand in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+SFT, RL = "SFT", "RL"
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage of the run. command: what repeats it. seconds: wall time. peak_memory: [bytes], all its processes."""
+
+    name: str
+    command: str
+    seconds: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a panel: y over x, equally long; name is its legend entry."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart of a training stage. note: one sentence on how to read it."""
+
+    stage: Literal["sft", "rl"]
+    title: str
+    x_label: str
+    series: tuple[Series, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a shown episode.
+
+    answer: the planner's text. status: "ok", or why the answer gave no plan. score, columns: of this turn's own plan
+    (log replay, navsim's column names); nan and empty without a plan. feedback: the text that the planner was told.
+    """
+
+    answer: str
+    status: str
+    score: float
+    columns: Mapping[str, float]
+    feedback: str
+
+
+@dataclass(frozen=True)
+class SceneCard:
+    """One test scene of the gallery. reason: why the rule chose it. camera_view, bird_view: encoded JPEG or PNG."""
+
+    token: str
+    family: str
+    reason: str
+    camera_view: bytes
+    bird_view: bytes
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows.
+
+    facts: provenance, label to value. stages: in the order in which they ran.
+    table: one row per policy, feedback source, scene and turn: the columns of `mtdrive.evaluation.rows.as_table`, with
+    `policy` "SFT", "RL" or a baseline's name, and `feedback` the source ("" for baselines, which get none).
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    stages: tuple[StageRun, ...]
+    table: pd.DataFrame
+    panels: tuple[Panel, ...]
+    cards: tuple[SceneCard, ...]

@@ -1,0 +1,97 @@
+"""The numbers a report opens with: differences on the same scenes, their intervals, and a sentence that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mtdrive.evaluation.bootstrap import Interval, bootstrap_mean
+from mtdrive.evaluation.report.data import RL, SFT
+from mtdrive.evaluation.rows import UNPARSED
+
+RESAMPLES, SEED = 10_000, 0
+STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Which plans of the table are meant. turn: 1, 2, ... or -1 for the last."""
+
+    policy: str
+    feedback: str
+    turn: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean score before and after, and the paired difference over scenes. sentence: what its interval allows."""
+
+    title: str
+    before: float
+    after: float
+    difference: Interval
+    scenes: int
+    sentence: str
+
+
+def scores(table: pd.DataFrame, plans: Plans) -> pd.Series:
+    """Scores by scene token; empty if the table has no such plans."""
+    rows = table[(table.policy == plans.policy) & (table.feedback == plans.feedback)]
+    turn = rows.turn.max() if plans.turn == -1 else plans.turn
+    return rows[rows.turn == turn].set_index("token").score
+
+
+def verdict(difference: Interval) -> str:
+    """What a 95 % interval of a difference lets one say."""
+    if difference.low > 0:
+        return "rises"
+    return "falls" if difference.high < 0 else "does not clearly change"
+
+
+def compare(table: pd.DataFrame, title: str, subject: str, before: Plans, after: Plans) -> Comparison | None:
+    """The comparison of two sets of plans on the scenes that both have; None if there are none.
+
+    subject: what rises or falls, such as "the last plan's mean PDMS".
+    """
+    paired = pd.concat([scores(table, before), scores(table, after)], axis=1, join="inner", keys=["before", "after"])
+    if paired.empty:
+        return None
+    difference = bootstrap_mean((paired.after - paired.before).to_numpy(), RESAMPLES, SEED)
+    mean = paired.mean()
+    sentence = (
+        f"{subject} {verdict(difference)}: {mean.before:.3f} to {mean.after:.3f} on {len(paired)} held-out scenes."
+    )
+    return Comparison(title, mean.before, mean.after, difference, len(paired), sentence)
+
+
+def comparisons(table: pd.DataFrame) -> list[Comparison]:
+    """What reinforcement learning and turns change, as far as the table tells."""
+    found = []
+    for source in ("privileged", "perceived"):
+        if source == "privileged":
+            found.append(
+                compare(
+                    table,
+                    "RL against SFT, last turn",
+                    "With RL the last turn's mean PDMS",
+                    Plans(SFT, source, -1),
+                    Plans(RL, source, -1),
+                )
+            )
+        found.append(
+            compare(
+                table,
+                f"Last turn against first, {source} feedback",
+                f"Over the turns, with {source} feedback, the RL planner's mean PDMS",
+                Plans(RL, source, 1),
+                Plans(RL, source, -1),
+            )
+        )
+    return [comparison for comparison in found if comparison is not None]
+
+
+def parse_rate(table: pd.DataFrame, policy: str) -> tuple[int, int]:
+    """How many of a policy's answers parsed, and how many it gave, over all turns and feedback sources."""
+    given = table[(table.policy == policy) & (table.status != STOPPED)]
+    return int((given.status != UNPARSED).sum()), len(given)

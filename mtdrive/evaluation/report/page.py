@@ -1,0 +1,188 @@
+"""A report as one HTML file: no network, no script, every picture inside."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mtdrive.evaluation.bootstrap import Interval, bootstrap_mean
+from mtdrive.evaluation.report import curves, headline
+from mtdrive.evaluation.report.data import RL, SFT, ReportData
+from mtdrive.evaluation.report.headline import RESAMPLES, SEED, Plans
+from mtdrive.evaluation.summary import FIXED, SHORT
+from mtdrive.simulation.files import atomic_path
+
+FOLDER = Path(__file__).parent
+BASELINE_NAMES = {
+    "human": "Recorded human driver",
+    "pdm_closed": "PDM-Closed (rule-based, knows the map)",
+    "constant_velocity": "Constant velocity",
+    "standstill": "Standstill",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the evaluation table. turn 0: a baseline. failed: share of answers that gave no plan."""
+
+    policy: str
+    turn: int
+    last: bool
+    score: Interval
+    metrics: dict[str, float]
+    failed: float
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """Mean scores in one family of scenes, and the change from SFT's last turn to RL's."""
+
+    family: str
+    scenes: int
+    sft: float
+    first: float
+    last: float
+    change: Interval
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The axis of the small interval pictures in tables."""
+
+    low: float
+    high: float
+    length: int = 130  # [px]
+
+    def at(self, value: float) -> float:
+        return round(self.length * (value - self.low) / (self.high - self.low), 1)
+
+    @property
+    def label(self) -> str:
+        return f"{self.low:.1f} to {self.high:.1f}".replace("-", "−")
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Write the page, atomically."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        score=score, signed=signed, percent=percent, duration=duration, size=size, picture=picture, title=family_title
+    )
+    metrics = [column for column in data.table.columns if column not in {*FIXED, "feedback"}]
+    scenes = data.table.token.nunique()
+    groups, families = evaluation_groups(data.table, metrics), family_rows(data.table)
+    page = environment.get_template("page.html").render(
+        data=data,
+        style=Markup((FOLDER / "style.css").read_text()),
+        scenes=scenes,
+        comparisons=headline.comparisons(data.table),
+        parsed=headline.parse_rate(data.table, SFT),
+        panels={
+            stage: [
+                (panel, Markup(curves.draw(panel, f"{stage}{index}")))
+                for index, panel in enumerate(data.panels)
+                if panel.stage == stage
+            ]
+            for stage in ("sft", "rl")
+        },
+        groups=groups,
+        metrics=metrics,
+        short=SHORT,
+        families=families,
+        score_axis=axis_of([row.score for _, rows in groups for row in rows]),
+        change_axis=axis_of([row.change for row in families]),
+        colours=curves.COLOURS,
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def evaluation_groups(table: pd.DataFrame, metrics: list[str]) -> list[tuple[str, list[Row]]]:
+    """The evaluation table in groups: planners with privileged and perceived feedback, then baselines."""
+    groups = []
+    for feedback, heading in (
+        ("privileged", "Planner, feedback from the log's own future (privileged)"),
+        ("perceived", "Planner, feedback from what is known at t0 (perceived)"),
+        ("", "Baselines, no feedback"),
+    ):
+        rows = []
+        for policy, turns in table[table.feedback == feedback].groupby("policy", sort=False):
+            for turn, group in turns.groupby("turn"):
+                answers = group[group.status != headline.STOPPED]
+                rows.append(
+                    Row(
+                        policy=BASELINE_NAMES.get(policy, policy),
+                        turn=int(turn) if feedback else 0,
+                        last=bool(feedback) and turn == turns.turn.max(),
+                        score=bootstrap_mean(group.score.to_numpy(), RESAMPLES, SEED),
+                        metrics={name: float(group[name].mean()) for name in metrics},
+                        failed=float((answers.status != "ok").mean()) if len(answers) else 0.0,
+                    )
+                )
+        if rows:
+            groups.append((heading, rows))
+    return groups
+
+
+def family_rows(table: pd.DataFrame) -> list[FamilyRow]:
+    """Families in the order of the change, privileged feedback; empty if SFT or RL is missing."""
+    rows = []
+    for family, group in table.groupby("family"):
+        sft, first, last = (
+            headline.scores(group, Plans(policy, "privileged", turn)) for policy, turn in ((SFT, -1), (RL, 1), (RL, -1))
+        )
+        if len(sft) and len(last):
+            change = bootstrap_mean((last - sft).to_numpy(), RESAMPLES, SEED)
+            rows.append(FamilyRow(family, len(last), sft.mean(), first.mean(), last.mean(), change))
+    return sorted(rows, key=lambda row: -row.change.mean)
+
+
+def axis_of(intervals: list[Interval]) -> Axis:
+    """The narrowest axis with ends at multiples of 0.1 that holds all intervals."""
+    low = min((interval.low for interval in intervals), default=0.0)
+    high = max((interval.high for interval in intervals), default=1.0)
+    return Axis(math.floor(10 * low) / 10, math.ceil(10 * high + 1e-9) / 10)
+
+
+def score(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """With a sign always, and a true minus."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def picture(data: bytes) -> str:
+    """An encoded PNG or JPEG as a data address."""
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def family_title(family: str) -> str:
+    return family.replace("_", " ").capitalize() if family else "No family"
