@@ -1,0 +1,38 @@
+"""`mtdrive cache`: compile the scenes of a split into memory-mappable scene caches."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.scene_cache.store import build_caches
+
+
+def run(config: DictConfig) -> int:
+    """Build the caches; exit status 1 if a scene failed."""
+    for key in ("openscene_data_root", "nuplan_maps_root"):
+        if config[key] is None:
+            raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
+    started = time.perf_counter()
+    cache_root = Path(config.navsim_exp_root) / "scene_cache"
+    report = build_caches(
+        config.openscene_data_root,
+        config.nuplan_maps_root,
+        config.split,
+        cache_root,
+        tokens=config.tokens,
+        log_names=config.log_names,
+        workers=config.workers,
+    )
+    console = Console(soft_wrap=True, highlight=False)
+    for name, reason in report.failed.items():
+        console.print(f"[red]{name}[/]: {reason}")
+    console.print(
+        f"[bold]{cache_root / config.split}[/]: {len(report.built)} built, {len(report.skipped)} up to date, "
+        f"{len(report.failed)} failed, {time.perf_counter() - started:.1f} s"
+    )
+    return 1 if report.failed else 0

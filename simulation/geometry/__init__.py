@@ -1,0 +1,1 @@
+"""SE(2) frames, boxes and polygons, as arrays."""

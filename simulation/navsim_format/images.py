@@ -1,0 +1,30 @@
+"""Reading camera images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mtdrive.simulation.errors import MTDriveError
+
+_JPEG_END = b"\xff\xd9"
+
+
+def read_image(data_root: Path | str, split: str, relative_path: str) -> np.ndarray:
+    """The image `sensor_blobs/<split>/<relative_path>` as (H, W, 3) uint8 RGB.
+
+    Raises:
+        MTDriveError: the file is missing, truncated or no image.
+    """
+    path = Path(data_root) / "sensor_blobs" / split / relative_path
+    if not relative_path or not path.is_file():
+        raise MTDriveError(f"There is no camera image {path}; check openscene_data_root and split.")
+    data = path.read_bytes()
+    # OpenCV fills the missing part of a truncated JPEG with grey and says nothing
+    truncated = data.startswith(b"\xff\xd8") and _JPEG_END not in data[-64:]
+    image = None if truncated or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise MTDriveError(f"The camera image {path} is truncated or damaged; fetch it again.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

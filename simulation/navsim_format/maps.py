@@ -1,0 +1,263 @@
+"""nuPlan maps: one GeoPackage (SQLite) per location, in UTM metres once read.
+
+A roadblock is a group of parallel lanes (layer `lane_groups_polygons`), a roadblock connector a group of lane
+connectors across an intersection (`lane_group_connectors`). Ids are feature ids as strings, and rows keep
+ascending order, which decides ties in the official planner.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import shapely
+
+from mtdrive.simulation.errors import MTDriveError
+
+VERSIONS_FILE = "nuplan-maps-v1.0.json"
+_ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
+_ENVELOPE_BYTES = (0, 32, 48, 48, 64)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A lane or lane connector.
+
+    line: centre line as a shapely LineString. speed_limit: [m/s] or None. successors: ids of lanes or connectors.
+    polygon and line are None where the map has none.
+    """
+
+    id: str
+    roadblock: str
+    polygon: shapely.Polygon | None
+    line: shapely.LineString | None
+    speed_limit: float | None
+    successors: tuple[str, ...]
+
+    @cached_property
+    def baseline(self) -> np.ndarray:
+        """(n, 3) x, y, heading to the next point; the last point repeats the heading before it.
+
+        Raises:
+            MTDriveError: the map has no baseline path for this lane.
+        """
+        if self.line is None:
+            raise MTDriveError(f"Lane {self.id} has no baseline path in the map; fetch the map again.")
+        points = shapely.get_coordinates(self.line)
+        step = np.diff(points, axis=0)
+        heading = np.arctan2(step[:, 1], step[:, 0])
+        return np.column_stack([points, np.append(heading, heading[-1])])
+
+
+@dataclass(frozen=True)
+class Roadblock:
+    """A roadblock or roadblock connector. lanes, incoming and outgoing: ids in ascending order."""
+
+    id: str
+    polygon: shapely.Polygon
+    is_connector: bool
+    lanes: tuple[str, ...]
+    incoming: tuple[str, ...]
+    outgoing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Area:
+    """A polygon layer. ids: N; polygons: (N,) object array of shapely polygons."""
+
+    ids: list[str]
+    polygons: np.ndarray
+
+    @cached_property
+    def tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.polygons)
+
+    def within_window(self, center: np.ndarray, radius: float) -> list[int]:
+        """Rows whose polygon meets the axis-parallel square of half side radius [m], ascending."""
+        window = shapely.box(*(center[:2] - radius), *(center[:2] + radius))
+        return sorted(self.tree.query(window, predicate="intersects").tolist())
+
+
+@dataclass(frozen=True)
+class RoadMap:
+    """A map in memory. lanes and roadblocks also hold the connectors."""
+
+    location: str
+    lanes: dict[str, Lane]
+    roadblocks: dict[str, Roadblock]
+    roadblock_area: Area
+    connector_area: Area
+    intersection_area: Area
+    carpark_area: Area
+
+    def roadblock(self, id_: str) -> Roadblock:
+        """Raises MTDriveError when the map has no such roadblock."""
+        try:
+            return self.roadblocks[id_]
+        except KeyError:
+            raise MTDriveError(f"Map {self.location} has no roadblock {id_}: log and map do not match.") from None
+
+
+def map_path(maps_root: Path | str, location: str) -> Path:
+    """The GeoPackage of a location.
+
+    Raises:
+        MTDriveError: the maps, or this location, are not there.
+    """
+    versions_file = Path(maps_root) / VERSIONS_FILE
+    try:
+        versions = json.loads(versions_file.read_text())
+    except FileNotFoundError:
+        raise MTDriveError(f"There is no {versions_file}; set nuplan_maps_root (NUPLAN_MAPS_ROOT).") from None
+    except ValueError as error:
+        raise MTDriveError(f"{versions_file} is no JSON ({error}); fetch it again.") from error
+    location = _ALIASES.get(location, location)
+    if location not in versions:
+        raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(versions)}.")
+    path = Path(maps_root) / location / versions[location]["version"] / "map.gpkg"
+    if not path.is_file():
+        raise MTDriveError(f"The map {path} is missing; fetch the nuPlan maps v1.0 for {location}.")
+    return path
+
+
+def load_map(path: Path) -> RoadMap:
+    """The map in a GeoPackage; kept in memory for the process while the file does not change.
+
+    Raises:
+        MTDriveError: a layer is missing, or the file is no GeoPackage.
+    """
+    status = path.stat()
+    return _load_map(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _load_map(path: Path, _mtime: int, _size: int) -> RoadMap:
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            return _read_map(path.parents[1].name, _GeoPackage(database))
+    except sqlite3.Error as error:
+        raise MTDriveError(f"Cannot read the map {path}: {error}; fetch it again.") from error
+    except (shapely.errors.ShapelyError, pyproj.exceptions.ProjError, _BadLayer) as error:
+        raise MTDriveError(f"The map {path} is damaged: {error}; fetch it again.") from error
+
+
+class _BadLayer(Exception):
+    pass
+
+
+class _GeoPackage:
+    """Layers of an open GeoPackage, reprojected to the CRS that its `meta` table names."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        row = database.execute("SELECT value FROM meta WHERE key = 'projectedCoordSystem'").fetchone()
+        if row is None:
+            raise _BadLayer("table meta has no projectedCoordSystem")
+        self._crs = row[0]
+        self._srs = dict(database.execute("SELECT table_name, srs_id FROM gpkg_geometry_columns"))
+
+    def read(self, layer: str, *columns: str) -> list[list]:
+        """One list per column, rows in ascending fid order; column `geom` becomes projected shapely geometries."""
+        if layer not in self._srs:
+            raise _BadLayer(f"it has no layer {layer}")
+        rows = self._database.execute(f'SELECT {", ".join(columns)} FROM "{layer}" ORDER BY fid').fetchall()
+        table = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in columns]
+        if "geom" in columns:
+            index = columns.index("geom")
+            table[index] = list(self._geometries(layer, table[index]))
+        return table
+
+    def _geometries(self, layer: str, blobs: list[bytes | None]) -> np.ndarray:
+        geometries = shapely.from_wkb(np.array([_strip_header(layer, blob) for blob in blobs], dtype=object))
+        transformer = _transformer(self._srs[layer], self._crs)
+        points = shapely.get_coordinates(geometries)
+        return shapely.set_coordinates(geometries, np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
+
+
+@lru_cache
+def _transformer(source: int, target: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def _strip_header(layer: str, blob: bytes | None) -> bytes | None:
+    """WKB of a GeoPackage geometry: header of 8 bytes, then an envelope whose size flag bits 1-3 tell."""
+    if blob is None:
+        return None
+    envelope = (blob[3] >> 1) & 7 if blob[:2] == b"GP" and len(blob) > 8 else len(_ENVELOPE_BYTES)
+    if envelope >= len(_ENVELOPE_BYTES):
+        raise _BadLayer(f"layer {layer} holds a geometry that is no GeoPackage geometry")
+    return blob[8 + _ENVELOPE_BYTES[envelope] :]
+
+
+def _read_map(location: str, package: _GeoPackage) -> RoadMap:
+    roadblocks, roadblock_area, connector_area = _read_roadblocks(package)
+    return RoadMap(
+        location=location,
+        lanes=_read_lanes(package),
+        roadblocks=roadblocks,
+        roadblock_area=roadblock_area,
+        connector_area=connector_area,
+        intersection_area=_read_area(package, "intersections"),
+        carpark_area=_read_area(package, "carpark_areas"),
+    )
+
+
+def _read_lanes(package: _GeoPackage) -> dict[str, Lane]:
+    lines, lane_fids, connector_fids = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
+    lane_lines = dict(zip(lane_fids, lines, strict=True))
+    connector_lines = dict(zip(connector_fids, lines, strict=True))
+    polygon_fids, polygons = package.read("gen_lane_connectors_scaled_width_polygons", "lane_connector_fid", "geom")
+    connector_polygons = dict(zip(polygon_fids, polygons, strict=True))
+
+    lanes, successors = {}, {}
+    columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
+    for fid, leaves, enters, block, limit in zip(*package.read("lane_connectors", *columns), strict=True):
+        id_ = str(fid)
+        lanes[id_] = Lane(id_, str(block), connector_polygons.get(fid), connector_lines.get(fid), limit, (str(enters),))
+        successors.setdefault(leaves, []).append(id_)
+    columns = ("fid", "lane_group_fid", "speed_limit_mps", "geom")
+    for fid, block, limit, polygon in zip(*package.read("lanes_polygons", *columns), strict=True):
+        id_ = str(fid)
+        lanes[id_] = Lane(id_, str(block), polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
+    return lanes
+
+
+def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, Area]:
+    connector_area = _read_area(package, "lane_group_connectors")
+    sources, targets = package.read("lane_group_connectors", "from_lane_group_fid", "to_lane_group_fid")
+    connector_lanes = _members(package, "lane_connectors", "lane_group_connector_fid")
+    roadblocks, incoming, outgoing = {}, {}, {}
+    for id_, polygon, source, target in zip(
+        connector_area.ids, connector_area.polygons, map(str, sources), map(str, targets), strict=True
+    ):
+        roadblocks[id_] = Roadblock(id_, polygon, True, tuple(connector_lanes.get(id_, ())), (source,), (target,))
+        outgoing.setdefault(source, []).append(id_)
+        incoming.setdefault(target, []).append(id_)
+
+    roadblock_area = _read_area(package, "lane_groups_polygons")
+    lanes = _members(package, "lanes_polygons", "lane_group_fid")
+    for id_, polygon in zip(roadblock_area.ids, roadblock_area.polygons, strict=True):
+        edges = (tuple(table.get(id_, ())) for table in (lanes, incoming, outgoing))
+        roadblocks[id_] = Roadblock(id_, polygon, False, *edges)
+    return roadblocks, roadblock_area, connector_area
+
+
+def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, list[str]]:
+    members = {}
+    for fid, group in zip(*package.read(layer, "fid", group_column), strict=True):
+        members.setdefault(str(group), []).append(str(fid))
+    return members
+
+
+def _read_area(package: _GeoPackage, layer: str) -> Area:
+    fids, geometries = package.read(layer, "fid", "geom")
+    polygons = np.array(geometries, dtype=object)
+    if wrong := set(shapely.get_type_id(polygons)) - {int(shapely.GeometryType.POLYGON)}:
+        raise _BadLayer(f"layer {layer} holds a {shapely.GeometryType(wrong.pop()).name}, not only polygons")
+    return Area([str(fid) for fid in fids], polygons)

@@ -1,0 +1,148 @@
+"""The route of a scene: which roadblocks and lanes the ego should follow (navsim `route_utils.py`).
+
+Logs give roadblock ids that may miss the ego's own block, have gaps or loop back; the correction repairs that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+import numpy as np
+import shapely
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.geometry.frames import normalize_angle
+from mtdrive.simulation.navsim_format.maps import Area, RoadMap
+
+_SEARCH_RADIUS = 1.0  # [m] half side of the square around the rear axle
+_MAX_HEADING_ERROR = np.pi / 4
+_MAX_DISPLACEMENT = 3.0  # [m]
+_DEPTH_BACKWARD = 15  # roadblocks
+_DEPTH_FORWARD = 30
+_MIN_LOOP_AREA = 1.0  # [m^2]
+
+
+def route_lanes(road_map: RoadMap, roadblock_ids: Sequence[str]) -> list[str]:
+    """Ids of the lanes and lane connectors of the route, without repetition, in route order."""
+    return list(dict.fromkeys(lane for id_ in roadblock_ids for lane in road_map.roadblock(id_).lanes))
+
+
+def correct_route(road_map: RoadMap, roadblock_ids: Sequence[str], ego_pose: np.ndarray) -> list[str]:
+    """Repair the roadblock ids of a log for the ego at ego_pose (3,), a UTM rear-axle pose.
+
+    Starts the route at the ego's roadblock (searching back from the route, else forward to it), fills
+    missing links, and cuts the route where it crosses itself.
+
+    Raises:
+        MTDriveError: a roadblock is not in the map.
+    """
+    route = list(dict.fromkeys(roadblock_ids))
+    for id_ in route:
+        road_map.roadblock(id_)
+    start, candidates = _current_roadblock(road_map, ego_pose, route)
+    if start not in route:
+        route = _join_route(road_map, route, start, candidates)
+    return list(dict.fromkeys(_cut_loop(road_map, _link(road_map, route))))
+
+
+def _current_roadblock(road_map: RoadMap, ego_pose: np.ndarray, route: list[str]) -> tuple[str, list[str]]:
+    """The most plausible roadblock of the ego, and all plausible ones."""
+    nearby = _nearby_roadblocks(road_map, ego_pose)
+    fitting = {True: [], False: []}  # on the route or not -> (roadblock, displacement) of each fitting lane
+    closest = []
+    for id_ in nearby:
+        closest.append(np.inf)
+        for lane in road_map.roadblocks[id_].lanes:
+            baseline = road_map.lanes[lane].baseline
+            distance = ((baseline[:, :2] - ego_pose[:2]) ** 2).sum(axis=-1) ** 0.5
+            nearest = np.argmin(distance)
+            heading_error = abs(normalize_angle(baseline[nearest, 2] - ego_pose[2]))
+            closest[-1] = min(closest[-1], distance[nearest])
+            if heading_error < _MAX_HEADING_ERROR and distance[nearest] < _MAX_DISPLACEMENT:
+                fitting[id_ in route].append((id_, distance[nearest]))
+    for options in (fitting[True], fitting[False], list(zip(nearby, closest, strict=True))):
+        if options:
+            ids, displacements = zip(*options, strict=True)
+            return ids[int(np.argmin(displacements))], list(ids)
+    raise MTDriveError(f"Map {road_map.location} has no roadblock at all.")
+
+
+def _nearby_roadblocks(road_map: RoadMap, ego_pose: np.ndarray) -> list[str]:
+    areas = (road_map.roadblock_area, road_map.connector_area)
+    nearby = [area.ids[row] for area in areas for row in area.within_window(ego_pose, _SEARCH_RADIUS)]
+    return nearby or [_nearest(area, ego_pose) for area in areas if len(area.ids)]
+
+
+def _nearest(area: Area, ego_pose: np.ndarray) -> str:
+    return area.ids[int(np.argsort(shapely.distance(area.polygons, shapely.Point(ego_pose[:2])))[0])]
+
+
+def _join_route(road_map: RoadMap, route: list[str], start: str, candidates: list[str]) -> list[str]:
+    path = _search(road_map, route[0], candidates, _DEPTH_BACKWARD, forward=False)
+    if path is not None:
+        return path[::-1][:-1] + route
+    path = _search(road_map, start, route[:3], _DEPTH_FORWARD)
+    if path is not None:
+        return path + route[route.index(path[-1]) + 1 :]
+    return route
+
+
+def _link(road_map: RoadMap, route: list[str]) -> list[str]:
+    """Insert the roadblocks between route neighbours that do not follow each other."""
+    linked = route[:1]
+    for previous, current in pairwise(route):
+        if previous not in road_map.roadblocks[current].incoming:
+            path = _search(road_map, previous, [current], _DEPTH_FORWARD)
+            if path is not None:
+                linked += path[1:-1]
+        linked.append(current)
+    return linked
+
+
+def _cut_loop(road_map: RoadMap, route: list[str]) -> list[str]:
+    """End the route before a connector that overlaps an earlier connector."""
+    passed = {}
+    for index, id_ in enumerate(route):
+        roadblock = road_map.roadblocks[id_]
+        if not roadblock.is_connector:
+            continue
+        others = np.array(list(passed.values()), dtype=object)
+        if np.any(shapely.area(shapely.intersection(others, roadblock.polygon)) > _MIN_LOOP_AREA):
+            return route[:index]
+        passed[id_] = roadblock.polygon
+    return route
+
+
+def _search(
+    road_map: RoadMap, start: str, targets: Collection[str], max_depth: int, forward: bool = True
+) -> list[str] | None:
+    """Breadth-first path of at most max_depth roadblocks from start to the first target met, both included.
+
+    The official search keeps no set of visited roadblocks, so a roadblock may be queued several times in one
+    level; the first occurrence decides which target is met first, the last one who its parent is.
+    """
+    first_seen = last_seen = [start]
+    parents = []
+    for _ in range(max_depth):
+        goal = next((id_ for id_ in first_seen if id_ in targets), None)
+        if goal is not None:
+            path = [goal]
+            for level in reversed(parents):
+                path.append(level[path[-1]])
+            return path[::-1]
+        children = {id_: _neighbours(road_map, id_, forward) for id_ in first_seen}
+        first_seen = list(dict.fromkeys(child for id_ in first_seen for child in children[id_]))
+        level = {}
+        for id_ in last_seen:
+            for child in children[id_]:
+                level.pop(child, None)
+                level[child] = id_
+        last_seen = list(level)
+        parents.append(level)
+    return None
+
+
+def _neighbours(road_map: RoadMap, id_: str, forward: bool) -> list[str]:
+    roadblock = road_map.roadblocks[id_]
+    return [edge for edge in (roadblock.outgoing if forward else roadblock.incoming) if edge in road_map.roadblocks]

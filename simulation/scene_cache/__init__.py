@@ -1,0 +1,1 @@
+"""Compiling scenes to flat arrays, and the files that keep them."""

@@ -1,0 +1,102 @@
+"""From NAVSIM frames and a map to a compiled `Scene` (what navsim's `MetricCacheProcessor` does)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtdrive.simulation import vehicle
+from mtdrive.simulation.geometry.frames import poses_to_local, translate_forward
+from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame
+from mtdrive.simulation.navsim_format.maps import RoadMap
+from mtdrive.simulation.pdm_closed.route import correct_route, route_lanes
+from mtdrive.simulation.scene import Observation, Scene
+from mtdrive.simulation.scene_cache.drivable import drivable_map, map_window
+from mtdrive.simulation.scene_cache.tracks import log_replay
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """What a metric version scores against: future frames seen, red lights, tracks on top of the ego at t0."""
+
+    num_future: int
+    red_lights: bool
+    drop_overlapping: bool
+
+
+_TRAFFIC = {
+    "pdms_v1": _Traffic(num_future=10, red_lights=False, drop_overlapping=False),
+    "epdms_v2": _Traffic(num_future=8, red_lights=True, drop_overlapping=True),
+}
+
+
+def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Scene:
+    """Compile a window of frames (`logs.scene_windows`).
+
+    Raises:
+        MTDriveError: the log and the map do not fit together.
+    """
+    now = frames[NUM_HISTORY - 1]
+    utm_poses = logs.ego_poses(frames)
+    velocity, acceleration = logs.ego_dynamics(frames[:NUM_HISTORY])
+    origin = utm_poses[NUM_HISTORY - 1]
+    local_poses = poses_to_local(utm_poses, origin)
+
+    route = correct_route(road_map, now["roadblock_ids"], origin)
+    lanes = route_lanes(road_map, route)
+    window = map_window(road_map, translate_forward(origin, vehicle.REAR_AXLE_TO_CENTER))
+    future = [logs.detections(frame) for frame in frames[NUM_HISTORY - 1 :]]
+    return Scene(
+        token=now["token"],
+        log_name=now["log_name"],
+        split=split,
+        map_name=road_map.location,
+        timestamp=int(now["timestamp"]),
+        origin=origin,
+        velocity=velocity[-1],
+        acceleration=acceleration[-1],
+        history_poses=local_poses[:NUM_HISTORY],
+        history_velocity=velocity,
+        history_acceleration=acceleration,
+        history_timestamps=np.array([frame["timestamp"] for frame in frames[:NUM_HISTORY]], dtype=np.int64),
+        command=logs.driving_command(now),
+        human_poses=local_poses[NUM_HISTORY:],
+        centerline=np.zeros((0, 3)),
+        route_lane_ids=tuple(lanes),
+        drivable_map=drivable_map(window, lanes, origin),
+        current_tokens=np.array(future[0].tokens, dtype=np.str_),
+        current_kind=future[0].kind,
+        current_boxes=future[0].boxes,
+        current_velocity=future[0].velocity,
+        camera=logs.front_camera(now),
+        observations=_observations(frames, future, local_poses, road_map, origin),
+        references={},
+    )
+
+
+def _observations(
+    frames: Sequence[Frame],
+    future: Sequence[logs.Detections],
+    local_poses: np.ndarray,
+    road_map: RoadMap,
+    origin: np.ndarray,
+) -> dict[str, Observation]:
+    """Traffic by metric. The red lights are those of the log's route, before its correction."""
+    lanes = route_lanes(road_map, frames[NUM_HISTORY - 1]["roadblock_ids"])
+    light_polygons = {lane: road_map.lanes[lane].polygon for lane in lanes}
+    observations = {}
+    for metric, traffic in _TRAFFIC.items():
+        num_frames = traffic.num_future + 1
+        seen = frames[NUM_HISTORY - 1 :][:num_frames]
+        observations[metric] = log_replay(
+            future[:num_frames],
+            local_poses[NUM_HISTORY - 1 :][:num_frames],
+            [logs.red_lights(frame) if traffic.red_lights else [] for frame in seen],
+            light_polygons,
+            origin,
+            traffic.drop_overlapping,
+        )
+    return observations

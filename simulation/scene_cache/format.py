@@ -1,0 +1,148 @@
+"""The file of one compiled scene: a JSON header and the arrays, aligned, as they lie in memory.
+
+    magic (8) | header length, CRC-32 of header, CRC-32 of body, 0 (4 x uint32) | header (JSON) | body
+
+The header holds the scalars of the scene, where each array lies (dtype, shape, offset), the versions, and
+the fingerprints of the log and the map that it was compiled from. The layout can be mapped, but it is read
+in one go: the checksum touches every byte anyway, and a Python mmap keeps a file descriptor per scene, of
+which a training run would need more than a process has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import typing
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.scene import Scene
+
+SUFFIX = ".scene"
+FORMAT_VERSION = 1
+METRIC_VERSIONS = {"pdms_v1": 1, "epdms_v2": 1}  # raise one when what is compiled for that metric changes
+_MAGIC = b"MTDSCENE"
+_PREFIX = struct.Struct("<8sIIII")
+_ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """What a scene was compiled from: digests of the log file and of the map file."""
+
+    log: str
+    map: str
+
+
+def save_scene(path: Path, scene: Scene, fingerprint: Fingerprint) -> None:
+    """Write a scene cache, atomically."""
+    arrays, values = {}, {}
+    _flatten(scene, "", arrays, values)
+    table, size = {}, 0
+    for name, array in arrays.items():
+        table[name] = (array.dtype.str, array.shape, size)
+        size += _aligned(array.nbytes)
+    body = b"".join(array.tobytes().ljust(_aligned(array.nbytes), b"\0") for array in arrays.values())
+    header = json.dumps(_stamp(fingerprint) | {"values": values, "arrays": table}).encode()
+    header = header.ljust(_aligned(_PREFIX.size + len(header)) - _PREFIX.size)
+    prefix = _PREFIX.pack(_MAGIC, len(header), zlib.crc32(header), zlib.crc32(body), 0)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(prefix + header + body)
+
+
+def load_scene(path: Path) -> Scene:
+    """Read a scene cache; its arrays are read-only.
+
+    Raises:
+        MTDriveError: the file is missing or damaged, or was compiled for other versions than this code scores.
+    """
+    header, body = _read(path)
+    arrays = {
+        name: np.frombuffer(body, dtype, int(np.prod(shape, dtype=int)), offset).reshape(shape)
+        for name, (dtype, shape, offset) in header["arrays"].items()
+    }
+    return _unflatten(Scene, "", arrays, header["values"])
+
+
+def is_current(path: Path, fingerprint: Fingerprint) -> bool:
+    """Whether path holds an undamaged scene cache of these sources and of this code's versions."""
+    try:
+        header, _ = _read(path)
+    except MTDriveError:
+        return False
+    return all(header[key] == value for key, value in _stamp(fingerprint).items())
+
+
+def _read(path: Path) -> tuple[dict, memoryview]:
+    try:
+        data = memoryview(path.read_bytes())
+    except FileNotFoundError:
+        raise MTDriveError(f"There is no scene cache {path}; run mtdrive cache.") from None
+    if len(data) < _PREFIX.size or bytes(data[: len(_MAGIC)]) != _MAGIC:
+        raise MTDriveError(f"{path} is no scene cache; delete it and run mtdrive cache.")
+    _, length, header_crc, body_crc, _ = _PREFIX.unpack_from(data)
+    header, body = data[_PREFIX.size : _PREFIX.size + length], data[_PREFIX.size + length :]
+    if zlib.crc32(header) != header_crc or zlib.crc32(body) != body_crc:
+        raise MTDriveError(f"The scene cache {path} is truncated or damaged; run mtdrive cache to build it again.")
+    fields = json.loads(bytes(header))
+    for key, value in _versions().items():
+        if fields[key] != value:
+            raise MTDriveError(
+                f"The scene cache {path} has {key} {fields[key]} where this code needs {value}; run mtdrive cache."
+            )
+    return fields, body
+
+
+def _versions() -> dict[str, object]:
+    return {"format_version": FORMAT_VERSION, "metric_versions": METRIC_VERSIONS}
+
+
+def _stamp(fingerprint: Fingerprint) -> dict[str, object]:
+    return _versions() | {"generator": "mtdrive", "fingerprint": dataclasses.asdict(fingerprint)}
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, object]) -> None:
+    """Collect the leaves of nested dataclasses and dicts of them under dotted names."""
+    for field in dataclasses.fields(node):
+        name, value = prefix + field.name, getattr(node, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+        elif isinstance(value, dict):
+            values[name] = list(value)
+            for key, child in value.items():
+                _flatten(child, f"{name}.{key}.", arrays, values)
+        elif dataclasses.is_dataclass(value):
+            _flatten(value, f"{name}.", arrays, values)
+        else:
+            values[name] = value
+
+
+def _unflatten(cls: type, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, object]) -> object:
+    fields = {}
+    for field, kind in _kinds(cls):
+        name = prefix + field
+        if kind is np.ndarray:
+            fields[field] = arrays[name]
+        elif typing.get_origin(kind) is dict:
+            child = typing.get_args(kind)[1]
+            fields[field] = {key: _unflatten(child, f"{name}.{key}.", arrays, values) for key in values[name]}
+        elif dataclasses.is_dataclass(kind):
+            fields[field] = _unflatten(kind, f"{name}.", arrays, values)
+        else:
+            fields[field] = (typing.get_origin(kind) or kind)(values[name])
+    return cls(**fields)
+
+
+@lru_cache
+def _kinds(cls: type) -> list[tuple[str, type]]:
+    return list(typing.get_type_hints(cls).items())

@@ -1,0 +1,227 @@
+"""Scene caches of a split: building them in parallel, and opening them.
+
+`<cache_root>/<split>/<log>/<token>.scene`, and `index.json` beside the logs, written when a build ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format.maps import load_map, map_path
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scene_cache.compile import compile_scene
+from mtdrive.simulation.scene_cache.format import SUFFIX, Fingerprint, is_current, load_scene, save_scene
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What a build did.
+
+    built: tokens compiled. skipped: tokens whose cache was up to date. failed: reason by token, or by log name
+    where the log cannot be read.
+    """
+
+    built: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class SceneStore:
+    """The compiled scenes of a split.
+
+    Raises:
+        MTDriveError: no build of this split has ended.
+    """
+
+    def __init__(self, cache_root: Path | str, split: str) -> None:
+        self._folder = Path(cache_root) / split
+        index = _read_index(self._folder)
+        if not index:
+            raise MTDriveError(f"There are no scene caches in {self._folder}; run mtdrive cache split={split}.")
+        self._log_of = {token: log for log, entry in index.items() for token in entry["tokens"]}
+
+    @property
+    def tokens(self) -> list[str]:
+        """Tokens of all scenes, log by log."""
+        return list(self._log_of)
+
+    def log_name(self, token: str) -> str:
+        """The log that a scene comes from.
+
+        Raises:
+            MTDriveError: the scene has not been compiled.
+        """
+        try:
+            return self._log_of[token]
+        except KeyError:
+            raise MTDriveError(f"There is no scene {token} in {self._folder}; run mtdrive cache for it.") from None
+
+    def load(self, token: str) -> Scene:
+        """One scene; its arrays are read-only.
+
+        Raises:
+            MTDriveError: the scene has not been compiled, or its file is damaged or outdated.
+        """
+        return load_scene(_scene_path(self._folder, self.log_name(token), token))
+
+
+def build_caches(
+    openscene_data_root: Path | str,
+    nuplan_maps_root: Path | str,
+    split: str,
+    cache_root: Path | str,
+    *,
+    tokens: Collection[str] | None = None,
+    log_names: Collection[str] | None = None,
+    workers: int = 2,
+) -> CacheReport:
+    """Compile the scenes of a split, or the given tokens or logs of it; caches that are up to date are kept.
+
+    A scene that cannot be compiled does not stop the others.
+
+    Raises:
+        MTDriveError: the split, or a log that is asked for, is missing, or there is nothing to compile.
+    """
+    available = logs.log_names(openscene_data_root, split)
+    if log_names is not None and (unknown := set(log_names) - set(available)):
+        raise MTDriveError(f"Split {split} has no log {', '.join(sorted(unknown))}.")
+    selected = available if log_names is None else [name for name in available if name in set(log_names)]
+    folder = Path(cache_root) / split
+    wanted = None if tokens is None else frozenset(tokens)
+    paths = [logs.log_path(openscene_data_root, split, name) for name in selected]
+    build = partial(_build_log, maps_root=Path(nuplan_maps_root), split=split, folder=folder, tokens=wanted)
+    results = {}
+    with tqdm(total=len(paths), desc=f"scene caches of {split}", unit="log") as progress:
+        for result in _run(build, paths, workers):
+            results[result.log_name] = result
+            progress.update()
+    ordered = [results[name] for name in selected]
+    _write_index(folder, ordered)
+
+    report = CacheReport(
+        built=[token for result in ordered for token in result.built],
+        skipped=[token for result in ordered for token in result.skipped],
+        failed={name: reason for result in ordered for name, reason in result.failed.items()},
+    )
+    done = {*report.built, *report.skipped, *report.failed}
+    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), "no such scene in these logs"))
+    if not (report.built or report.skipped or report.failed):
+        raise MTDriveError(f"There is no scene with a route in {len(paths)} logs of split {split}.")
+    return report
+
+
+@dataclass(frozen=True)
+class _LogResult(CacheReport):
+    log_name: str = ""
+    fingerprint: str = ""
+
+
+def _build_log(path: Path, maps_root: Path, split: str, folder: Path, tokens: frozenset[str] | None) -> _LogResult:
+    """Compile the scenes of one log."""
+    try:
+        windows = logs.scene_windows(logs.read_log(path), tokens)
+        log_digest = _digest(path)
+    except MTDriveError as error:
+        return _LogResult(log_name=path.stem, failed={path.stem: str(error)})
+    result = _LogResult(log_name=path.stem, fingerprint=log_digest)
+    for token, frames in windows.items():
+        target = _scene_path(folder, path.stem, token)
+        try:
+            map_file = map_path(maps_root, frames[logs.NUM_HISTORY - 1]["map_location"])
+            fingerprint = Fingerprint(log_digest, _map_digest(map_file))
+            if is_current(target, fingerprint):
+                result.skipped.append(token)
+                continue
+            save_scene(target, compile_scene(frames, load_map(map_file), split), fingerprint)
+            result.built.append(token)
+        except MTDriveError as error:
+            result.failed[token] = str(error)
+        except Exception as error:  # a defect of ours, or a log of a new kind: name it and go on with the others
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            result.failed[token] = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
+    return result
+
+
+def _run(build: Callable[[Path], _LogResult], paths: list[Path], workers: int) -> Iterator[_LogResult]:
+    """Results as they come, large logs first."""
+    paths = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
+    workers = min(workers, len(paths))
+    if workers <= 1:
+        yield from map(build, paths)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(build,)) as pool:
+        try:
+            for future in as_completed([pool.submit(_work, path) for path in paths]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise MTDriveError(
+                "A worker was killed (out of memory?); run mtdrive cache again with workers=1, finished scenes are kept."
+            ) from None
+
+
+def _start_worker(build: Callable[[Path], _LogResult]) -> None:
+    global _build
+    _build = build
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()  # a killed parent would leave its workers waiting
+
+
+def _work(path: Path) -> _LogResult:
+    return _build(path)
+
+
+def _scene_path(folder: Path, log_name: str, token: str) -> Path:
+    return folder / log_name / f"{token}{SUFFIX}"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+_map_digest = lru_cache(_digest)
+
+
+def _read_index(folder: Path) -> dict[str, dict]:
+    path = folder / "index.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise MTDriveError(f"{path} is damaged ({error}); delete it and run mtdrive cache.") from error
+
+
+def _write_index(folder: Path, results: list[_LogResult]) -> None:
+    """Add the scenes of these logs; scenes of earlier builds stay while their log is the same."""
+    index = _read_index(folder)
+    for result in results:
+        earlier = index.pop(result.log_name, None)
+        kept = earlier["tokens"] if earlier and earlier["log"] == result.fingerprint else []
+        done = dict.fromkeys([*kept, *result.built, *result.skipped])
+        tokens = [token for token in done if token not in result.failed]
+        if tokens:
+            index[result.log_name] = {"log": result.fingerprint, "tokens": tokens}
+    with atomic_path(folder / "index.json") as temporary:
+        temporary.write_text(json.dumps(dict(sorted(index.items())), indent=1))
