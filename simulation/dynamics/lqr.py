@@ -133,7 +133,5 @@ def track(pose, speed, steering_angle, reference, speeds, curvatures, step):
     dx, dy = pose[0] - reference[step, 0], pose[1] - reference[step, 1]
     lateral_error = -dx * np.sin(heading) + dy * np.cos(heading)
     heading_error = np.arctan2(np.sin(pose[2] - heading), np.cos(pose[2] - heading))
-    rate = _steering_rate(
-        lateral_error, heading_error, steering_angle, speed, acceleration, curvatures, step, last
-    )
+    rate = _steering_rate(lateral_error, heading_error, steering_angle, speed, acceleration, curvatures, step, last)
     return acceleration, rate

@@ -25,9 +25,7 @@ def _simulate(references, velocity, acceleration):
         fit_curvatures(reference, speeds, curvatures)
         for step in range(NUM_STEPS - 1):
             state = states[step]
-            command, rate = track(
-                state, state[VELOCITY_X], state[STEERING_ANGLE], reference, speeds, curvatures, step
-            )
+            command, rate = track(state, state[VELOCITY_X], state[STEERING_ANGLE], reference, speeds, curvatures, step)
             propagate(state, command, rate, states[step + 1])
     return simulated
 

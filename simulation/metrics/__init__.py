@@ -1,0 +1,1 @@
+"""The sub-metrics of the PDM score, one per module, and the registry of score versions."""

@@ -1,0 +1,111 @@
+"""No at-fault collisions (NC): 1, 0.5 after hitting a static object, 0 after hitting an agent.
+
+At its first overlap with the ego, a track is classified once (navsim `get_collision_type`, v1.1 and v2.2):
+ego stopped (<= 0.05 m/s); track stopped; behind (more than 150 deg off the ego's heading, seen from the rear axle);
+front bumper touched; else lateral. At fault are stopped tracks and the front bumper, and lateral collisions while the
+ego stands in several lanes or off the road. A track not at fault is ignored from then on; one at fault has had its
+say: only the first overlap of a track matters.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numba import njit
+
+from mtdrive.simulation import vehicle
+from mtdrive.simulation.dynamics.state import X, Y
+from mtdrive.simulation.metrics.geometry import boxes_overlap, is_behind
+from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
+from mtdrive.simulation.metrics.surroundings import STOPPED_SPEED, Surroundings
+from mtdrive.simulation.scene import STEP
+
+EGO_REACH = np.hypot(HALF_LENGTH, HALF_WIDTH)
+
+
+class CollisionKind(IntEnum):
+    """nuPlan's `CollisionType`."""
+
+    STOPPED_EGO = 0
+    STOPPED_TRACK = 1
+    FRONT = 2
+    REAR = 3
+    LATERAL = 4
+
+
+STOPPED_EGO, STOPPED_TRACK = int(CollisionKind.STOPPED_EGO), int(CollisionKind.STOPPED_TRACK)
+FRONT, REAR, LATERAL = int(CollisionKind.FRONT), int(CollisionKind.REAR), int(CollisionKind.LATERAL)
+
+
+@njit(cache=True)
+def _first_overlap(frames, tracks, a):
+    """First step at which the ego (41, 4) overlaps track a, or -1."""
+    length, width = tracks.half_sizes[a, 0], tracks.half_sizes[a, 1]
+    reach = EGO_REACH + np.hypot(length, width)
+    for t in range(len(frames)):
+        if not tracks.present[a, t]:
+            continue
+        ego, other = frames[t], tracks.poses[a, t]
+        if (ego[0] - other[0]) ** 2 + (ego[1] - other[1]) ** 2 > reach * reach:
+            continue
+        if boxes_overlap(
+            ego[0], ego[1], ego[2], ego[3], HALF_LENGTH, HALF_WIDTH,
+            other[0], other[1], other[2], other[3], length, width,
+        ):  # fmt: skip
+            return t
+    return -1
+
+
+@njit(cache=True)
+def _classify(state, frame, speed, tracks, a, t):
+    """CollisionKind of the ego overlapping track a at step t."""
+    if speed <= STOPPED_SPEED:
+        return STOPPED_EGO
+    if tracks.stopped[a]:
+        return STOPPED_TRACK
+    other = tracks.poses[a, t]
+    cos, sin = frame[2], frame[3]
+    if is_behind(state[X], state[Y], cos, sin, other[0], other[1]):
+        return REAR
+    bumper_x = state[X] + vehicle.REAR_AXLE_TO_FRONT * cos
+    bumper_y = state[Y] + vehicle.REAR_AXLE_TO_FRONT * sin
+    length, width = tracks.half_sizes[a, 0], tracks.half_sizes[a, 1]
+    if boxes_overlap(
+        bumper_x, bumper_y, cos, sin, 0.0, HALF_WIDTH,
+        other[0], other[1], other[2], other[3], length, width,
+    ):  # fmt: skip
+        return FRONT
+    return LATERAL
+
+
+@njit(cache=True)
+def _collisions(states, frames, speeds, exposed, tracks):
+    num_rows = len(states)
+    values = np.ones(num_rows)
+    steps = np.full(num_rows, np.inf)
+    hit, kinds = np.full(num_rows, -1), np.full(num_rows, -1)
+    for i in range(num_rows):
+        low_x, high_x = frames[i, :, 0].min() - EGO_REACH, frames[i, :, 0].max() + EGO_REACH
+        low_y, high_y = frames[i, :, 1].min() - EGO_REACH, frames[i, :, 1].max() + EGO_REACH
+        for a in range(len(tracks.stopped)):
+            bounds = tracks.bounds[a]
+            if bounds[0] > high_x or bounds[2] < low_x or bounds[1] > high_y or bounds[3] < low_y:
+                continue
+            t = _first_overlap(frames[i], tracks, a)
+            if t < 0:
+                continue
+            kind = _classify(states[i, t], frames[i, t], speeds[i, t], tracks, a, t)
+            if kind == STOPPED_TRACK or kind == FRONT or (kind == LATERAL and exposed[i, t]):
+                values[i] = min(values[i], 0.0 if tracks.is_agent[a] else 0.5)
+                if t < steps[i]:
+                    steps[i], hit[i], kinds[i] = t, a, kind
+    return values, steps, hit, kinds
+
+
+def no_at_fault_collisions(motion: Motion, surroundings: Surroundings) -> Measurement:
+    """NC of each plan. Events: the earliest at-fault collision's time [s], track and kind."""
+    exposed = motion.areas.multiple_lanes | (motion.areas.off_road != 0)
+    values, steps, hit, kinds = _collisions(motion.states, motion.frames, motion.speeds, exposed, surroundings.tracks)
+    return Measurement(values, {"collision_time": steps * STEP, "collision_track": hit, "collision_kind": kinds})

@@ -1,0 +1,62 @@
+"""The ego's footprint along simulated states, shared by the metrics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mtdrive.simulation import vehicle
+from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
+from mtdrive.simulation.metrics.areas import Areas, find_areas
+from mtdrive.simulation.metrics.polygon_index import PolygonIndex
+
+HALF_LENGTH = vehicle.LENGTH / 2.0
+HALF_WIDTH = vehicle.WIDTH / 2.0
+CORNERS = ("front left", "rear left", "rear right", "front right")  # order of Motion.corners
+
+
+class Motion(NamedTuple):
+    """N simulated plans over 41 steps.
+
+    states: (N, 41, 11), columns as in `dynamics.state`.
+    frames: (N, 41, 4) centre of the footprint x, y and direction cos, sin.
+    speeds: (N, 41) [m/s], never negative.
+    corners: (N, 41, 4, 2), in the order of CORNERS.
+    areas: where the footprint is.
+    """
+
+    states: np.ndarray
+    frames: np.ndarray
+    speeds: np.ndarray
+    corners: np.ndarray
+    areas: Areas
+
+
+@njit(cache=True)
+def _footprints(states):
+    num_rows, num_steps, _ = states.shape
+    frames = np.empty((num_rows, num_steps, 4))
+    speeds = np.empty((num_rows, num_steps))
+    corners = np.empty((num_rows, num_steps, 4, 2))
+    for i in range(num_rows):
+        for t in range(num_steps):
+            state = states[i, t]
+            cos, sin = np.cos(state[HEADING]), np.sin(state[HEADING])
+            x = state[X] + vehicle.REAR_AXLE_TO_CENTER * cos
+            y = state[Y] + vehicle.REAR_AXLE_TO_CENTER * sin
+            frames[i, t, 0], frames[i, t, 1], frames[i, t, 2], frames[i, t, 3] = x, y, cos, sin
+            speeds[i, t] = np.hypot(state[VELOCITY_X], state[VELOCITY_Y])
+            for corner in range(4):
+                ahead = HALF_LENGTH if corner == 0 or corner == 3 else -HALF_LENGTH
+                left = HALF_WIDTH if corner < 2 else -HALF_WIDTH
+                corners[i, t, corner, 0] = x + ahead * cos - left * sin
+                corners[i, t, corner, 1] = y + ahead * sin + left * cos
+    return frames, speeds, corners
+
+
+def build_motion(states: np.ndarray, polygon_index: PolygonIndex) -> Motion:
+    """Footprints and areas of simulated states (N, 41, 11)."""
+    frames, speeds, corners = _footprints(states)
+    return Motion(states, frames, speeds, corners, find_areas(frames, corners, polygon_index))

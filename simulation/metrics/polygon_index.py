@@ -1,0 +1,119 @@
+"""Point-in-polygon queries over a drivable map, compiled.
+
+Each polygon's edges are sorted into horizontal bands, so that a ray from a point meets only the edges of its band.
+A point on the boundary is outside, as in shapely's `contains`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mtdrive.simulation.memo import remember
+from mtdrive.simulation.scene import DrivableMap
+
+EDGES_PER_BAND = 4
+MAX_BANDS = 64
+
+
+class PolygonIndex(NamedTuple):
+    """P polygons of a drivable map with their edges by band.
+
+    layer: (P,) int8 MapLayer. on_route: (P,) bool. bounds: (P, 4) min x, min y, max x, max y [m].
+    band_start: (P + 1,) offset of a polygon's first band. bands_per_metre: (P,).
+    edge_start: (bands + 1,) offset of a band's first edge. edges: (E, 4) x, y of both ends; an edge that crosses
+    several bands stands in each.
+    """
+
+    layer: np.ndarray
+    on_route: np.ndarray
+    bounds: np.ndarray
+    band_start: np.ndarray
+    bands_per_metre: np.ndarray
+    edge_start: np.ndarray
+    edges: np.ndarray
+
+
+@njit(cache=True)
+def _band(y, lowest, bands_per_metre, count):
+    return min(max(int((y - lowest) * bands_per_metre), 0), count - 1)
+
+
+@njit(cache=True)
+def _build(xy, ring_start, polygon_start, bounds):
+    num_polygons = len(polygon_start) - 1
+    band_start = np.zeros(num_polygons + 1, dtype=np.int64)
+    bands_per_metre = np.zeros(num_polygons)
+    for p in range(num_polygons):
+        vertices = ring_start[polygon_start[p + 1]] - ring_start[polygon_start[p]]
+        count = min(vertices // EDGES_PER_BAND + 1, MAX_BANDS)
+        height = bounds[p, 3] - bounds[p, 1]
+        bands_per_metre[p] = count / height if height > 0.0 else 0.0
+        band_start[p + 1] = band_start[p] + count
+
+    edge_start = np.zeros(band_start[num_polygons] + 1, dtype=np.int64)
+    edges = np.empty((0, 4))
+    free = edge_start
+    for filling in (False, True):  # first count the edges of each band, then place them
+        if filling:
+            edge_start = np.cumsum(edge_start)
+            edges = np.empty((edge_start[-1], 4))
+            free = edge_start.copy()
+        for p in range(num_polygons):
+            count = band_start[p + 1] - band_start[p]
+            for r in range(polygon_start[p], polygon_start[p + 1]):
+                for v in range(ring_start[r], ring_start[r + 1] - 1):
+                    low, high = min(xy[v, 1], xy[v + 1, 1]), max(xy[v, 1], xy[v + 1, 1])
+                    first = band_start[p] + _band(low, bounds[p, 1], bands_per_metre[p], count)
+                    last = band_start[p] + _band(high, bounds[p, 1], bands_per_metre[p], count)
+                    for band in range(first, last + 1):
+                        if filling:
+                            edges[free[band], :2] = xy[v]
+                            edges[free[band], 2:] = xy[v + 1]
+                            free[band] += 1
+                        else:
+                            edge_start[band + 1] += 1
+    return band_start, bands_per_metre, edge_start, edges
+
+
+@remember
+def build_polygon_index(drivable_map: DrivableMap) -> PolygonIndex:
+    """Index a map's polygons (once per map)."""
+    polygons = drivable_map.polygons
+    bounds = np.array(polygons.bounds)
+    built = _build(np.array(polygons.xy), np.array(polygons.ring_start), np.array(polygons.polygon_start), bounds)
+    return PolygonIndex(np.array(drivable_map.layer), np.array(drivable_map.on_route), bounds, *built)
+
+
+@njit(cache=True)
+def contains(index, p, x, y):
+    """Whether polygon p strictly contains (x, y)."""
+    bounds = index.bounds[p]
+    if not (bounds[0] < x < bounds[2] and bounds[1] < y < bounds[3]):
+        return False
+    first = index.band_start[p]
+    band = first + _band(y, bounds[1], index.bands_per_metre[p], index.band_start[p + 1] - first)
+    inside = False
+    for e in range(index.edge_start[band], index.edge_start[band + 1]):
+        x1, y1 = index.edges[e, 0], index.edges[e, 1]
+        x2, y2 = index.edges[e, 2], index.edges[e, 3]
+        if (y1 > y) != (y2 > y):
+            side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)  # > 0: left of the edge
+            if side == 0.0:
+                return False
+            if (side > 0.0) == (y2 > y1):
+                inside = not inside
+        elif (y1 == y and x1 == x) or (y1 == y == y2 and (x1 > x) != (x2 > x)):
+            return False
+    return inside
+
+
+@njit(cache=True)
+def in_layer(index, layer, x, y):
+    """Whether some polygon of a MapLayer strictly contains (x, y)."""
+    for p in range(len(index.layer)):
+        if index.layer[p] == layer and contains(index, p, x, y):
+            return True
+    return False

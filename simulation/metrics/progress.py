@@ -1,0 +1,41 @@
+"""Ego progress (EP): the way along the centerline, relative to what PDM-Closed earns.
+
+The way is the footprint centre's, from the first to the last step, at least 0. A plan earns its way times its
+multiplicative metrics. If the best of PDM-Closed and the plan (of all proposals, in PDM-Closed's own scoring) earns
+more than 5 m, v1.1 divides what the plan earns by it, and v2.2 its way, clipped to 1. Otherwise the value is 1; in
+v1.1, 0 if a multiplicative metric is 0 (navsim `PDMScorer._calculate_progress`, `_aggregate_scores`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mtdrive.simulation.metrics.geometry import project_on_line
+from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.motion import Motion
+from mtdrive.simulation.metrics.surroundings import Surroundings
+
+MIN_BEST = 5.0  # [m]
+
+
+@njit(cache=True)
+def _progress(frames, centerline):
+    ways = np.empty(len(frames))
+    for i in range(len(frames)):
+        start, _ = project_on_line(centerline, frames[i, 0, 0], frames[i, 0, 1])
+        end, _ = project_on_line(centerline, frames[i, -1, 0], frames[i, -1, 1])
+        ways[i] = max(end - start, 0.0)
+    return ways
+
+
+def progress(motion: Motion, surroundings: Surroundings) -> Measurement:
+    """Way of each plan [m], to be normalised."""
+    ways = _progress(motion.frames, surroundings.centerline)
+    return Measurement(ways, {"progress": ways})
+
+
+def normalise_v1(ways: np.ndarray, products: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """EP of v1.1 from ways (N,) [m], multiplicative products (N,) and the best earnings (N,) [m]."""
+    enough = best > MIN_BEST
+    return np.where(enough, ways * products / np.where(enough, best, 1.0), products != 0.0)

@@ -1,0 +1,64 @@
+"""What the ego meets, prepared for the metrics: tracks in traversal order, indexed map, centerline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mtdrive.simulation.metrics.polygon_index import PolygonIndex, build_polygon_index
+from mtdrive.simulation.scene import DrivableMap, ObjectType, Observation
+
+STOPPED_SPEED = 0.05  # [m/s] nuPlan: a track at most this fast when first seen counts as stopped
+
+
+class Tracks(NamedTuple):
+    """A tracked objects over S steps, in the order of the observation.
+
+    poses: (A, S, 4) centre x, y and direction cos, sin. present: (A, S) bool; never, for ignored objects.
+    half_sizes: (A, 2) half length and width [m]. bounds: (A, 4) min x, min y, max x, max y over all steps, boxes
+    included; inverted (never met) for an object that is never present.
+    stopped: (A,) bool, slow or static when first seen. is_agent: (A,) bool.
+    """
+
+    poses: np.ndarray
+    present: np.ndarray
+    half_sizes: np.ndarray
+    bounds: np.ndarray
+    stopped: np.ndarray
+    is_agent: np.ndarray
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Inputs of the metrics beside the ego's motion. centerline: (C, 2) [m]."""
+
+    tracks: Tracks
+    polygon_index: PolygonIndex
+    centerline: np.ndarray
+
+
+def _build_tracks(observation: Observation) -> Tracks:
+    present = np.ascontiguousarray((observation.present & ~observation.ignored).T)
+    centre, heading = observation.poses[..., :2], observation.poses[..., 2]
+    poses = np.concatenate([centre, np.cos(heading)[..., None], np.sin(heading)[..., None]], axis=-1)
+    half_sizes = observation.size / 2.0
+    reach = np.hypot(half_sizes[:, 0], half_sizes[:, 1])[:, None]
+    seen = present.T[..., None]
+    low = np.where(seen, centre, np.inf).min(axis=0, initial=np.inf) - reach
+    high = np.where(seen, centre, -np.inf).max(axis=0, initial=-np.inf) + reach
+    return Tracks(
+        poses=np.ascontiguousarray(poses.transpose(1, 0, 2)),
+        present=present,
+        half_sizes=half_sizes,
+        bounds=np.concatenate([low, high], axis=1),
+        stopped=observation.first_speed <= STOPPED_SPEED,
+        is_agent=(observation.kind <= ObjectType.BICYCLE) | (observation.kind == ObjectType.EGO),
+    )
+
+
+def prepare_surroundings(observation: Observation, drivable_map: DrivableMap, centerline: np.ndarray) -> Surroundings:
+    """Prepare an observation (S steps), a map and a centerline (C, >= 2) for the metrics."""
+    line = np.ascontiguousarray(centerline[:, :2], dtype=np.float64)
+    return Surroundings(_build_tracks(observation), build_polygon_index(drivable_map), line)
