@@ -15,6 +15,8 @@ from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Material
 SUPERSAMPLING = 2  # the ground is drawn finer and reduced, which keeps distant markings thin and smooth
 GAIN_ONE = 100  # the gain image holds 100 for a pixel that keeps its colour
 FAR = 2000.0  # [m]
+VARIETIES = 4  # different textures; more would only cost time
+NOISE_CELLS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +36,100 @@ class Backdrop:
     haze_length: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Land:
+    """What a camera sees of the bare ground and of the sky, one variety of texture.
+
+    elevation: (B, W) [rad] and ceiling: (B, W, 2), where the ray meets a plane at unit height, of the B rows that
+    hold sky. top: first row with ground. distance: (H - top, W) [m], inf above the horizon. grain: (H - top, W)
+    relative brightness. grass: as Backdrop.ground.
+    """
+
+    elevation: np.ndarray
+    ceiling: np.ndarray
+    top: int
+    distance: np.ndarray
+    grain: np.ndarray
+    grass: np.ndarray
+
+
+def backdrop(camera: PinholeCamera, atmosphere: Atmosphere, seed: int) -> Backdrop:
+    """The backdrop of a picture; kept for the next picture with the same arguments."""
+    return _backdrop(_key(camera), atmosphere, seed)
+
+
+def _key(camera: PinholeCamera) -> tuple[bytes, bytes, int, int]:
+    return camera.intrinsic.tobytes(), camera.to_ego.tobytes(), camera.width, camera.height
+
+
+def _camera(key: tuple[bytes, bytes, int, int]) -> PinholeCamera:
+    intrinsic, to_ego = np.frombuffer(key[0]).reshape(3, 3), np.frombuffer(key[1]).reshape(4, 4)
+    return PinholeCamera(intrinsic, to_ego, np.zeros(5), key[2], key[3])
+
+
 @lru_cache(maxsize=4)
+def _backdrop(key: tuple, atmosphere: Atmosphere, seed: int) -> Backdrop:
+    land = _land(key, seed % VARIETIES)
+    grey = atmosphere.overcast
+    haze_colour = np.array([206.0, 218.0, 232.0]) * (1 - grey) + np.array([196.0, 200.0, 206.0]) * grey
+    haze_length = 90.0 + 1100.0 * (1 - atmosphere.haze) ** 2
+    camera = _camera(key)
+    image = np.zeros((camera.height, camera.width, 3), np.uint8)
+    image[: len(land.elevation)] = _sky(land, atmosphere, seed, haze_colour)
+    _skyline(image, camera, atmosphere, seed, haze_colour)
+    keep = np.exp(-land.distance / haze_length)  # 0 above the horizon, where the veil is the sky
+    gain = np.clip(np.rint(keep * land.grain * GAIN_ONE), 0, 255).astype(np.uint8)
+    veil = np.rint(haze_colour * (1 - keep[..., None])).astype(np.uint8)
+    veil = np.where((keep > 0)[..., None], veil, image[land.top :])
+    return Backdrop(image, land.top, land.grass, cv2.merge([gain] * 3), veil, haze_colour, haze_length)
+
+
+@lru_cache(maxsize=2 * VARIETIES)
+def _land(key: tuple, variety: int) -> _Land:
+    camera = _camera(key)
+    rays = _rays(camera)
+    distance, xy = _ground_geometry(camera, rays)
+    top = int(np.argmax(np.isfinite(distance).any(axis=1))) if np.isfinite(distance).any() else camera.height
+    fine = camera.resized(SUPERSAMPLING * camera.width, SUPERSAMPLING * camera.height)
+    fine_distance, fine_xy = _ground_geometry(fine, _rays(fine)[SUPERSAMPLING * top :])
+    grass = 1 + _texture(variety, fine_xy, fine_distance, ((0.05, 0.04, 10.0), (0.09, 0.35, 60.0), (0.06, 6.0, 300.0)))
+    colours = np.clip(np.array(SURFACE_COLOURS[Material.GRASS]) * grass[..., None], 0, 255).astype(np.uint8)
+    grain = 1 + _texture(variety, xy[top:], distance[top:], ((0.022, 0.05, 12.0), (0.022, 0.6, 70.0)))
+    sky_rows = int(np.count_nonzero(np.isinf(distance).any(axis=1)))
+    above = rays[:sky_rows].astype(np.float32)
+    elevation = np.arcsin(np.clip(above[..., 2] / np.linalg.norm(above, axis=-1), -1, 1))
+    ceiling = above[..., :2] / np.maximum(above[..., 2:], 0.02)
+    return _Land(elevation, ceiling, top, distance[top:].astype(np.float32), grain.astype(np.float32), colours)
+
+
+def _rays(camera: PinholeCamera) -> np.ndarray:
+    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    pixels = np.stack([u, v, np.ones_like(u)], axis=-1).astype(np.float64)
+    return pixels @ np.linalg.inv(camera.intrinsic).T @ camera.to_ego[:3, :3].T
+
+
+def _ground_geometry(camera: PinholeCamera, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance (H, W) [m], inf above the horizon, and ego x, y (H, W, 2) of the ground in each pixel."""
+    below = rays[..., 2] < -1e-9
+    scale = np.where(below, camera.position[2] / np.where(below, -rays[..., 2], 1.0), np.inf)
+    xy = camera.position[:2] + rays[..., :2] * np.minimum(scale, FAR)[..., None]
+    return scale * np.linalg.norm(rays, axis=-1), xy
+
+
+def _texture(variety: int, xy: np.ndarray, distance: np.ndarray, layers) -> np.ndarray:
+    """Noise (H, W) with mean 0 on the ground; layers: strength, cell size [m], distance [m] over which it fades."""
+    noise = _noise(variety)
+    return sum(strength * _sample(noise, xy, cell) * np.exp(-distance / fades) for strength, cell, fades in layers)
+
+
+@lru_cache(maxsize=2 * VARIETIES)
 def _noise(seed: int, grains: tuple[int, ...] = (8, 32, 128, 512)) -> np.ndarray:
     """Tileable noise (512, 512) float32 with mean 0 and standard deviation 1; grains: cells per side of each octave."""
     random = np.random.default_rng(seed)
-    size = 512
-    total = np.zeros((size, size), np.float32)
+    total = np.zeros((NOISE_CELLS, NOISE_CELLS), np.float32)
     for cells, weight in zip(grains, (1.0, 0.8, 0.7, 0.6), strict=False):
-        layer = random.standard_normal((cells, cells)).astype(np.float32)
-        layer = np.pad(layer, 2, mode="wrap")
-        scale = size // cells
+        layer = np.pad(random.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
+        scale = NOISE_CELLS // cells
         layer = cv2.resize(layer, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         layer = layer[2 * scale : -2 * scale, 2 * scale : -2 * scale]
         total += weight * layer / layer.std()
@@ -51,87 +137,26 @@ def _noise(seed: int, grains: tuple[int, ...] = (8, 32, 128, 512)) -> np.ndarray
 
 
 def _sample(noise: np.ndarray, xy: np.ndarray, cell: float) -> np.ndarray:
-    """Noise at ground places xy (H, W, 2), one texture cell being `cell` metres."""
-    size = noise.shape[0]
-    places = np.mod(xy / cell, size - 1).astype(np.float32)
-    return cv2.remap(noise, places[..., 0], places[..., 1], cv2.INTER_LINEAR)
+    """Noise at places xy (H, W, 2), one texture cell being `cell` metres."""
+    places = np.mod(xy / cell, NOISE_CELLS).astype(np.float32)
+    return cv2.remap(noise, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def _rays(camera: PinholeCamera) -> np.ndarray:
-    """Viewing directions (H, W, 3) in the ego frame, of length >= 1."""
-    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    pixels = np.stack([u, v, np.ones_like(u)], axis=-1).astype(np.float64)
-    return pixels @ np.linalg.inv(camera.intrinsic).T @ camera.to_ego[:3, :3].T
-
-
-def backdrop(camera: PinholeCamera, atmosphere: Atmosphere, seed: int) -> Backdrop:
-    """The backdrop of a picture; kept for the next picture with the same arguments."""
-    key = (camera.intrinsic.tobytes(), camera.to_ego.tobytes(), camera.width, camera.height)
-    return _cached(key, atmosphere, seed)
-
-
-@lru_cache(maxsize=4)
-def _cached(key: tuple, atmosphere: Atmosphere, seed: int) -> Backdrop:
-    intrinsic, to_ego = (np.frombuffer(raw).reshape(n, n) for raw, n in zip(key[:2], (3, 4), strict=True))
-    camera = PinholeCamera(intrinsic, to_ego, np.zeros(5), key[2], key[3])
-    grey = np.array([196.0, 200.0, 206.0])
-    haze_colour = np.array([206.0, 218.0, 232.0]) * (1 - atmosphere.overcast) + grey * atmosphere.overcast
-    haze_length = 90.0 + 1100.0 * (1 - atmosphere.haze) ** 2
-    rays = _rays(camera)
-    image = _sky(rays, atmosphere, seed, haze_colour)
-    _skyline(image, camera, atmosphere, seed, haze_colour)
-    distance, xy = _ground_geometry(camera, rays)
-    top = int(np.argmax(np.isfinite(distance).any(axis=1)))
-    rows = slice(top, camera.height)
-    distance, xy = distance[rows], xy[rows]
-    seen = np.isfinite(distance)
-    near = np.where(seen, distance, FAR)
-    keep = np.where(seen, np.exp(-near / haze_length), 0.0)
-    noise = _noise(seed % 4)
-    grain = _sample(noise, xy, 0.05) * np.exp(-near / 12.0) + _sample(noise, xy, 0.6) * np.exp(-near / 70.0)
-    gain = keep * (1 + 0.022 * grain)
-    veil = np.where(seen[..., None], haze_colour * (1 - keep[..., None]), image[rows])
-    ground = _grass(camera, noise, top)
-    gain_image = cv2.merge([np.clip(np.rint(gain * GAIN_ONE), 0, 255).astype(np.uint8)] * 3)
-    return Backdrop(image, top, ground, gain_image, np.rint(veil).astype(np.uint8), haze_colour, haze_length)
-
-
-def _ground_geometry(camera: PinholeCamera, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (H, W) [m], inf above the horizon, and ego x, y (H, W, 2) of the ground in each pixel."""
-    down = np.where(rays[..., 2] < -1e-9, -rays[..., 2], np.nan)
-    scale = np.nan_to_num(camera.position[2] / down, nan=FAR)
-    xy = camera.position[:2] + rays[..., :2] * np.minimum(scale, FAR)[..., None]
-    distance = np.where(np.isfinite(down), scale * np.linalg.norm(rays, axis=-1), np.inf)
-    return distance, xy
-
-
-def _grass(camera: PinholeCamera, noise: np.ndarray, top: int) -> np.ndarray:
-    """Untouched land at the finer scale, mottled."""
-    fine = camera.resized(SUPERSAMPLING * camera.width, SUPERSAMPLING * camera.height)
-    distance, xy = _ground_geometry(fine, _rays(fine)[SUPERSAMPLING * top :])
-    near = np.where(np.isfinite(distance), distance, FAR)
-    mottle = sum(
-        strength * _sample(noise, xy, cell) * np.exp(-near / reach)
-        for strength, cell, reach in ((0.05, 0.04, 10.0), (0.09, 0.35, 60.0), (0.06, 6.0, 300.0))
-    )
-    return np.clip(np.array(SURFACE_COLOURS[Material.GRASS]) * (1 + mottle[..., None]), 0, 255).astype(np.uint8)
-
-
-def _sky(rays: np.ndarray, atmosphere: Atmosphere, seed: int, haze_colour: np.ndarray) -> np.ndarray:
-    """Gradient from the haze at the horizon to the zenith, with clouds."""
-    elevation = np.arcsin(np.clip(rays[..., 2] / np.linalg.norm(rays, axis=-1), -1, 1))
-    grey = atmosphere.overcast
-    zenith = np.array([92.0, 146.0, 214.0]) * (1 - grey) + np.array([158.0, 164.0, 172.0]) * grey
-    height = np.clip(elevation / 0.5, 0, 1)[..., None] ** 0.75
-    colour = haze_colour * (1 - height) + zenith * height
-    up = np.maximum(rays[..., 2], 0.02)
-    clouds = _sample(_noise(seed % 4, (8, 32, 128)), rays[..., :2] / up[..., None] + seed % 97, 0.12)
-    cover = np.clip((clouds - 0.4 + 0.8 * grey) * 0.8, 0, 0.8) * np.clip(elevation / 0.16, 0, 1)
-    colour += cover[..., None] * (np.array([246.0, 247.0, 250.0]) - 40 * grey - colour)
+def _sky(land: _Land, atmosphere: Atmosphere, seed: int, haze_colour: np.ndarray) -> np.ndarray:
+    """Gradient from the haze at the horizon to the zenith, with clouds; (B, W, 3) uint8."""
+    grey = np.float32(atmosphere.overcast)
+    zenith = np.array([92, 146, 214], np.float32) * (1 - grey) + np.array([158, 164, 172], np.float32) * grey
+    height = np.clip(land.elevation / 0.5, 0, 1)[..., None] ** 0.75
+    colour = haze_colour.astype(np.float32) * (1 - height) + zenith * height
+    clouds = _sample(_noise(seed % VARIETIES, (8, 32, 128)), land.ceiling + np.float32(seed % 97), 0.12)
+    cover = np.clip((clouds - 0.4 + 0.8 * grey) * 0.8, 0, 0.8) * np.clip(land.elevation / 0.16, 0, 1)
+    colour += cover[..., None] * (np.array([246, 247, 250], np.float32) - 40 * grey - colour)
     return np.clip(colour, 0, 255).astype(np.uint8)
 
 
-def _skyline(image, camera: PinholeCamera, atmosphere: Atmosphere, seed: int, haze_colour: np.ndarray) -> None:
+def _skyline(
+    image: np.ndarray, camera: PinholeCamera, atmosphere: Atmosphere, seed: int, haze_colour: np.ndarray
+) -> None:
     """Two ranges of hills and a line of woods on the horizon, each nearer one less hazy."""
     random = np.random.default_rng(seed)
     columns = np.arange(-4, camera.width + 8, 4)

@@ -98,7 +98,7 @@ def traffic_light_mesh(state: LightState, arm: float) -> Mesh:
     """A light that stops traffic driving along +x, its pole's foot at the origin; see TrafficLight."""
     mesh = MeshBuilder()
     top = 3.2 if arm == 0 else 6.0
-    mesh.limb((0, 0, 0), (0, 0, top), METAL, 0.10, 0.08)
+    mesh.limb((0, 0, 0), (0, 0, top), METAL, 0.10, 0.08, flat=True)
     _light_head(mesh, 0.0, 3.1, state)
     if arm:
         mesh.limb((0, 0, top - 0.05), (0, arm, top - 0.05), METAL, 0.07, 0.06)
@@ -158,7 +158,7 @@ def bush_mesh(height: float, variety: int) -> Mesh:
 def lamp_post_mesh(height: float) -> Mesh:
     """A street lamp whose arm points to +y."""
     mesh = MeshBuilder()
-    mesh.limb((0, 0, 0), (0, 0, height), METAL, 0.09, 0.06)
+    mesh.limb((0, 0, 0), (0, 0, height), METAL, 0.09, 0.06, flat=True)
     mesh.limb((0, 0, height), (0, 1.6, height + 0.25), METAL, 0.05)
     mesh.limb((0, 1.2, height + 0.18), (0, 1.9, height + 0.24), WHITE, 0.09)
     return mesh.build()
