@@ -1,0 +1,95 @@
+"""From a scripted situation to a recorded drive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mtdrive.simulation.scene import DrivingCommand
+from mtdrive.simulation.synthetic.agents import NOW, RATE, TIMES, Agent, along, car
+from mtdrive.simulation.synthetic.collisions import CLEAR, any_overlap
+from mtdrive.simulation.synthetic.curves import Curve
+from mtdrive.simulation.synthetic.driver import Driver, Plan, StopLine, Swerve, boxes, conflict, foreseen
+from mtdrive.simulation.synthetic.rendering.scene import LightState
+from mtdrive.simulation.synthetic.site import Site
+from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
+
+COMMAND_DISTANCE = 20.0  # [m] where along the route ...
+COMMAND_OFFSET = 2.0  # [m] ... a sideways displacement makes it a turn
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """What a family scripts. The ego's rear axle is at arc length `start` of the route's path at t0.
+
+    route: names of lanes and connectors. speed, acceleration: at t0. limit: [m/s]. swerves: sideways moves open
+    to the driver. stops: red lights ahead. lights: state (66,) by lane group. following: distance [m] at t0 of a
+    car behind, or None.
+    """
+
+    site: Site
+    route: Sequence[str]
+    start: float
+    speed: float
+    limit: float
+    acceleration: float = 0.0
+    agents: Sequence[Agent] = ()
+    swerves: Sequence[Swerve] = ()
+    stops: Sequence[StopLine] = ()
+    lights: dict[str, Sequence[LightState]] = field(default_factory=dict)
+    following: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """A situation with what the ego did. hidden_danger: a good plan from all that shows at t0 goes wrong."""
+
+    situation: Situation
+    plan: Plan
+    agents: Sequence[Agent]
+    command: DrivingCommand
+    hidden_danger: bool
+
+
+def record(situation: Situation, rng: np.random.Generator) -> Drive | None:
+    """Let the driver drive; None if the situation has no good way out or makes its actors overlap."""
+    path = situation.site.path(situation.route)
+    agents = list(situation.agents)
+    poses, halves, present = boxes(agents)
+    if any_overlap(poses, halves, present):
+        return None
+    driver = Driver(situation.site, path, situation.start, situation.speed, situation.acceleration, situation.limit)
+    plan = driver.plan(agents, situation.swerves, situation.stops)
+    if plan is None:
+        return None
+    expected = driver.plan(foreseen(agents), situation.swerves, [stop for stop in situation.stops if stop.begin <= 0])
+    surprised = expected is not None and conflict(expected, (poses, halves, present), np.zeros(2)) != CLEAR
+    if situation.following is not None:
+        agents.append(_follower(path, plan, situation.following, rng))
+    return Drive(situation, plan, agents, _command(path, situation.start), surprised)
+
+
+def _follower(path: Curve, plan: Plan, distance: float, rng: np.random.Generator) -> Agent:
+    """A car behind that keeps its distance (intelligent driver model, towards the ego's speed at t0)."""
+    follower = car(rng, np.zeros((len(TIMES), 3)))
+    s, v = np.empty(len(TIMES)), np.empty(len(TIMES))
+    s[0], v[0] = plan.s[0] - distance, plan.speed[0]
+    for k in range(1, len(TIMES)):
+        gap = max(0.5, plan.s[k - 1] - s[k - 1] - REAR_AXLE_TO_FRONT)
+        wanted = 2.0 + 1.0 * v[k - 1] + v[k - 1] * (v[k - 1] - plan.speed[k - 1]) / (2 * np.sqrt(1.5 * 2.5))
+        pull = 1.5 * (1 - (v[k - 1] / max(3.0, plan.speed[NOW])) ** 4 - (max(0.0, wanted) / gap) ** 2)
+        v[k] = max(0.0, v[k - 1] + max(-6.0, pull) / RATE)
+        s[k] = s[k - 1] + 0.5 * (v[k] + v[k - 1]) / RATE
+    return Agent(follower.kind, follower.size, follower.colour, along(path, s))
+
+
+def _command(path: Curve, start: float) -> DrivingCommand:
+    """The navigation command, from where the route leads within the next metres."""
+    here, ahead = path.at(start), path.at(start + COMMAND_DISTANCE)
+    dx, dy = ahead[:2] - here[:2]
+    sideways = -np.sin(here[2]) * dx + np.cos(here[2]) * dy
+    if abs(sideways) < COMMAND_OFFSET:
+        return DrivingCommand.STRAIGHT
+    return DrivingCommand.LEFT if sideways > 0 else DrivingCommand.RIGHT

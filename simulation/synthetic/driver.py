@@ -1,0 +1,211 @@
+"""The recorded human: an attentive driver who knows what the others are going to do.
+
+The driver chooses among speed profiles (when to brake, how hard, down to which speed, when to go on) and
+sideways moves the one with the most progress, less a price for hard braking, that keeps clear of everybody (also
+for one second ahead at constant velocity), of the edge of the road and of red lights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import shapely
+from numba import njit
+
+from mtdrive.simulation.synthetic.agents import NOW, RATE, TIMES, Agent
+from mtdrive.simulation.synthetic.collisions import CLEAR, LOOKAHEAD, first_conflict
+from mtdrive.simulation.synthetic.curves import Curve
+from mtdrive.simulation.synthetic.site import Site
+from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT, REAR_AXLE_TO_REAR, WIDTH
+
+MAX_LATERAL = 2.8  # [m/s^2] in bends
+MAX_LATERAL_SWERVE = 2.2  # [m/s^2] of a sideways move
+FREE_ACCELERATION = 1.5  # [m/s^2] PDM-Closed's
+JERK = (2.6, 2.0)  # [m/s^3] braking, accelerating
+MARGIN = np.array([0.6, 0.2])  # [m] kept around the car, along and across
+EDGE_MARGIN = 0.1  # [m] kept from the edge of the drivable area
+BRAKING = [
+    (begin, rate, fraction, end)
+    for begin, rate, fraction, end in product(
+        (0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0, 2.5, 3.0), (0.8, 1.4, 2.0, 2.6, 3.2), (0.0, 0.2, 0.4, 0.6, 0.8),
+        (1.5, 2.5, 3.5, 9.0),
+    )
+    if end - begin >= 0.9
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Swerve:
+    """A sideways move of `offset` [m] (left positive) between arc lengths begin and end, undone between the next two."""
+
+    begin: float
+    end: float
+    offset: float
+    back_begin: float = np.inf
+    back_end: float = np.inf
+
+    def __call__(self, s: np.ndarray) -> np.ndarray:
+        """Offset at arc lengths s."""
+        def blend(begin: float, end: float) -> np.ndarray:
+            if not np.isfinite(begin):
+                return np.zeros_like(s)
+            u = np.clip((s - begin) / (end - begin), 0.0, 1.0)
+            return u**3 * (10 - 15 * u + 6 * u**2)
+
+        return self.offset * (blend(self.begin, self.end) - blend(self.back_begin, self.back_end))
+
+
+@dataclass(frozen=True)
+class StopLine:
+    """The front of the car must not pass arc length `s` between times begin and end [s], unless it has before."""
+
+    s: float
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The ego's drive at TIMES: poses (66, 3) of the rear axle, speed (66,), acceleration (66,), arc length s (66,)."""
+
+    poses: np.ndarray
+    speed: np.ndarray
+    acceleration: np.ndarray
+    s: np.ndarray
+
+
+@njit(cache=True)
+def _roll(candidates, s0, v0, a0, grid_step, limits, steps, jerk_down, jerk_up):
+    """s, v, a (N, steps) of candidates (N, 5): braking begin, rate, target speed, end, share of the limit."""
+    n = candidates.shape[0]
+    s, v, a = np.empty((n, steps)), np.empty((n, steps)), np.empty((n, steps))
+    for i in range(n):
+        s[i, 0], v[i, 0], a[i, 0] = s0, v0, a0
+        for k in range(1, steps):
+            time = (k - 1) * 0.1
+            cell = min(limits.shape[0] - 1, max(0, int(s[i, k - 1] / grid_step)))
+            gap = limits[cell] * candidates[i, 4] - v[i, k - 1]
+            command = min(FREE_ACCELERATION, max(-2.4, gap / 0.9))
+            if candidates[i, 0] <= time < candidates[i, 3]:
+                brake = max(-candidates[i, 1], (candidates[i, 2] - v[i, k - 1]) / 0.6)
+                command = min(command, brake)
+            change = command - a[i, k - 1]
+            a[i, k] = a[i, k - 1] + min(jerk_up * 0.1, max(-jerk_down * 0.1, change))
+            v[i, k] = v[i, k - 1] + a[i, k] * 0.1
+            if v[i, k] <= 0.0:
+                v[i, k], a[i, k] = 0.0, 0.0
+            s[i, k] = s[i, k - 1] + 0.05 * (v[i, k] + v[i, k - 1])
+    return s, v, a
+
+
+def speed_limits(path: Curve, limit: float, step: float = 0.5) -> np.ndarray:
+    """Speed (N,) [m/s] allowed every `step` metres: the limit, and a comfortable pace in and before bends."""
+    s = np.arange(0.0, path.length, step)
+    bend = np.abs(path.curvature(s))
+    allowed = np.minimum(limit, np.sqrt(MAX_LATERAL / np.maximum(bend, 1e-6)))
+    for k in range(len(s) - 2, -1, -1):
+        allowed[k] = min(allowed[k], np.sqrt(allowed[k + 1] ** 2 + 2 * 1.6 * step))
+    return allowed
+
+
+def footprint(poses: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """Corners (..., 4, 2) of the car at rear-axle poses (..., 3)."""
+    x = np.array([REAR_AXLE_TO_FRONT + margin, -REAR_AXLE_TO_REAR - margin, -REAR_AXLE_TO_REAR - margin,
+                  REAR_AXLE_TO_FRONT + margin])
+    y = (WIDTH / 2 + margin) * np.array([1, 1, -1, -1])
+    cos, sin = np.cos(poses[..., 2:]), np.sin(poses[..., 2:])
+    return poses[..., None, :2] + np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+
+
+class Driver:
+    """Plans one drive. path: the route's centre line; the ego is at arc length `start` with `speed` at t0.
+
+    acceleration: held during the 1.5 s of history and at t0. limit: speed limit [m/s].
+    """
+
+    def __init__(self, site: Site, path: Curve, start: float, speed: float, acceleration: float, limit: float):
+        self.site, self.path, self.start, self.speed, self.acceleration = site, path, start, speed, acceleration
+        candidates = [(99.0, 0.0, 0.0, 99.0, share) for share in (1.0, 0.9, 0.75, 0.6)]
+        candidates += [(begin, rate, fraction * speed, end, 1.0) for begin, rate, fraction, end in BRAKING]
+        steps = len(TIMES) - NOW
+        s, v, a = _roll(np.array(candidates), start, speed, acceleration, 0.5, speed_limits(path, limit), steps, *JERK)
+        hard = np.square(np.maximum(0.0, -a - 1.5)).mean(axis=1)
+        self.value = (s[:, 40] - start) + 0.3 * (s[:, 50] - s[:, 40]) - 0.5 * hard
+        past = np.tile(TIMES[:NOW], (len(s), 1))
+        self.s = np.hstack([start + speed * past + 0.5 * acceleration * past**2, s])
+        self.v = np.hstack([speed + acceleration * past, v])
+        self.a = np.hstack([np.full_like(past, acceleration), a])
+
+    def plan(
+        self, agents: Sequence[Agent], swerves: Sequence[Swerve] = (), stops: Sequence[StopLine] = ()
+    ) -> Plan | None:
+        """The best drive that keeps clear of agents and stop lines, or None if there is none."""
+        ways = [self._poses(swerve) for swerve in (None, *swerves)]
+        value = np.stack([self.value + price for _, price in ways])
+        value[:, ~self._keeps(stops)] = -np.inf
+        obstacles = boxes(agents)
+        for flat in np.argsort(-value, axis=None, kind="stable"):
+            way, k = np.unravel_index(flat, value.shape)
+            if not np.isfinite(value[way, k]):
+                return None
+            plan = Plan(ways[way][0][k], self.v[k], self.a[k], self.s[k])
+            if conflict(plan, obstacles) == CLEAR and self._on_road(plan):
+                return plan
+        return None
+
+    def _keeps(self, stops: Sequence[StopLine]) -> np.ndarray:
+        """(N,) whether a speed profile keeps behind all stop lines."""
+        keeps = np.ones(len(self.s), dtype=bool)
+        for stop in stops:
+            during = (TIMES >= stop.begin) & (TIMES <= stop.end)
+            front = self.s[:, during] + REAR_AXLE_TO_FRONT
+            keeps &= (front[:, 0] > stop.s) | (front[:, -1] < stop.s - 0.5)
+        return keeps
+
+    def _poses(self, swerve: Swerve | None) -> tuple[np.ndarray, np.ndarray]:
+        """Poses (N, 66, 3) of all speed profiles with a sideways move, and its price (N,): -inf if too sharp."""
+        poses = self.path.at(self.s)
+        if swerve is None:
+            return poses, np.zeros(len(self.s))
+        offset, before, after = swerve(self.s), swerve(self.s - 1.0), swerve(self.s + 1.0)
+        heading = poses[..., 2] + np.arctan((after - before) / 2)
+        poses = self.path.at(self.s, offset)
+        poses[..., 2] = heading
+        sideways = np.max(np.abs(after - 2 * offset + before) * self.v**2, axis=1)
+        return poses, np.where(sideways > MAX_LATERAL_SWERVE, -np.inf, -0.3 * abs(swerve.offset))
+
+    def _on_road(self, plan: Plan) -> bool:
+        corners = footprint(plan.poses[NOW - 1 :], EDGE_MARGIN).reshape(-1, 2)
+        return bool(shapely.contains_xy(self.site.drivable, corners).all())
+
+
+def conflict(plan: Plan, obstacles: tuple[np.ndarray, np.ndarray, np.ndarray], margin: np.ndarray = MARGIN) -> int:
+    """First step from t0 on at which a plan conflicts with `boxes`; see `collisions.first_conflict`."""
+    others, halves, present = obstacles
+    return first_conflict(plan.poses[NOW:], plan.speed[NOW:], others[:, NOW:], halves, present[:, NOW:], margin,
+                          np.array(LOOKAHEAD))
+
+
+def boxes(agents: Sequence[Agent]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Agents as arrays: poses (A, 66, 3), half sizes (A, 2), labelled (A, 66)."""
+    if not agents:
+        return np.empty((0, len(TIMES), 3)), np.empty((0, 2)), np.empty((0, len(TIMES)), dtype=bool)
+    poses = np.stack([agent.poses for agent in agents])
+    return poses, np.array([agent.size[:2] for agent in agents]) / 2, np.stack([agent.visible for agent in agents])
+
+
+def foreseen(agents: Sequence[Agent]) -> list[Agent]:
+    """The agents as somebody expects them who sees only the moment t0: those in sight, at constant velocity."""
+    expected = []
+    for agent in agents:
+        if agent.visible[NOW]:
+            poses = agent.poses.copy()
+            future = np.arange(len(TIMES) - NOW)[:, None] / RATE
+            before = (agent.poses[NOW, :2] - agent.poses[NOW - 2, :2]) * RATE / 2
+            poses[NOW:, :2] = poses[NOW, :2] + future * before
+            poses[NOW:, 2] = poses[NOW, 2]
+            expected.append(Agent(agent.kind, agent.size, agent.colour, poses))
+    return expected

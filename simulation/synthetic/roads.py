@@ -1,0 +1,152 @@
+"""Road templates: parameters drawn by a family, geometry built here. The ego drives on group "main"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+
+from mtdrive.simulation.synthetic.curves import Curve, band, connect
+from mtdrive.simulation.synthetic.rendering.scene import Crosswalk, Marking, Material, Scenery, SceneryKind, Surface
+from mtdrive.simulation.synthetic.site import Connector, GroupConnector, RoadEdge, Signal, Site
+
+APPROACH = 100.0  # [m] road before the place where the ego is at t0
+CROSSWALK_DEPTH = 3.0  # [m]
+CROSSWALK_GAP = 0.8  # [m] between stop line and crosswalk
+
+
+def road(
+    pieces: Sequence[tuple[float, float]],
+    *,
+    forward: int,
+    backward: int,
+    lane_width: float,
+    speed_limit: float | None,
+    right: RoadEdge = RoadEdge(),
+    left: RoadEdge = RoadEdge(),
+    centre: str = "solid",
+    ramp: float = 12.0,
+) -> Site:
+    """A road without junctions: `APPROACH` metres straight, then pieces of (length, curvature)."""
+    curve = Curve.from_curvature([(APPROACH, 0.0), *pieces], ramp).moved((0.0, 0.0, 0.0), APPROACH)
+    site = Site()
+    site.add_road("main", curve, forward=forward, backward=backward, lane_width=lane_width, speed_limit=speed_limit,
+                  right=right, left=left, centre=centre)
+    return site
+
+
+def junction(
+    angles: Sequence[float],
+    *,
+    lanes: Sequence[int],
+    lane_width: float,
+    speed_limit: float | None,
+    corner: float,
+    signals: bool,
+    length: float = 120.0,
+) -> Site:
+    """An intersection of three or four arms around the origin; the ego arrives on arm 0 from -x.
+
+    angles: outward directions of the arms [rad], counter-clockwise, angles[0] = pi. lanes: per direction, by
+    arm. corner: kerb radius [m]. Arm k has groups `arm<k>` (towards the junction) and `arm<k>_back`; arm 0 is
+    named "main". Connectors are named `<lane>><lane>`.
+    """
+    site = Site()
+    names = ["main" if k == 0 else f"arm{k}" for k in range(len(angles))]
+    half = [count * lane_width for count in lanes]
+    setback = max(half) + corner + CROSSWALK_GAP + CROSSWALK_DEPTH
+    inner = max(half) + corner
+    for name, angle, count in zip(names, angles, lanes, strict=True):
+        out = np.array([np.cos(angle), np.sin(angle)])
+        curve = Curve.from_points(np.linspace(length * out, setback * out, int(length - setback) + 1))
+        site.add_road(name, curve, forward=count, backward=count, lane_width=lane_width, speed_limit=speed_limit)
+    ring = _junction_ring(angles, half, setback, inner)
+    site.intersections["junction"] = ring
+    shape = shapely.Polygon(ring)
+    for kerb in _kerbs(angles, half, setback, inner):
+        site.kerbs.append(kerb)
+    site.surfaces.insert(0, Surface(Material.PAVEMENT, np.array(shape.buffer(3.0).exterior.coords)))
+    site.surfaces.append(Surface(Material.ROAD, np.array(shape.buffer(0.4).exterior.coords)))
+    for a, start in enumerate(names):
+        heading = angles[a] + np.pi
+        along, across = np.array([np.cos(heading), np.sin(heading)]), np.array([-np.sin(heading), np.cos(heading)])
+        mouth = -setback * along
+        near, far = mouth + CROSSWALK_GAP * along, mouth + (CROSSWALK_GAP + CROSSWALK_DEPTH) * along
+        side = half[a] * across
+        site.crosswalks.append(Crosswalk(np.array([near - side, near + side, far + side, far - side]), heading))
+        site.markings.append(Marking(np.array([mouth, mouth - side]), width=0.4))
+        if signals:
+            pole = (setback - 1.0) * along - (half[a] + 1.2) * across
+            site.signals.append(Signal(start, *pole, heading, half[a] * 0.6 + 1.2))
+        for b, end in enumerate(names):
+            if a != b:
+                _connect_arms(site, start, f"{end}_back", lanes[a], lanes[b])
+    return site
+
+
+def _junction_ring(angles, half, setback, inner) -> np.ndarray:
+    """Closed outline of the junction: mouth, kerb, mouth, ..."""
+    points = []
+    for angle, width, kerb in zip(angles, half, _kerbs(angles, half, setback, inner), strict=True):
+        out, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        points += [setback * out - width * across, *kerb]
+    return np.vstack([*points, points[0]])
+
+
+def _kerbs(angles, half, setback, inner) -> list[np.ndarray]:
+    """For each arm the kerb (N, 2) from its left mouth corner (seen outwards) to the next arm's right one."""
+    kerbs = []
+    for k in range(len(angles)):
+        after = (k + 1) % len(angles)
+        ends = []
+        for arm, side in ((k, 1.0), (after, -1.0)):
+            out = np.array([np.cos(angles[arm]), np.sin(angles[arm])])
+            across = np.array([-out[1], out[0]]) * side * half[arm]
+            ends.append((setback * out + across, inner * out + across))
+        corner = connect((*ends[0][1], angles[k] + np.pi), (*ends[1][1], angles[after]), ramp=0.05)
+        kerbs.append(np.vstack([ends[0][0], corner.xy, ends[1][0]]))
+    return kerbs
+
+
+def _connect_arms(site: Site, start: str, end: str, lanes_in: int, lanes_out: int) -> None:
+    """Add the connectors from lane group `start` to lane group `end`, and their group connector."""
+    first, last = site.lanes[f"{start}/0"].curve, site.lanes[f"{end}/0"].curve
+    bend = (last.heading[0] - first.heading[-1] + np.pi) % (2 * np.pi) - np.pi
+    turn = "straight" if abs(bend) < np.pi / 5 else "left" if bend > 0 else "right"
+    pairs = {
+        "left": [(0, 0)],
+        "right": [(lanes_in - 1, lanes_out - 1)],
+        "straight": [(k, min(k, lanes_out - 1)) for k in range(lanes_in)],
+    }[turn]
+    name = f"{start}>{end}"
+    shapes = []
+    for k, m in pairs:
+        a, b = site.lanes[f"{start}/{k}"], site.lanes[f"{end}/{m}"]
+        lead = 0.5 * (CROSSWALK_GAP + CROSSWALK_DEPTH) if turn == "right" else 0.0
+        curve = connect((*a.curve.xy[-1], a.curve.heading[-1]), (*b.curve.xy[0], b.curve.heading[0]), lead=lead)
+        connector = Connector(f"{a.name}>{b.name}", name, "junction", a.name, b.name, turn, curve, a.width, a.speed_limit)
+        site.connectors[connector.name] = connector
+        shapes.append(shapely.Polygon(band(curve, a.width / 2, -a.width / 2)).buffer(0.01))
+    ring = np.array(shapely.union_all(shapes).exterior.coords)
+    site.group_connectors[name] = GroupConnector(name, "junction", start, end, ring)
+
+
+def plant(site: Site, rng: np.random.Generator, density: float) -> None:
+    """Trees, bushes, lamp posts and houses beside the roads. density: 0 (bare) to 1 (a dense street)."""
+    asphalt = shapely.union_all([shapely.Polygon(surface.xy).buffer(0.3) for surface in site.surfaces])
+    shapely.prepare(asphalt)
+    min_x, min_y, max_x, max_y = asphalt.bounds
+    spots = rng.uniform((min_x, min_y - 40), (max_x, max_y + 40), (int(1500 * density), 2))
+    distance = shapely.distance(asphalt, shapely.points(spots))
+    for (x, y), gap in zip(spots, distance, strict=True):
+        dice = rng.uniform()
+        if gap > 14.0 and dice < 0.25 * density and np.hypot(x, y) < 110.0:
+            height = float(rng.uniform(5, 18))
+            size = rng.uniform(8, 16, 2)
+            colour = tuple(int(c) for c in np.clip(rng.normal((165, 145, 125), 30), 60, 230))
+            site.scenery.append(Scenery(SceneryKind.BUILDING, x, y, height, float(rng.choice([0.0, 0.1, -0.1])),
+                                        float(size[0]), float(size[1]), colour))
+        elif 1.0 < gap < 12.0 and dice < 0.5:
+            kind, low, high = ((SceneryKind.TREE, 4.0, 9.0), (SceneryKind.BUSH, 0.7, 1.6))[int(rng.uniform() < 0.3)]
+            site.scenery.append(Scenery(kind, x, y, float(rng.uniform(low, high))))

@@ -1,0 +1,182 @@
+"""Writing a synthetic world: maps, logs, images, and what each scene is about."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.synthetic.agents import NOW
+from mtdrive.simulation.synthetic.drive import Drive, record
+from mtdrive.simulation.synthetic.families import FAMILIES
+from mtdrive.simulation.synthetic.geopackage import Feature, SiteFeatures, write_maps
+from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE, LogWriter
+from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
+from mtdrive.simulation.synthetic.rendering import render_front_camera
+from mtdrive.simulation.synthetic.roads import plant
+from mtdrive.simulation.synthetic.view import random_atmosphere, render_scene
+
+VERSION = 1  # of the generator; the same version and configuration give the same world
+SPLITS = ("train", "val", "test")
+ATTEMPTS = 200  # redraws of a situation that has no good way out
+GOLDEN = 0.6180339887498949
+JPEG_QUALITY = 92
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """seed; scenes per split; families: name to (weight, share of scenes with a hidden danger).
+
+    images: render CAM_F0. history_images: also for the three frames before t0. image_size: width, height [px].
+    """
+
+    seed: int
+    scenes: Mapping[str, int]
+    families: Mapping[str, tuple[float, float]]
+    images: bool = True
+    history_images: bool = False
+    image_size: tuple[int, int] = (640, 360)
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """One row of the manifest. hidden_danger: a good plan from all that shows at t0 goes wrong in this scene."""
+
+    token: str
+    log_name: str
+    split: str
+    number: int
+    family: str
+    hidden_danger: bool
+    location: str
+    speed: float
+    agents: int
+    attempt: int
+    features: list[Feature] = field(repr=False)
+
+
+def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bool]:
+    """Family of a scene and whether it shall hide a danger, spread evenly over consecutive numbers."""
+    offsets = np.random.default_rng([config.seed, split]).uniform(size=2)
+    names = list(config.families)
+    shares = np.cumsum([config.families[name][0] for name in names])
+    place = (offsets[0] + GOLDEN * number) % 1.0 * shares[-1]
+    index = min(int(np.searchsorted(shares, place, side="right")), len(names) - 1)
+    low = shares[index - 1] if index else 0.0
+    # The place within the family's interval is spread just as evenly, which decides the second question.
+    dice = (offsets[1] + (place - low) / (shares[index] - low)) % 1.0
+    return names[index], bool(dice < config.families[names[index]][1])
+
+
+def build_scene(config: WorldConfig, split: int, number: int) -> tuple[Drive, int]:
+    """Scene `number` of a split (index into SPLITS) and how often it was redrawn; depends on nothing else."""
+    family, hidden = choose_family(config, split, number)
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng([config.seed, split, number, attempt])
+        drive = record(FAMILIES[family](rng, hidden), rng)
+        if drive is not None and (drive.hidden_danger or not hidden):
+            return drive, attempt
+    raise RuntimeError(f"Family {family} (hidden={hidden}) gave no drivable situation in {ATTEMPTS} attempts.")
+
+
+def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneRecord:
+    """Build one scene and write its log and images."""
+    split, number = job
+    family, _ = choose_family(config, split, number)
+    drive, attempt = build_scene(config, split, number)
+    rng = np.random.default_rng([config.seed, split, number, ATTEMPTS])
+    location = LOCATIONS[number % len(LOCATIONS)]
+    placement = Placement.of(location, split, number // len(LOCATIONS), len(SPLITS), float(rng.uniform(-np.pi, np.pi)))
+    features = SiteFeatures(drive.situation.site, placement)
+    log_name = f"{SPLITS[split]}-{config.seed}-{number:05d}"
+    writer = LogWriter(tuple(config.image_size))
+    frames = writer.frames(log_name, drive, features, placement, split * 100_000 + number)
+    log = root / "navsim_logs" / SPLITS[split] / f"{log_name}.pkl"
+    log.write_bytes(pickle.dumps(frames, protocol=4))
+    if config.images:
+        plant(drive.situation.site, rng, rng.uniform(0.2, 1.0))
+        atmosphere = random_atmosphere(rng)
+        for k in range(CURRENT + 1) if config.history_images else (CURRENT,):
+            view = render_scene(drive, placement, k * STRIDE, atmosphere, seed=split * 100_000 + number)
+            picture = render_front_camera(view, writer.camera())
+            path = root / "sensor_blobs" / SPLITS[split] / frames[k]["cams"]["CAM_F0"]["data_path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return SceneRecord(frames[CURRENT]["token"], log_name, SPLITS[split], number, family, drive.hidden_danger,
+                       location.name, round(float(drive.plan.speed[NOW]), 3), len(drive.agents), attempt, features.rows)
+
+
+def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecord]:
+    """Write the world under out: `navsim_logs`, `sensor_blobs`, `maps`, manifest and one scene filter per split.
+
+    The folder appears when everything is in it. If it already holds this very world, nothing is done.
+
+    Raises:
+        MTDriveError: out holds something else, or a family is unknown.
+    """
+    unknown = sorted(set(config.families) - set(FAMILIES))
+    if unknown:
+        raise MTDriveError(f"There is no scenario family {unknown[0]!r}; choose from {', '.join(FAMILIES)}.")
+    header = {"generator": "mtdrive synth", "version": VERSION, **json.loads(json.dumps(asdict(config)))}
+    if out.exists():
+        return _existing(out, header)
+    partial_out = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial_out, ignore_errors=True)
+    for split in SPLITS:
+        (partial_out / "navsim_logs" / split).mkdir(parents=True)
+    jobs = [(split, number) for split, name in enumerate(SPLITS) for number in range(config.scenes.get(name, 0))]
+    # Spawned, since a forked copy of a process with threads (torch, OpenCV) may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        work = pool.map(partial(write_scene, config, partial_out), jobs, chunksize=4)
+        records = list(tqdm(work, total=len(jobs), desc="scenes", unit="scene"))
+    features: dict[str, list[Feature]] = defaultdict(list)
+    for scene in records:
+        features[scene.location] += scene.features
+    write_maps(partial_out / "maps", features)
+    _write_lists(partial_out, header, records)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(partial_out, out)
+    return records
+
+
+def _existing(out: Path, header: dict) -> list[SceneRecord]:
+    manifest = out / MANIFEST
+    if not manifest.is_file():
+        raise MTDriveError(f"{out} exists and is no synthetic world; give another out=... or remove it.")
+    content = json.loads(manifest.read_text())
+    rows = content.pop("scenes")
+    if content != header:
+        raise MTDriveError(f"{out} holds a synthetic world of another configuration; give another out=... or remove it.")
+    return [SceneRecord(**row, features=[]) for row in rows]
+
+
+def _write_lists(out: Path, header: dict, records: list[SceneRecord]) -> None:
+    rows = [{key: value for key, value in vars(scene).items() if key != "features"} for scene in records]
+    (out / MANIFEST).write_text(json.dumps({**header, "scenes": rows}, indent=1))
+    for split in SPLITS:
+        chosen = [scene for scene in records if scene.split == split]
+        folder = out / "splits" / split
+        folder.mkdir(parents=True)
+        lines = [f"{scene.token},{scene.log_name},{scene.family},{scene.hidden_danger}" for scene in chosen]
+        (folder / "scene_tokens.csv").write_text("\n".join(["token,log_name,family,hidden_danger", *lines]) + "\n")
+        scene_filter = {
+            "_target_": "navsim.common.dataclasses.SceneFilter", "_convert_": "all", "num_history_frames": 4,
+            "num_future_frames": 10, "frame_interval": 1, "has_route": True, "max_scenes": None,
+            "log_names": [scene.log_name for scene in chosen], "tokens": [scene.token for scene in chosen],
+        }  # fmt: skip
+        # JSON is YAML.
+        (folder / "scene_filter.yaml").write_text(json.dumps(scene_filter, indent=1))
