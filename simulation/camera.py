@@ -174,7 +174,8 @@ class PinholeCamera:
         """Where the rays of pixels (N, 2) meet the ground: ego x, y (N, 2); NaN at and above the horizon."""
         flat = (np.asarray(pixels, dtype=np.float64) - self.intrinsic[:2, 2]) @ np.linalg.inv(self.intrinsic[:2, :2]).T
         if self.distortion.any():
-            flat = cv2.undistortPoints(flat.reshape(-1, 1, 2), np.eye(3), self.distortion).reshape(-1, 2)
+            accuracy = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+            flat = cv2.undistortPoints(flat[:, None], np.eye(3), self.distortion, criteria=accuracy)[:, 0]
         rays = np.column_stack([flat, np.ones(len(flat))]) @ self.to_ego[:3, :3].T
         with np.errstate(divide="ignore"):
             distance = np.where(rays[:, 2] < 0, -self.position[2] / rays[:, 2], np.nan)
