@@ -29,7 +29,8 @@ class Events:
     Rows with an invalid trajectory hold NaN, -1 and False.
 
     states: (N, 41, 11), columns as in `dynamics.state`.
-    collision_time, collision_track, collision_kind: first at-fault collision; index into the observation; CollisionKind.
+    collision_time, collision_track, collision_kind: first at-fault collision; the track's index in the observation;
+    CollisionKind.
     ttc_time, ttc_track: first step from which a collision is within bound, and with which track.
     off_road_time, off_road_corner: first corner off the road, as an index into `metrics.motion.CORNERS`.
     wrong_way_time: when 2 m against traffic within a second are reached; wrong_way_distance: the most within one [m].

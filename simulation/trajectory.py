@@ -32,6 +32,6 @@ def validate_batch(poses: np.ndarray, interval: float) -> tuple[np.ndarray, np.n
     accepted = " or ".join(f"(N, {count}, 3) at {step} s" for count, step in SAMPLINGS.items())
     if poses.ndim != 3 or poses.shape[2] != 3 or poses.shape[1] not in SAMPLINGS:
         raise MTDriveError(f"Trajectory poses must be shaped {accepted}, not {poses.shape}.")
-    if not np.isclose(interval, SAMPLINGS[poses.shape[1]], rtol=0.0, atol=1e-9):
+    if not abs(interval - SAMPLINGS[poses.shape[1]]) < 1e-9:
         raise MTDriveError(f"{poses.shape[1]} poses at an interval of {interval} s are not accepted; use {accepted}.")
     return poses, np.isfinite(poses).all(axis=(1, 2))

@@ -21,6 +21,12 @@ def wrap_angle(angle):
 
 
 @njit(cache=True)
+def normalize_angle(angle):
+    """The angle [rad] in [-pi, pi]."""
+    return angle if abs(angle) <= np.pi else np.arctan2(np.sin(angle), np.cos(angle))
+
+
+@njit(cache=True)
 def _sample(poses, interval, timestamp):
     num_rows, num_poses, _ = poses.shape
     start = timestamp * 1e-6
@@ -43,7 +49,7 @@ def _sample(poses, interval, timestamp):
         turns = 0.0
         previous = 0.0
         for k in range(num_poses):
-            heading = np.arctan2(np.sin(poses[i, k, 2]), np.cos(poses[i, k, 2]))
+            heading = normalize_angle(poses[i, k, 2])
             change = heading - previous
             if abs(change) >= np.pi:
                 wrapped = wrap_angle(change)

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.dynamics.interpolation import normalize_angle
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
 HORIZON_STEPS = 10
@@ -78,7 +79,7 @@ def fit_curvatures(reference, speeds, curvatures):
         turn = reference[k + 1, 2] - reference[k, 2]
         gain = STEP * speeds[k]
         surplus += gain * gain
-        right += gain * np.arctan2(np.sin(turn), np.cos(turn))
+        right += gain * normalize_angle(turn)
         pivots[k] = surplus + coupling if k < last else surplus
         curvatures[k] = right
         surplus *= coupling / pivots[k]
@@ -98,11 +99,12 @@ def _steering_rate(lateral_error, heading_error, steering_angle, speed, accelera
         gained += acceleration * STEP
         curvature = curvatures[min(step + k, last)]
         lateral_error += travel * heading_error
-        heading_error += travel / vehicle.WHEEL_BASE * steering_angle - travel * curvature
+        per_angle = travel / vehicle.WHEEL_BASE
+        heading_error += per_angle * steering_angle - travel * curvature
         response_lateral += travel * response_heading
-        response_heading += travel / vehicle.WHEEL_BASE * response_steering
+        response_heading += per_angle * response_steering
         response_steering += STEP
-    heading_error = np.arctan2(np.sin(heading_error), np.cos(heading_error))
+    heading_error = normalize_angle(heading_error)
     lateral_gain = response_lateral * LATERAL_ERROR_WEIGHT
     heading_gain = response_heading * HEADING_ERROR_WEIGHT
     penalty = lateral_gain * response_lateral + heading_gain * response_heading + STEERING_RATE_WEIGHT
@@ -132,6 +134,6 @@ def track(pose, speed, steering_angle, reference, speeds, curvatures, step):
     heading = reference[step, 2]
     dx, dy = pose[0] - reference[step, 0], pose[1] - reference[step, 1]
     lateral_error = -dx * np.sin(heading) + dy * np.cos(heading)
-    heading_error = np.arctan2(np.sin(pose[2] - heading), np.cos(pose[2] - heading))
+    heading_error = normalize_angle(pose[2] - heading)
     rate = _steering_rate(lateral_error, heading_error, steering_angle, speed, acceleration, curvatures, step, last)
     return acceleration, rate

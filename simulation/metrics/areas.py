@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from mtdrive.simulation.metrics.polygon_index import PolygonIndex, contains
+from mtdrive.simulation.metrics.polygon_index import PolygonIndex, mark_contained
 from mtdrive.simulation.scene import MapLayer
 
 LANE, LANE_CONNECTOR = int(MapLayer.LANE), int(MapLayer.LANE_CONNECTOR)
@@ -32,77 +32,55 @@ class Areas(NamedTuple):
 
 
 @njit(cache=True)
-def _corners_inside(index, p, corners):
-    inside = 0
-    for corner in range(4):
-        if contains(index, p, corners[corner, 0], corners[corner, 1]):
-            inside |= 1 << corner
-    return inside
+def _mark_areas(points, index, multiple_lanes, off_road, off_route, in_intersection):
+    """Fill the (S,) areas of one plan from points (S * 5, 2): four corners, then the centre, of each step."""
+    num_steps = len(off_road)
+    lanes_touched, on_road = np.zeros(num_steps, dtype=np.int64), np.zeros(num_steps, dtype=np.int64)
+    in_one_lane, on_route = np.zeros(num_steps, dtype=np.bool_), np.zeros(num_steps, dtype=np.bool_)
+    inside = np.empty(len(points), dtype=np.bool_)
+    min_x, max_x = points[:, 0].min(), points[:, 0].max()
+    min_y, max_y = points[:, 1].min(), points[:, 1].max()
+    for p in range(len(index.layer)):
+        layer = index.layer[p]
+        is_lane = layer in (LANE, LANE_CONNECTOR)
+        if not is_lane and layer not in (ROADBLOCK, INTERSECTION, CARPARK_AREA, DRIVABLE_AREA):
+            continue
+        if index.bounds[p, 0] >= max_x or index.bounds[p, 2] <= min_x:
+            continue
+        if index.bounds[p, 1] >= max_y or index.bounds[p, 3] <= min_y:
+            continue
+        mark_contained(index, p, points, inside)
+        for t in range(num_steps):
+            corners = 0
+            for corner in range(4):
+                corners |= inside[5 * t + corner] << corner
+            centre = inside[5 * t + 4]
+            if is_lane:
+                lanes_touched[t] += corners != 0
+                in_one_lane[t] |= corners == ALL_CORNERS
+                on_route[t] |= centre and index.on_route[p]
+            else:
+                on_road[t] |= corners
+                in_intersection[t] |= centre and layer == INTERSECTION
+    for t in range(num_steps):
+        multiple_lanes[t] = lanes_touched[t] > 1 and not in_one_lane[t]
+        off_road[t] = ALL_CORNERS & ~on_road[t]
+        off_route[t] = not on_route[t]
 
 
 @njit(cache=True)
-def _find_areas(frames, corners, index):
-    num_rows, num_steps, _ = frames.shape
+def _find_areas(points, index):
+    num_rows, num_steps = points.shape[:2]
     multiple_lanes = np.zeros((num_rows, num_steps), dtype=np.bool_)
     off_road = np.zeros((num_rows, num_steps), dtype=np.uint8)
     off_route = np.zeros((num_rows, num_steps), dtype=np.bool_)
     in_intersection = np.zeros((num_rows, num_steps), dtype=np.bool_)
-    low, high = np.empty((num_steps, 2)), np.empty((num_steps, 2))
-    lanes_touched = np.empty(num_steps, dtype=np.int64)
-    in_one_lane, on_route = np.empty(num_steps, dtype=np.bool_), np.empty(num_steps, dtype=np.bool_)
-    on_road = np.empty(num_steps, dtype=np.int64)
-
     for i in range(num_rows):
-        lanes_touched[:], on_road[:] = 0, 0
-        in_one_lane[:], on_route[:] = False, False
-        row_low, row_high = np.full(2, np.inf), np.full(2, -np.inf)
-        for t in range(num_steps):
-            for d in range(2):
-                low[t, d], high[t, d] = np.inf, -np.inf
-                for corner in range(4):
-                    low[t, d] = min(low[t, d], corners[i, t, corner, d])
-                    high[t, d] = max(high[t, d], corners[i, t, corner, d])
-                row_low[d] = min(row_low[d], low[t, d])
-                row_high[d] = max(row_high[d], high[t, d])
-
-        for p in range(len(index.layer)):
-            bounds, layer = index.bounds[p], index.layer[p]
-            if bounds[0] >= row_high[0] or bounds[2] <= row_low[0]:
-                continue
-            if bounds[1] >= row_high[1] or bounds[3] <= row_low[1]:
-                continue
-            is_lane = layer == LANE or layer == LANE_CONNECTOR
-            is_road = layer == ROADBLOCK or layer == INTERSECTION or layer == CARPARK_AREA or layer == DRIVABLE_AREA
-            for t in range(num_steps):
-                if bounds[0] >= high[t, 0] or bounds[2] <= low[t, 0]:
-                    continue
-                if bounds[1] >= high[t, 1] or bounds[3] <= low[t, 1]:
-                    continue
-                x, y = frames[i, t, 0], frames[i, t, 1]
-                if is_lane:
-                    inside = _corners_inside(index, p, corners[i, t])
-                    lanes_touched[t] += inside != 0
-                    in_one_lane[t] |= inside == ALL_CORNERS
-                    if index.on_route[p] and not on_route[t]:
-                        on_route[t] = contains(index, p, x, y)
-                elif is_road:
-                    if on_road[t] != ALL_CORNERS:
-                        on_road[t] |= _corners_inside(index, p, corners[i, t])
-                    if layer == INTERSECTION and not in_intersection[i, t]:
-                        in_intersection[i, t] = contains(index, p, x, y)
-        for t in range(num_steps):
-            multiple_lanes[i, t] = lanes_touched[t] > 1 and not in_one_lane[t]
-            off_road[i, t] = ALL_CORNERS & ~on_road[t]
-            off_route[i, t] = not on_route[t]
+        flat = points[i].reshape(num_steps * 5, 2)
+        _mark_areas(flat, index, multiple_lanes[i], off_road[i], off_route[i], in_intersection[i])
     return multiple_lanes, off_road, off_route, in_intersection
 
 
-def find_areas(frames: np.ndarray, corners: np.ndarray, index: PolygonIndex) -> Areas:
-    """Areas along footprints.
-
-    Args:
-        frames: (N, S, >= 2) centres.
-        corners: (N, S, 4, 2).
-        index: the map.
-    """
-    return Areas(*_find_areas(frames, corners, index))
+def find_areas(points: np.ndarray, index: PolygonIndex) -> Areas:
+    """Areas along footprints: points (N, S, 5, 2), the four corners and the centre."""
+    return Areas(*_find_areas(points, index))

@@ -97,7 +97,7 @@ def _collisions(states, frames, speeds, exposed, tracks):
             if t < 0:
                 continue
             kind = _classify(states[i, t], frames[i, t], speeds[i, t], tracks, a, t)
-            if kind == STOPPED_TRACK or kind == FRONT or (kind == LATERAL and exposed[i, t]):
+            if kind in (STOPPED_TRACK, FRONT) or (kind == LATERAL and exposed[i, t]):
                 values[i] = min(values[i], 0.0 if tracks.is_agent[a] else 0.5)
                 if t < steps[i]:
                     steps[i], hit[i], kinds[i] = t, a, kind

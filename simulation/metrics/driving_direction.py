@@ -8,6 +8,7 @@ intersections. The largest sum over 11 steps decides: below 2 m 1, below 6 m 0.5
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.motion import Motion
@@ -19,20 +20,29 @@ COMPLIANT = 2.0  # [m]
 VIOLATION = 6.0  # [m]
 
 
+@njit(cache=True)
+def _driving_direction(frames, against):
+    num_rows, num_steps = against.shape
+    worst, first = np.zeros(num_rows), np.full(num_rows, np.inf)
+    ways = np.zeros(num_steps)
+    for i in range(num_rows):
+        for t in range(1, num_steps):
+            dx, dy = frames[i, t, 0] - frames[i, t - 1, 0], frames[i, t, 1] - frames[i, t - 1, 1]
+            ways[t] = np.sqrt(dx * dx + dy * dy) if against[i, t] else 0.0
+            recent = ways[max(0, t + 1 - WINDOW) : t + 1].sum()
+            worst[i] = max(worst[i], recent)
+            if recent >= COMPLIANT and first[i] == np.inf:
+                first[i] = t
+    return worst, first
+
+
 def driving_direction_compliance(
     motion: Motion, surroundings: Surroundings, *, exempt_intersections: bool
 ) -> Measurement:
     """DDC of each plan. Events: time [s] at which the way first reaches 2 m, and the largest way [m]."""
-    centres = motion.frames[..., :2]
-    way = np.zeros(centres.shape[:2])
-    way[:, 1:] = np.hypot(*np.moveaxis(np.diff(centres, axis=1), -1, 0))
     against = motion.areas.off_route
     if exempt_intersections:
         against = against & ~motion.areas.in_intersection
-    padded = np.pad(np.where(against, way, 0.0), ((0, 0), (WINDOW - 1, 0)))
-    sums = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1).sum(axis=-1)
-
-    worst = sums.max(axis=1)
+    worst, first = _driving_direction(motion.frames, against)
     values = np.where(worst < COMPLIANT, 1.0, np.where(worst < VIOLATION, 0.5, 0.0))
-    time = np.where(worst < COMPLIANT, np.inf, (sums >= COMPLIANT).argmax(axis=1) * STEP)
-    return Measurement(values, {"wrong_way_time": time, "wrong_way_distance": worst})
+    return Measurement(values, {"wrong_way_time": first * STEP, "wrong_way_distance": worst})

@@ -14,7 +14,7 @@ from mtdrive.simulation.metrics.polygon_index import PolygonIndex
 
 HALF_LENGTH = vehicle.LENGTH / 2.0
 HALF_WIDTH = vehicle.WIDTH / 2.0
-CORNERS = ("front left", "rear left", "rear right", "front right")  # order of Motion.corners
+CORNERS = ("front left", "rear left", "rear right", "front right")  # order in Motion.points
 
 
 class Motion(NamedTuple):
@@ -23,14 +23,14 @@ class Motion(NamedTuple):
     states: (N, 41, 11), columns as in `dynamics.state`.
     frames: (N, 41, 4) centre of the footprint x, y and direction cos, sin.
     speeds: (N, 41) [m/s], never negative.
-    corners: (N, 41, 4, 2), in the order of CORNERS.
+    points: (N, 41, 5, 2) corners in the order of CORNERS, then the centre.
     areas: where the footprint is.
     """
 
     states: np.ndarray
     frames: np.ndarray
     speeds: np.ndarray
-    corners: np.ndarray
+    points: np.ndarray
     areas: Areas
 
 
@@ -39,7 +39,7 @@ def _footprints(states):
     num_rows, num_steps, _ = states.shape
     frames = np.empty((num_rows, num_steps, 4))
     speeds = np.empty((num_rows, num_steps))
-    corners = np.empty((num_rows, num_steps, 4, 2))
+    points = np.empty((num_rows, num_steps, 5, 2))
     for i in range(num_rows):
         for t in range(num_steps):
             state = states[i, t]
@@ -51,12 +51,13 @@ def _footprints(states):
             for corner in range(4):
                 ahead = HALF_LENGTH if corner == 0 or corner == 3 else -HALF_LENGTH
                 left = HALF_WIDTH if corner < 2 else -HALF_WIDTH
-                corners[i, t, corner, 0] = x + ahead * cos - left * sin
-                corners[i, t, corner, 1] = y + ahead * sin + left * cos
-    return frames, speeds, corners
+                points[i, t, corner, 0] = x + ahead * cos - left * sin
+                points[i, t, corner, 1] = y + ahead * sin + left * cos
+            points[i, t, 4, 0], points[i, t, 4, 1] = x, y
+    return frames, speeds, points
 
 
 def build_motion(states: np.ndarray, polygon_index: PolygonIndex) -> Motion:
     """Footprints and areas of simulated states (N, 41, 11)."""
-    frames, speeds, corners = _footprints(states)
-    return Motion(states, frames, speeds, corners, find_areas(frames, corners, polygon_index))
+    frames, speeds, points = _footprints(states)
+    return Motion(states, frames, speeds, points, find_areas(points, polygon_index))

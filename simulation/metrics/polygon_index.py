@@ -88,32 +88,42 @@ def build_polygon_index(drivable_map: DrivableMap) -> PolygonIndex:
 
 
 @njit(cache=True)
-def contains(index, p, x, y):
-    """Whether polygon p strictly contains (x, y)."""
-    bounds = index.bounds[p]
-    if not (bounds[0] < x < bounds[2] and bounds[1] < y < bounds[3]):
-        return False
-    first = index.band_start[p]
-    band = first + _band(y, bounds[1], index.bands_per_metre[p], index.band_start[p + 1] - first)
-    inside = False
-    for e in range(index.edge_start[band], index.edge_start[band + 1]):
-        x1, y1 = index.edges[e, 0], index.edges[e, 1]
-        x2, y2 = index.edges[e, 2], index.edges[e, 3]
-        if (y1 > y) != (y2 > y):
-            side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)  # > 0: left of the edge
-            if side == 0.0:
-                return False
-            if (side > 0.0) == (y2 > y1):
-                inside = not inside
-        elif (y1 == y and x1 == x) or (y1 == y == y2 and (x1 > x) != (x2 > x)):
-            return False
-    return inside
+def mark_contained(index, p, points, inside):
+    """Fill inside (n,): whether polygon p strictly contains each of points (n, 2)."""
+    edges, edge_start = index.edges, index.edge_start
+    min_x, min_y, max_x, max_y = index.bounds[p, 0], index.bounds[p, 1], index.bounds[p, 2], index.bounds[p, 3]
+    first_band, bands_per_metre = index.band_start[p], index.bands_per_metre[p]
+    count = index.band_start[p + 1] - first_band
+    for k in range(len(points)):
+        x, y = points[k, 0], points[k, 1]
+        inside[k] = False
+        if not (min_x < x < max_x and min_y < y < max_y):
+            continue
+        band = first_band + _band(y, min_y, bands_per_metre, count)
+        parity = False
+        for e in range(edge_start[band], edge_start[band + 1]):
+            x1, y1, x2, y2 = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
+            if (y1 > y) != (y2 > y):
+                side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)  # > 0: left of the edge
+                if side == 0.0:
+                    parity = False
+                    break
+                if (side > 0.0) == (y2 > y1):
+                    parity = not parity
+            elif y1 == y and (x1 == x or (y2 == y and (x1 > x) != (x2 > x))):
+                parity = False
+                break
+        inside[k] = parity
 
 
 @njit(cache=True)
 def in_layer(index, layer, x, y):
     """Whether some polygon of a MapLayer strictly contains (x, y)."""
+    point = np.array([[x, y]])
+    inside = np.zeros(1, dtype=np.bool_)
     for p in range(len(index.layer)):
-        if index.layer[p] == layer and contains(index, p, x, y):
-            return True
+        if index.layer[p] == layer:
+            mark_contained(index, p, point, inside)
+            if inside[0]:
+                return True
     return False
