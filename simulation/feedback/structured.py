@@ -38,7 +38,7 @@ class Finding:
     metric: navsim's column name. passed: nothing to improve. value: the sub-metric, in [0, 1].
     time: [s] first violation. object_class: a NAVSIM class name, such as "vehicle".
     object_position, ego_position: (x, y) [m] of the box centres at that time.
-    quantity: what `measured` and `limit` are (and their unit), for instance "progress [m]".
+    quantity: what `measured` and `limit` are, for instance "progress" or "lateral acceleration"; SI units.
     side: "left" or "right", where the plan leaves the road.
     change: the best of the changes under which this sub-metric passes.
     """

@@ -7,6 +7,7 @@ the ego frame at t0, amounts of change in metres; the planner's system prompt sa
 from __future__ import annotations
 
 from mtdrive.simulation.feedback.structured import Change, ChangeKind, Feedback, Finding
+from mtdrive.simulation.metrics.comfort import QUANTITIES
 from mtdrive.simulation.scene import ObjectType
 
 MAX_VIOLATIONS = 3
@@ -29,18 +30,7 @@ INVALID = "Invalid plan: {problem}."
 
 # What a tokenizer made for this text has to know: the sentences, and the words that fill them in beside numbers.
 TEMPLATES = (*SENTENCES.values(), *CHANGES.values(), CLEAN, SCORE)
-TERMS = (
-    *(kind.name.lower() for kind in ObjectType),
-    "left",
-    "right",
-    "acceleration",
-    "braking",
-    "lateral acceleration",
-    "jerk",
-    "forward jerk",
-    "yaw acceleration",
-    "yaw rate",
-)
+TERMS = (*(kind.name.lower() for kind in ObjectType), "left", "right", *QUANTITIES)
 
 
 def render_text(feedback: Feedback) -> str:
@@ -67,12 +57,10 @@ def number(value: float) -> str:
 
 
 def _violation(finding: Finding) -> str:
-    fields = {"object": finding.object_class, "side": finding.side}
+    fields = {"object": finding.object_class, "side": finding.side, "quantity": finding.quantity}
     fields |= {name: number(value) for name in ("time", "measured", "limit") if (value := getattr(finding, name)) is not None}
     if finding.object_position is not None:
         fields["place"] = ", ".join(map(number, finding.object_position))
-    if finding.quantity is not None:
-        fields["quantity"] = finding.quantity.partition(" [")[0]
     return SENTENCES[finding.metric].format(**fields)
 
 

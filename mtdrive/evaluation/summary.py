@@ -1,0 +1,98 @@
+"""Means per policy and turn with bootstrap intervals, differences on the same scenes, and their table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from mtdrive.evaluation.bootstrap import bootstrap_mean
+
+FIXED = ["token", "family", "policy", "turn", "status", "score"]
+SHORT = {
+    "no_at_fault_collisions": "NC",
+    "drivable_area_compliance": "DAC",
+    "ego_progress": "EP",
+    "time_to_collision_within_bound": "TTC",
+    "comfort": "C",
+    "driving_direction_compliance": "DDC",
+}
+
+
+def summarise(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    """Aggregate rows (see `rows.as_table`) into a JSON-ready summary.
+
+    `policies`: per policy and turn the number of scenes, the mean `score` with its interval, the means of the
+    sub-metrics, and how often each status occurred. `differences`: the last turn of each policy minus its first
+    turn, and of the policy with most turns minus each other policy. `families`: mean score per family.
+    """
+    metrics = [column for column in table.columns if column not in FIXED]
+    policies: dict[str, list[dict[str, Any]]] = {}
+    for (policy, turn), group in table.groupby(["policy", "turn"], sort=False):
+        policies.setdefault(policy, []).append(
+            {
+                "turn": int(turn),
+                "scenes": len(group),
+                "score": asdict(bootstrap_mean(group.score.to_numpy(), resamples, seed)),
+                "metrics": {name: float(group[name].mean()) for name in metrics if group[name].notna().any()},
+                "status": group.status.value_counts().to_dict(),
+            }
+        )
+    families = table.groupby(["family", "policy", "turn"], sort=False).score.agg(["mean", "size"]).reset_index()
+    return {
+        "policies": policies,
+        "differences": _differences(table, resamples, seed),
+        "families": [
+            {"family": row.family, "policy": row.policy, "turn": int(row.turn), "score": row.mean_, "scenes": row.size_}
+            for row in families.rename(columns={"mean": "mean_", "size": "size_"}).itertuples()
+            if row.family
+        ],
+    }
+
+
+def _differences(table: pd.DataFrame, resamples: int, seed: int) -> list[dict[str, Any]]:
+    scores = table.pivot(index="token", columns=["policy", "turn"], values="score")
+    last = table.groupby("policy", sort=False).turn.max()
+    pairs = [((policy, turn), (policy, 1)) for policy, turn in last.items() if turn > 1]
+    longest = last.idxmax()
+    if last[longest] > 1:
+        pairs += [((longest, last[longest]), (policy, turn)) for policy, turn in last.items() if policy != longest]
+    return [
+        {
+            "minuend": {"policy": a[0], "turn": int(a[1])},
+            "subtrahend": {"policy": b[0], "turn": int(b[1])},
+            **asdict(bootstrap_mean((scores[a] - scores[b]).to_numpy(), resamples, seed)),
+        }
+        for a, b in pairs
+    ]
+
+
+def as_rich_table(summary: dict[str, Any], title: str) -> Table:
+    """The summary's policies as a table for the terminal."""
+    names = list(dict.fromkeys(name for turns in summary["policies"].values() for t in turns for name in t["metrics"]))
+    table = Table("policy", "turn", "score", "95 % interval", *(SHORT.get(n, n) for n in names), "failed", title=title)
+    for policy, turns in summary["policies"].items():
+        for turn in turns:
+            score = turn["score"]
+            failed = sum(count for status, count in turn["status"].items() if status not in ("ok", "stopped"))
+            table.add_row(
+                policy,
+                str(turn["turn"]),
+                f"{score['mean']:.3f}",
+                f"{score['low']:.3f} .. {score['high']:.3f}",
+                *(f"{turn['metrics'].get(name, np.nan):.3f}" for name in names),
+                str(failed),
+            )
+    return table
+
+
+def difference_lines(summary: dict[str, Any]) -> list[str]:
+    """The differences as sentences."""
+    return [
+        f"{d['minuend']['policy']} turn {d['minuend']['turn']} minus {d['subtrahend']['policy']} "
+        f"turn {d['subtrahend']['turn']}: {d['mean']:+.3f} ({d['low']:+.3f} .. {d['high']:+.3f})"
+        for d in summary["differences"]
+    ]

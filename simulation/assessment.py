@@ -1,0 +1,87 @@
+"""What a plan is worth and what to say about it: scores, and feedback from one of two sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.diagnose import diagnose
+from mtdrive.simulation.feedback.perceived import perceived_observation
+from mtdrive.simulation.feedback.repair import add_changes
+from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
+from mtdrive.simulation.memo import remember
+from mtdrive.simulation.metrics.registry import metrics_of
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scoring import OK, Scores, score
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One plan, scored and commented.
+
+    score, scores: always against log replay, by navsim's column names; nan if the status is not "ok".
+    clean, feedback: under the traffic of the feedback's source.
+    states: (41, 11) the plan as driven (log replay); nan if the status is not "ok".
+    """
+
+    score: float
+    scores: dict[str, float]
+    status: str
+    clean: bool
+    feedback: Feedback
+    states: np.ndarray
+
+
+def assess(
+    scene: Scene,
+    poses: np.ndarray,
+    *,
+    interval: float = 0.5,
+    metric: str = "pdms_v1",
+    source: Source = "privileged",
+) -> list[Assessment]:
+    """Score plans (N, T, 3) of one scene together and say what each violates and what must change.
+
+    source: "privileged" comments on the traffic that the log recorded; "perceived" only on what is known at t0.
+
+    Raises:
+        MTDriveError: an unknown source or metric, or poses of a wrong shape.
+    """
+    if source not in SOURCES:
+        raise MTDriveError(f"There is no feedback source {source!r}: choose {' or '.join(SOURCES)}.")
+    poses = np.asarray(poses, dtype=np.float64)
+    true = score(scene, poses, interval, metric)
+    known_scene, known = scene, true
+    if source == "perceived":
+        known_scene = _perceived_scene(scene, metric)
+        known = score(known_scene, poses, interval, metric)
+    feedbacks = [_feedback(known_scene, known, row, poses[row], source) for row in range(len(poses))]
+    feedbacks = add_changes(known_scene, poses, interval, feedbacks)
+    return [
+        Assessment(
+            score=float(true.score[row]),
+            scores={name: float(values[row]) for name, values in true.columns.items()},
+            status=str(true.status[row]),
+            clean=feedback.clean,
+            feedback=feedback,
+            states=true.events.states[row],
+        )
+        for row, feedback in enumerate(feedbacks)
+    ]
+
+
+@remember
+def _perceived_scene(scene: Scene, metric: str) -> Scene:
+    return replace(scene, observations={**scene.observations, metric: perceived_observation(scene, metric)})
+
+
+def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:
+    if scores.status[row] != OK:
+        problem = "numbers that are not finite" if not np.isfinite(poses).all() else "poses that no car can follow"
+        return Feedback(scores.metric, source, float("nan"), False, (), problem)
+    findings = tuple(diagnose(scene, scores, row))
+    counted = {metric.column for metric in metrics_of(scores.metric) if metric.weight != 0.0}
+    clean = all(finding.passed for finding in findings if finding.metric in counted)
+    return Feedback(scores.metric, source, float(scores.score[row]), clean, findings)
