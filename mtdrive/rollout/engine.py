@@ -1,0 +1,125 @@
+"""Generation for multi-turn episodes on Hugging Face models.
+
+A scene's image is encoded and its prompt prefilled once for all episodes and turns; each turn prefills only the
+feedback's tokens; episodes that have ended leave the batch. Completions carry the log-probability of every token
+under the distribution that it was sampled from, and their ids are never decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mtdrive.rollout import shared_prefix
+from mtdrive.rollout.prompts import Prompt, position_ids
+from mtdrive.rollout.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. ids: (n,) int64, ending with a stop token unless it was cut off. log_probs: (n,) float32."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+
+
+class Engine:
+    """Opens sessions on one model.
+
+    model: its text part must run `shared_prefix` attention. max_new_tokens: bound for one answer.
+    """
+
+    def __init__(self, model: PreTrainedModel, sampling: Sampling, max_new_tokens: int):
+        shared_prefix.enable(model)
+        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
+
+    def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> Session:
+        """Prefill the prompts for `group` episodes each. generator: source of randomness of the whole session."""
+        return Session(self, prompts, group, generator)
+
+
+class Session:
+    """The episodes of some scenes: episode i belongs to prompt i // group. See `Engine.open`."""
+
+    @torch.no_grad()
+    def __init__(self, engine: Engine, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None):
+        self.engine, self.group, self.generator = engine, group, generator
+        self.device = device = engine.model.device
+        segments = shared_prefix.PromptSegments([len(prompt.ids) - 1 for prompt in prompts], group, device)
+        positions = [position_ids(engine.model, prompt) for prompt in prompts]
+        engine.model(
+            **shared_prefix.packed_inputs(
+                np.concatenate([prompt.ids[:-1] for prompt in prompts]),
+                torch.cat([position[:, :-1] for position in positions], 1),
+                segments,
+            ),
+            **{name: torch.cat([prompt.images[name] for prompt in prompts]).to(device) for name in prompts[0].images},
+            logits_to_keep=1,
+        )
+        self.prompts, self.layers = segments.rows, segments.layers
+        self.axes = len(positions[0])
+        self.seats = torch.arange(len(prompts) * group, device=device)
+        self.lengths = torch.zeros_like(self.seats)
+        self.offsets = torch.stack([position[0, -1] for position in positions]).repeat_interleave(group)
+        self.pending = [prompt.ids[-1:] for prompt in prompts for _ in range(group)]
+        self.rows = list(range(len(self.seats)))
+
+    @torch.no_grad()
+    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> list[Completion]:
+        """The next answers of the episodes that go on; all others leave for good.
+
+        episodes: increasing episode numbers. deltas: token ids that each is told first (empty in the first turn).
+        """
+        row_of = {episode: row for row, episode in enumerate(self.rows)}
+        fed = [np.concatenate([self.pending[row_of[e]], delta]) for e, delta in zip(episodes, deltas, strict=True)]
+        self._keep([row_of[episode] for episode in episodes], max(map(len, fed)))
+        self.rows = list(episodes)
+
+        limit, sampling = self.engine.max_new_tokens, self.engine.sampling
+        stop = torch.tensor(sampling.stop, device=self.device)
+        tokens = torch.zeros(len(fed), limit, dtype=torch.long, device=self.device)
+        log_probs = torch.zeros(len(fed), limit, device=self.device)
+        open_rows = torch.ones(len(fed), dtype=torch.bool, device=self.device)
+        counts = torch.zeros_like(self.lengths)
+        logits = self._forward(np.concatenate(fed), [len(ids) for ids in fed])
+        self.lengths += torch.tensor([len(ids) for ids in fed], device=self.device)
+        self.longest += max(map(len, fed))
+        for step in range(limit):
+            tokens[:, step], log_probs[:, step] = sampling.draw(logits, self.generator)
+            counts += open_rows
+            open_rows = open_rows & ~torch.isin(tokens[:, step], stop)
+            if step + 1 == limit or not open_rows.any():
+                break
+            # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
+            logits = self._forward(tokens[:, step], [1] * len(fed))
+            self.lengths += open_rows
+            self.longest += 1
+
+        completions = [
+            Completion(ids[:count], values[:count])
+            for ids, values, count in zip(tokens.cpu().numpy(), log_probs.cpu().numpy(), counts.tolist(), strict=True)
+        ]
+        self.pending = [completion.ids[-1:] for completion in completions]
+        return completions
+
+    def _keep(self, rows: list[int], new_tokens: int) -> None:
+        kept = torch.tensor(rows, device=self.device)
+        self.seats, self.lengths, self.offsets = (x[kept] for x in (self.seats, self.lengths, self.offsets))
+        self.longest = int(self.lengths.max())
+        shared_prefix.keep(self.layers, kept, self.longest + new_tokens + self.engine.max_new_tokens)
+
+    def _forward(self, ids: np.ndarray | Tensor, counts: list[int]) -> Tensor:
+        """Logits (N, V) after new tokens, `counts[i]` for each row, which are packed in `ids`."""
+        segments = shared_prefix.EpisodeSegments(
+            self.layers, self.prompts, self.seats, self.group, self.lengths, self.longest, counts
+        )
+        rows = segments.rows
+        positions = (self.offsets[:, None] + segments.slots)[rows.valid].expand(self.axes, -1)
+        last = torch.cumsum(rows.lengths, 0) - 1
+        inputs = shared_prefix.packed_inputs(ids, positions, segments)
+        return self.engine.model(**inputs, logits_to_keep=last).logits[0]

@@ -1,0 +1,158 @@
+"""Multi-turn episodes: the planner proposes, the simulation assesses and answers, the planner revises.
+
+All plans of a scene that stand in the same turn are assessed in one call. An episode ends with a clean plan
+(`completed`), at the last turn (`truncated`), or when the scorer raises (`error`): what the scorer cannot say is never
+held against the planner. A text that holds no trajectory is answered with the reason, and the episode goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mtdrive.planner.answer import Parsed, parse_answer
+from mtdrive.planner.models import Planner
+from mtdrive.planner.prompt import SceneView
+from mtdrive.planner.tokens import feedback_delta_ids
+from mtdrive.rollout.engine import Completion, Engine
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.prompts import Prompt, encode_prompt
+from mtdrive.simulation.assessment import Assessment
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.text import INVALID, render_text
+from mtdrive.simulation.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+Assess = Callable[[Scene, np.ndarray], Sequence[Assessment]]
+Reward = Callable[[TurnStatus, float], float]
+NOTHING = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A scene to drive. image_hash: of its front image. prompt: tokenised for the planner, with the image."""
+
+    scene: Scene
+    image_hash: str
+    prompt: Prompt
+
+    @classmethod
+    def from_scene(cls, planner: Planner, scene: Scene, image: np.ndarray) -> Task:
+        """image: the scene's front image (H, W, 3) uint8 RGB."""
+        view = SceneView.from_scene(scene, image)
+        return cls(scene, view.image_hash, encode_prompt(planner, view))
+
+
+def pdms_reward(status: TurnStatus, score: float) -> float:
+    """The PDM score of a valid trajectory, else 0."""
+    return score if status is TurnStatus.OK else 0.0
+
+
+def run_episodes(
+    tasks: Sequence[Task],
+    planner: Planner,
+    engine: Engine,
+    assess: Assess,
+    *,
+    turns: int,
+    group: int = 1,
+    reward: Reward = pdms_reward,
+    generator: torch.Generator | None = None,
+    provenance: Mapping[str, str | int | float] | None = None,
+) -> list[Episode]:
+    """Drive `group` episodes of every task through up to `turns` turns.
+
+    Args:
+        planner: whose processor and wording are used; `engine` runs its model.
+        assess: scene and plans (N, 8, 3) -> one assessment a plan. Its exceptions end the scene's episodes with status
+            `error`, except MTDriveError, which is bad input and is raised.
+        reward: of an answer that the scorer did not fail on; the score is NaN unless the status is `ok`.
+        generator: source of the engine's randomness.
+        provenance: put into every episode.
+
+    Returns:
+        len(tasks) * group episodes; those of a task stand together.
+    """
+    session = engine.open([task.prompt for task in tasks], group, generator)
+    taken: list[tuple[Turn, ...]] = [()] * (len(tasks) * group)
+    going, told = list(range(len(taken))), dict.fromkeys(range(len(taken)), NOTHING)
+    for _ in range(turns):
+        completions = dict(zip(going, session.generate(going, [told[episode] for episode in going]), strict=True))
+        for index, task in enumerate(tasks):
+            members = [episode for episode in going if episode // group == index]
+            new = _turns(task, planner, [completions[episode] for episode in members], assess, reward)
+            for episode, turn in zip(members, new, strict=True):
+                delta = told[episode] if taken[episode] else task.prompt.ids
+                taken[episode] += (replace(turn, delta_ids=delta),)
+        going = [episode for episode in going if _goes_on(taken[episode][-1])]
+        if not going:
+            break
+        told = {episode: _feedback_ids(planner, taken[episode][-1]) for episode in going}
+    return [
+        Episode(task.scene.token, task.image_hash, taken[episode], _status(taken[episode][-1]), provenance or {})
+        for index, task in enumerate(tasks)
+        for episode in range(index * group, (index + 1) * group)
+    ]
+
+
+def _turns(
+    task: Task, planner: Planner, completions: Sequence[Completion], assess: Assess, reward: Reward
+) -> list[Turn]:
+    """The same turn of a scene's episodes, without what came before the answer."""
+    texts = [planner.processor.tokenizer.decode(c.ids, skip_special_tokens=True) for c in completions]
+    parsed = [parse_answer(text) for text in texts]
+    plans = [answer.poses for answer in parsed if answer.poses is not None]
+    failure, assessments = None, iter(())
+    if plans:
+        try:
+            assessments = iter(assess(task.scene, np.stack(plans)))
+        except MTDriveError:
+            raise
+        except Exception as error:
+            logger.exception("The scorer failed on scene %s.", task.scene.token)
+            failure = f"{type(error).__name__}: {error}"
+
+    def turn(completion: Completion, text: str, answer: Parsed) -> Turn:
+        common = {"delta_ids": NOTHING, "completion_ids": completion.ids, "log_probs": completion.log_probs}
+        common |= {"text": text, "poses": answer.poses}
+        if failure is not None:
+            return Turn(**common, status=TurnStatus.SCORER_ERROR, error=failure, reward=np.nan, feedback_text="")
+        if answer.poses is None:
+            status = TurnStatus.PARSE_ERROR
+            said = INVALID.format(problem=answer.error)
+            return Turn(**common, status=status, error=answer.error, reward=reward(status, np.nan), feedback_text=said)
+        assessment = next(assessments)
+        status = TurnStatus.OK if assessment.status == "ok" else TurnStatus.INVALID_TRAJECTORY
+        return Turn(
+            **common,
+            status=status,
+            error=None if status is TurnStatus.OK else assessment.status,
+            score=assessment.score,
+            scores=assessment.scores,
+            clean=assessment.clean,
+            feedback=assessment.feedback,
+            feedback_text=render_text(assessment.feedback),
+            reward=reward(status, assessment.score),
+        )
+
+    return [turn(*parts) for parts in zip(completions, texts, parsed, strict=True)]
+
+
+def _goes_on(turn: Turn) -> bool:
+    return not turn.clean and turn.status is not TurnStatus.SCORER_ERROR
+
+
+def _feedback_ids(planner: Planner, turn: Turn) -> np.ndarray:
+    closed = turn.completion_ids[-1] == planner.processor.tokenizer.eos_token_id
+    return np.array(feedback_delta_ids(planner.processor, turn.feedback_text, closed=closed), dtype=np.int64)
+
+
+def _status(last: Turn) -> EpisodeStatus:
+    if last.status is TurnStatus.SCORER_ERROR:
+        return EpisodeStatus.ERROR
+    return EpisodeStatus.COMPLETED if last.clean else EpisodeStatus.TRUNCATED

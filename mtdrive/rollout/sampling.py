@@ -1,0 +1,53 @@
+"""The distribution that answers are sampled from, and by which training scores them: one definition for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature: of the softmax, above 0. greedy: take the likeliest token instead of sampling.
+
+    stop: ids that end an answer. suppressed: ids that an answer never contains.
+    """
+
+    stop: tuple[int, ...]
+    suppressed: tuple[int, ...]
+    temperature: float = 1.0
+    greedy: bool = False
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """Log-probabilities (..., V), in float32 or better, of every next token."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits.index_fill(-1, torch.tensor(self.suppressed, device=logits.device), -torch.inf)
+        return torch.log_softmax(logits / self.temperature, -1)
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Next tokens (N,) for logits (N, V), and their log-probabilities (N,)."""
+        log_probs = self.log_probs(logits)
+        if self.greedy:
+            tokens = log_probs.argmax(-1, keepdim=True)
+        else:
+            # By inversion: torch.multinomial draws a random number for every token of the vocabulary.
+            cumulative = log_probs.double().exp().cumsum(-1)
+            uniform = torch.rand(len(logits), 1, generator=generator, dtype=torch.double, device=logits.device)
+            tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        return tokens[:, 0], log_probs.gather(-1, tokens)[:, 0]
+
+
+def sampling(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float = 1.0, greedy: bool = False
+) -> Sampling:
+    """The sampling of a planner's answers: they end at the tokenizer's or the model's end token, and hold no other
+    special token (an image placeholder without an image would break the next forward pass)."""
+    ends = model.generation_config.eos_token_id
+    stop = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])} - {None}
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    unused = range(len(tokenizer), vocabulary)
+    return Sampling(tuple(sorted(stop)), tuple(sorted((added | set(unused)) - stop)), temperature, greedy)

@@ -1,0 +1,247 @@
+"""Attention in which the episodes of a scene share the scene's prompt.
+
+A forward pass takes all tokens of all episodes packed into one row, without padding, so that everything but attention
+costs exactly its tokens. Attention itself is registered with transformers under the name `ATTENTION` and reads from
+its `segments` keyword which token belongs to which prompt or episode; a prompt's keys and values exist once, whatever
+the group size. Without `segments` it is ordinary SDPA, so that a model can keep it switched on for every other use.
+
+The shared part is a prompt without its last token: that token is predicted from by all episodes of the group, and
+belongs to each of them.
+
+Letters in shapes: T packed tokens, S scenes, N episodes, M new tokens per row (padded), P prompt length (padded),
+L episode length so far (padded), H query heads, K key-value heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from mtdrive.simulation.errors import MTDriveError
+
+ATTENTION = "shared_prefix"
+
+
+def _attention(module, query, key, value, attention_mask, *, scaling=None, segments=None, **kwargs):
+    """Attention function of transformers: query (1, H, T, D), key and value (1, K, T, D) -> (1, T, H, D)."""
+    if segments is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if kwargs.get("sliding_window"):
+        raise MTDriveError(f"{ATTENTION} attention has no sliding window; use shared_prefix=false for this model.")
+    return segments.attend(module.layer_idx, query[0], key[0], value[0], scaling).unsqueeze(0), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def enable(model: PreTrainedModel) -> None:
+    """Switch the text model of `model` to `ATTENTION` (the vision tower keeps its own)."""
+    model.set_attn_implementation({"text_config": ATTENTION} if hasattr(model.config, "text_config") else ATTENTION)
+
+
+def packed_inputs(ids: Sequence[int] | Tensor, positions: Tensor, segments) -> dict:
+    """Model inputs of a packed pass. ids: (T,). positions: (A, T), rotary axes A (3 for Qwen-VL, else 1)."""
+    return {
+        "input_ids": torch.as_tensor(ids, device=positions.device)[None],
+        "position_ids": positions[:, None] if len(positions) > 1 else positions,
+        # `segments` decides who sees whom; a mask with four axes keeps transformers from building its own.
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=positions.device),
+        "use_cache": False,
+        "segments": segments,
+    }
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask (True: may see) as what is added to attention scores."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+class Rows:
+    """Consecutive runs of packed tokens, seen as the rows of a padded array.
+
+    lengths: tokens of each row. start: packed position of the first row's first token.
+    """
+
+    def __init__(self, lengths: Sequence[int], start: int = 0, device: torch.device | str = "cpu"):
+        self.lengths = torch.tensor(lengths, device=device)
+        self.width = max(lengths)
+        steps = torch.arange(self.width, device=device)
+        first = start + torch.cumsum(self.lengths, 0) - self.lengths
+        self.valid = steps < self.lengths[:, None]
+        self.index = torch.where(self.valid, first[:, None] + steps, 0).flatten()
+        self.tokens = self.valid.flatten().nonzero().flatten()
+        self.dense = bool(self.valid.all())
+        self.span = slice(start, start + sum(lengths))
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(H, T, D) -> (rows, H, width, D)."""
+        heads, _, size = packed.shape
+        packed = packed[:, self.span] if self.dense else packed.index_select(1, self.index)
+        return packed.reshape(heads, -1, self.width, size).transpose(0, 1)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(rows, H, width, D) -> (tokens of these rows, H, D)."""
+        tokens = padded.transpose(1, 2).flatten(0, 1)
+        return tokens if self.dense else tokens.index_select(0, self.tokens)
+
+
+def _causal(rows: Rows, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Causal attention within each row; padding stands behind every real token and is therefore never seen."""
+    groups = len(query) // len(key)
+    key, value = repeat_kv(rows.pad(key), groups), repeat_kv(rows.pad(value), groups)
+    return rows.unpad(scaled_dot_product_attention(rows.pad(query), key, value, is_causal=True, scale=scaling))
+
+
+class TrainingSegments:
+    """One pass over whole episodes: first all prompts, then all episodes, with gradients through both.
+
+    prompt_lengths: (S,), without the last prompt token. episode_lengths: (N,), with it.
+    scenes: (N,) the prompt of each episode.
+    """
+
+    def __init__(
+        self,
+        prompt_lengths: Sequence[int],
+        episode_lengths: Sequence[int],
+        scenes: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        self.prompts = Rows(prompt_lengths, device=device)
+        self.episodes = Rows(episode_lengths, start=sum(prompt_lengths), device=device)
+        self.scenes = torch.tensor(scenes, device=device)
+        causal = torch.ones(self.episodes.width, self.episodes.width, dtype=torch.bool, device=device).tril()
+        prompt = self.prompts.valid[self.scenes, None].expand(-1, self.episodes.width, -1)
+        self.mask = torch.cat([prompt, causal.expand(len(scenes), -1, -1)], -1)[:, None]  # (N, 1, L, P + L)
+        self.bias: Tensor | None = None
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+        if self.bias is None or self.bias.dtype != query.dtype:
+            self.bias = additive(self.mask, query.dtype)
+        groups = len(query) // len(key)
+
+        def context(packed: Tensor) -> Tensor:
+            prompts = self.prompts.pad(packed).index_select(0, self.scenes)
+            return repeat_kv(torch.cat([prompts, self.episodes.pad(packed)], 2), groups)
+
+        episodes = scaled_dot_product_attention(
+            self.episodes.pad(query), context(key), context(value), attn_mask=self.bias, scale=scaling
+        )
+        return torch.cat([_causal(self.prompts, query, key, value, scaling), self.episodes.unpad(episodes)])
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer: prompts (S, K, P, D) and episodes (N, K, capacity, D)."""
+
+    prompt_key: Tensor
+    prompt_value: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class PromptSegments:
+    """The engine's first pass: prompts, without their last token, into the cache.
+
+    lengths: (S,). group: episodes per prompt. layers: filled by the pass, one per layer of the model, in order.
+    """
+
+    def __init__(self, lengths: Sequence[int], group: int, device: torch.device | str = "cpu"):
+        self.rows, self.group = Rows(lengths, device=device), group
+        self.layers: list[LayerCache] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+        keys, values = self.rows.pad(key).contiguous(), self.rows.pad(value).contiguous()
+        empty = keys.new_empty(len(keys) * self.group, keys.shape[1], 0, keys.shape[3])
+        self.layers.append(LayerCache(keys, values, empty, empty))
+        return _causal(self.rows, query, key, value, scaling)
+
+
+class EpisodeSegments:
+    """New tokens of the episodes that go on, after what the cache holds of them.
+
+    layers: the cache; the pass writes the new keys and values behind the old ones. lengths: (N,) tokens already
+    cached, of which `longest` is the largest. counts: new tokens per row. seats: (N,) scene * group size + index of
+    the episode in its group. prompts: the prompts' rows. group: group size.
+    """
+
+    def __init__(
+        self,
+        layers: list[LayerCache],
+        prompts: Rows,
+        seats: Tensor,
+        group: int,
+        lengths: Tensor,
+        longest: int,
+        counts: Sequence[int],
+    ):
+        self.layers, self.seats, self.group = layers, seats, group
+        self.rows = Rows(counts, device=lengths.device)
+        self.slots = lengths[:, None] + torch.arange(self.rows.width, device=lengths.device)  # (N, M)
+        self.width = longest + self.rows.width
+        own = torch.arange(self.width, device=lengths.device) <= self.slots[..., None]
+        prompt = prompts.valid[seats // group, None].expand(-1, self.rows.width, -1)
+        self.mask = torch.cat([prompt, own], -1)[:, None]  # (N, 1, M, P + L)
+        self.bias: Tensor | None = None
+        self.full = len(seats) == len(prompts.lengths) * group
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+        cache = self.layers[layer]
+        row = torch.arange(len(self.seats), device=query.device)[:, None]
+        cache.key[row, :, self.slots] = self.rows.pad(key).transpose(1, 2)
+        cache.value[row, :, self.slots] = self.rows.pad(value).transpose(1, 2)
+
+        if self.bias is None or self.bias.dtype != query.dtype:
+            self.bias = additive(self.mask, query.dtype)
+        attend = self._one if self.rows.width == 1 else self._many
+        return self.rows.unpad(attend(cache, self.rows.pad(query), scaling))
+
+    def _many(self, cache: LayerCache, query: Tensor, scaling: float) -> Tensor:
+        """Queries (N, H, M, D) -> (N, H, M, D), over a copy of each episode's whole context."""
+        scenes, groups = self.seats // self.group, query.shape[1] // cache.key.shape[1]
+        key = torch.cat([cache.prompt_key.index_select(0, scenes), cache.key[:, :, : self.width]], 2)
+        value = torch.cat([cache.prompt_value.index_select(0, scenes), cache.value[:, :, : self.width]], 2)
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+        return scaled_dot_product_attention(query, key, value, attn_mask=self.bias, scale=scaling)
+
+    def _one(self, cache: LayerCache, query: Tensor, scaling: float) -> Tensor:
+        """Queries (N, H, 1, D) -> (N, H, 1, D), reading each prompt once for its whole group."""
+        heads, size, split = cache.key.shape[1], query.shape[-1], cache.prompt_key.shape[2]
+        query = (query * scaling).reshape(len(query), heads, -1, size)  # (N, K, H / K, D)
+        own = torch.matmul(query, cache.key[:, :, : self.width].transpose(-1, -2))
+        shared = self._over_prompts(query, cache.prompt_key.transpose(-1, -2))
+        scores = torch.cat([shared, own], -1).add_(self.bias)
+        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+        out = torch.matmul(weights[..., split:], cache.value[:, :, : self.width])
+        out += self._over_prompts(weights[..., :split], cache.prompt_value)
+        return out.reshape(len(query), -1, 1, size)
+
+    def _over_prompts(self, left: Tensor, right: Tensor) -> Tensor:
+        """(N, K, Q, A) @ (S, K, A, B) -> (N, K, Q, B), reading each scene's matrix once for its whole group."""
+        scenes, heads, inner, outer = right.shape
+        queries = left.shape[2]
+        if not self.full:
+            left = left.new_zeros(scenes * self.group, *left.shape[1:]).index_copy_(0, self.seats, left)
+        left = left.reshape(scenes, self.group, heads, queries, inner).transpose(1, 2)
+        out = torch.matmul(left.reshape(scenes, heads, -1, inner), right)
+        out = out.reshape(scenes, heads, self.group, queries, outer).transpose(1, 2)
+        out = out.reshape(scenes * self.group, heads, queries, outer)
+        return out if self.full else out.index_select(0, self.seats)
+
+
+def keep(layers: list[LayerCache], rows: Tensor, capacity: int) -> None:
+    """Keep the episodes `rows` of the cache, and make room for `capacity` tokens each."""
+    for cache in layers:
+        cache.key, cache.value = (
+            pad(x.index_select(0, rows), (0, 0, 0, max(0, capacity - x.shape[2]))) for x in (cache.key, cache.value)
+        )

@@ -1,0 +1,28 @@
+"""Statistics over the episodes of one group, in which every episode counts once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtdrive.training.advantages.config import AdvantageConfig
+
+
+def absorbed(rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Rewards (G, T) in which an episode that has stopped keeps its last reward; NaN for an episode without turns.
+
+    Early stopping would otherwise bias the statistics of a later turn: the siblings still there are the bad ones.
+    """
+    last = np.maximum(alive.sum(1) - 1, 0)
+    steps = np.minimum(np.arange(rewards.shape[1]), last[:, None])
+    return np.where(alive[:, :1], np.take_along_axis(rewards, steps, 1), np.nan)
+
+
+def relative(values: np.ndarray, config: AdvantageConfig) -> np.ndarray:
+    """Values (G, ...) as deviations from the group's mean, in its standard deviations; NaN entries do not count."""
+    counted = np.isfinite(values)
+    number = np.maximum(counted.sum(0), 1)
+    deviation = values - np.where(counted, values, 0.0).sum(0) / number
+    if not config.scale:
+        return deviation
+    spread = np.sqrt((np.where(counted, deviation, 0.0) ** 2).sum(0) / number)
+    return deviation / (spread + config.epsilon)
