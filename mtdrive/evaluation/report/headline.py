@@ -95,3 +95,14 @@ def parse_rate(table: pd.DataFrame, policy: str) -> tuple[int, int]:
     """How many of a policy's answers parsed, and how many it gave, over all turns and feedback sources."""
     given = table[(table.policy == policy) & (table.status != STOPPED)]
     return int((given.status != UNPARSED).sum()), len(given)
+
+
+def headlines(table: pd.DataFrame) -> list[str]:
+    """The same numbers as lines of text."""
+    lines = [
+        f"{found.title}: {found.difference.mean:+.3f} ({found.difference.low:+.3f} to {found.difference.high:+.3f}). "
+        f"{found.sentence}"
+        for found in comparisons(table)
+    ]
+    parsed, given = parse_rate(table, SFT)
+    return [*lines, f"Answers that parse after SFT: {parsed} of {given}."] if given else lines

@@ -1,0 +1,223 @@
+"""`mtdrive quickstart`: every verb of the main job, one after the other, in one folder, ending with a report.
+
+Each stage is a process of its own, so that its memory is measured and given back, and so that the command that it
+prints can be repeated alone. A stage leaves `stages/NAME.json`: what it ran with, before it starts, and how long it
+took, when it is done. A stage that is done is not run again; one that was stopped goes on by its verb's own means.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from mtdrive import __version__
+from mtdrive.cli import load_config
+from mtdrive.evaluation.report.collect import collect
+from mtdrive.evaluation.report.data import StageRun
+from mtdrive.evaluation.report.headline import headlines
+from mtdrive.evaluation.report.page import duration, size, write_report
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import atomic_path
+
+POLL = 0.5  # [s] between two looks at a running stage
+LOG_TAIL = 12  # lines of its log that a failed stage shows
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command. overrides: after the verb. makes: the file or folder that is its result.
+
+    fingerprint: of its whole configuration and of those before it.
+    """
+
+    name: str
+    verb: str
+    overrides: tuple[str, ...]
+    makes: Path
+    fingerprint: str
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["mtdrive", self.verb, *self.overrides])
+
+
+def run(config: DictConfig) -> None:
+    """Run the stages; see configs/quickstart.yaml."""
+    console = Console(highlight=False, soft_wrap=True)
+    out = Path(config.out)
+    os.environ.update(config.environment)
+    stages = plan(config)
+    console.print("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in config.environment.items()))
+    with only_run_in(out) as lock:
+        for number, stage in enumerate(stages, start=1):
+            label = f"[bold]{number:2d}/{len(stages)} {stage.name:<{max(len(s.name) for s in stages)}}[/]"
+            marker = out / "stages" / f"{stage.name}.json"
+            if finished(stage, marker):
+                console.print(f"{label}  done before")
+                continue
+            prepare(stage, marker)
+            console.print(f"{label}  [dim]{stage.command}[/]")
+            done = execute(stage, out / "stages" / f"{stage.name}.log", lock, console)
+            write_marker(marker, {"fingerprint": stage.fingerprint, "done": True, **asdict(done)})
+            console.print(f"{label}  {duration(done.seconds)}, {size(done.peak_memory)}")
+        data = collect(out)
+        write_report(data, out / "report.html")
+    for line in headlines(data.table):
+        console.print(line)
+    console.print(f"Report: [bold]{out / 'report.html'}[/] ({duration(sum(stage.seconds for stage in data.stages))})")
+
+
+def plan(config: DictConfig) -> list[Stage]:
+    """The stages of the configuration, each with its composed settings checked."""
+    stages, fingerprint = [], __version__
+    for name, stage in config.stages.items():
+        overrides = tuple(f"{key}={to_override(value)}" for key, value in stage["keys"].items())
+        settings = OmegaConf.to_yaml(load_config(stage.verb, list(overrides)))
+        fingerprint = hashlib.blake2b(f"{fingerprint}\n{stage.verb}\n{settings}".encode(), digest_size=8).hexdigest()
+        stages.append(Stage(name, stage.verb, overrides, Path(config.out) / stage.makes, fingerprint))
+    return stages
+
+
+def to_override(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{to_override(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(to_override(item) for item in value) + "]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./:+-]+", value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+@contextmanager
+def only_run_in(out: Path) -> Iterator[int]:
+    """Hold the folder's lock. Stages inherit it, so it lasts until the last of them has ended.
+
+    Raises:
+        MTDriveError: another run, or a stage that it left behind, holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield lock
+    except BlockingIOError as error:
+        raise MTDriveError(f"Another run is at work in {out}; wait for it to end or choose another out=.") from error
+    finally:
+        os.close(lock)
+
+
+def read_marker(marker: Path) -> dict[str, Any]:
+    return json.loads(marker.read_text()) if marker.exists() else {}
+
+
+def write_marker(marker: Path, content: dict[str, Any]) -> None:
+    with atomic_path(marker) as path:
+        path.write_text(json.dumps(content, indent=2))
+
+
+def finished(stage: Stage, marker: Path) -> bool:
+    """Whether the stage ran to its end with these settings and its result is still there."""
+    content = read_marker(marker)
+    return content.get("fingerprint") == stage.fingerprint and content["done"] and stage.makes.exists()
+
+
+def prepare(stage: Stage, marker: Path) -> None:
+    """Remove what the stage made with other settings, and note what it is about to run with.
+
+    Raises:
+        MTDriveError: the result's place is taken by something that no quickstart made.
+    """
+    content = read_marker(marker)
+    if stage.makes.exists() and not content:
+        raise MTDriveError(f"{stage.makes} exists and was not made by mtdrive quickstart; choose another out=.")
+    if content and content["fingerprint"] != stage.fingerprint:
+        shutil.rmtree(stage.makes, ignore_errors=True)
+    write_marker(marker, {"fingerprint": stage.fingerprint, "done": False})
+
+
+def execute(stage: Stage, log_path: Path, lock: int, console: Console) -> StageRun:
+    """Run the stage's command to its end, with its output in a log.
+
+    Raises:
+        MTDriveError: the command failed.
+    """
+    started = time.perf_counter()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "140"}
+    with log_path.open("w") as log, console.status(stage.name) as status:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mtdrive.cli", stage.verb, *stage.overrides],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(lock,),
+        )
+        try:
+            peak = watch(process, lambda: status.update(f"{stage.name}  {last_line(log_path)}"))
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode != 0:
+        tail = "\n".join(read_log(log_path)[-LOG_TAIL:])
+        raise MTDriveError(
+            f"stage {stage.name} failed with exit status {process.returncode}. Its log {log_path} ends with:\n{tail}\n"
+            f"Repeat it alone with: {stage.command}"
+        )
+    return StageRun(stage.name, stage.command, time.perf_counter() - started, peak)
+
+
+def watch(process: subprocess.Popen, report: Callable[[], None]) -> int:
+    """Wait for a process; returns the peak memory [bytes] of it and its children together."""
+    peak = 0
+    while True:
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if ended:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return max(peak, usage.ru_maxrss * 1024)
+        peak = max(peak, memory(process.pid))
+        report()
+        time.sleep(POLL)
+
+
+def memory(pid: int) -> int:
+    """Memory [bytes] of a process and its children; pages that they share count once."""
+    total = 0
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return total
+
+
+def read_log(path: Path) -> list[str]:
+    """Lines of a log that are not empty; of a progress bar the newest state."""
+    lines = path.read_text(errors="replace").split("\n")
+    return [line.rstrip("\r").rpartition("\r")[2] for line in lines if line.strip()]
+
+
+def last_line(path: Path) -> str:
+    lines = read_log(path)
+    return lines[-1].strip()[:120] if lines else ""
