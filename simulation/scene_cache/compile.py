@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.geometry.frames import poses_to_local, translate_forward
+from mtdrive.simulation.geometry.frames import points_to_local, poses_to_local, translate_forward
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame
 from mtdrive.simulation.navsim_format.maps import RoadMap
+from mtdrive.simulation.pdm_closed.centerline import centerline, starting_lane
+from mtdrive.simulation.pdm_closed.forecast import forecast
+from mtdrive.simulation.pdm_closed.planner import choose
+from mtdrive.simulation.pdm_closed.proposals import propose
 from mtdrive.simulation.pdm_closed.route import correct_route, route_lanes
 from mtdrive.simulation.scene import Observation, Scene
 from mtdrive.simulation.scene_cache.drivable import drivable_map, map_window
@@ -26,6 +30,8 @@ class _Traffic:
     red_lights: bool
     drop_overlapping: bool
 
+
+REFERENCE_METRICS = ("pdms_v1",)  # versions with a PDM-Closed reference
 
 _TRAFFIC = {
     "pdms_v1": _Traffic(num_future=10, red_lights=False, drop_overlapping=False),
@@ -48,7 +54,15 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
     route = correct_route(road_map, now["roadblock_ids"], origin)
     lanes = route_lanes(road_map, route)
     window = map_window(road_map, translate_forward(origin, vehicle.REAR_AXLE_TO_CENTER))
+    start = starting_lane(road_map, window.at(origin), lanes, origin)
+    path = centerline(road_map, route, lanes, start)
+    local_path = np.column_stack([points_to_local(path.states[:, :2], origin), path.states[:, 2] - origin[2]])
+    local_map = drivable_map(window, lanes, origin)
+
     future = [logs.detections(frame) for frame in frames[NUM_HISTORY - 1 :]]
+    expected = forecast(future[0], origin, logs.red_lights(now), {lane: road_map.lanes[lane].polygon for lane in lanes})
+    proposals = propose(path, start.speed_limit, origin, velocity[-1, 0], expected)
+    ego_state = (origin, velocity[-1], acceleration[-1], int(now["timestamp"]))
     return Scene(
         token=now["token"],
         log_name=now["log_name"],
@@ -64,16 +78,19 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         history_timestamps=np.array([frame["timestamp"] for frame in frames[:NUM_HISTORY]], dtype=np.int64),
         command=logs.driving_command(now),
         human_poses=local_poses[NUM_HISTORY:],
-        centerline=np.zeros((0, 3)),
+        centerline=local_path,
         route_lane_ids=tuple(lanes),
-        drivable_map=drivable_map(window, lanes, origin),
+        drivable_map=local_map,
         current_tokens=np.array(future[0].tokens, dtype=np.str_),
         current_kind=future[0].kind,
         current_boxes=future[0].boxes,
         current_velocity=future[0].velocity,
         camera=logs.front_camera(now),
         observations=_observations(frames, future, local_poses, road_map, origin),
-        references={},
+        references={
+            metric: choose(proposals, expected, local_map, local_path, *ego_state, metric)
+            for metric in REFERENCE_METRICS
+        },
     )
 
 

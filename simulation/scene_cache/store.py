@@ -172,7 +172,7 @@ def _run(build: Callable[[Path], _LogResult], paths: list[Path], workers: int) -
                 yield future.result()
         except BrokenProcessPool:
             raise MTDriveError(
-                "A worker was killed (out of memory?); run mtdrive cache again with workers=1, finished scenes are kept."
+                "A worker was killed (out of memory?); run mtdrive cache again with workers=1; what is built stays."
             ) from None
 
 

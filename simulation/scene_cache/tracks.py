@@ -15,7 +15,7 @@ from numba import njit
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import box_corners, poses_to_global, translate_forward
 from mtdrive.simulation.geometry.polygons import pack, polygons_to_local
-from mtdrive.simulation.navsim_format.logs import Detections
+from mtdrive.simulation.navsim_format.logs import INTERVAL, Detections
 from mtdrive.simulation.scene import STEP, Observation
 
 _STEPS_PER_FRAME = 5
@@ -38,7 +38,7 @@ def log_replay(
     num_steps = (len(frames) - 1) * _STEPS_PER_FRAME + 1
     index_of: dict[str, int] = {}
     track = np.array([index_of.setdefault(token, len(index_of)) for f in frames for token in f.tokens], dtype=np.int64)
-    time = np.repeat(np.arange(len(frames)) * STEP * _STEPS_PER_FRAME, [len(f.tokens) for f in frames])
+    time = np.repeat(np.arange(len(frames)) * INTERVAL, [len(f.tokens) for f in frames])
     boxes = np.concatenate([f.boxes for f in frames])
     poses = np.concatenate([poses_to_global(f.boxes[:, :3], pose) for f, pose in zip(frames, ego_poses, strict=True)])
 

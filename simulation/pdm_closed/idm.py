@@ -1,0 +1,173 @@
+"""The Intelligent Driver Model along a path (navsim `BatchIDMPolicy` and `PDMGenerator`).
+
+Two habits of the official code are kept, since they change the plan: the leader is looked for at even steps
+only and is all zero at step 1, so every plan brakes for 0.1 s; and the record of the leader is shared by
+the five policies of a path, so a field that one of them does not set keeps the value of the one before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mtdrive.simulation import vehicle
+from mtdrive.simulation.pdm_closed.forecast import REFRESH
+from mtdrive.simulation.pdm_closed.path import interpolate_path
+from mtdrive.simulation.scene import NUM_STEPS, STEP
+
+SPEED_FRACTIONS = np.array([0.2, 0.4, 0.6, 0.8, 1.0])  # of the speed limit
+MIN_GAP = 1.0  # [m]
+HEADWAY = 1.5  # [s]
+MAX_ACCELERATION = 1.5  # [m/s^2]
+MAX_DECELERATION = 3.0  # [m/s^2]
+EXPONENT = 10
+
+
+class Obstacles(NamedTuple):
+    """Objects and red lights. Ring k is xy[start[k]:start[k + 1]], closed, at t0; velocity: (N, 2) [m/s].
+
+    heading: (N,) [rad] and speed: (N,) [m/s] of agents, speed 0 for the rest. is_light: (N,) bool.
+    """
+
+    xy: np.ndarray
+    start: np.ndarray
+    velocity: np.ndarray
+    heading: np.ndarray
+    speed: np.ndarray
+    is_light: np.ndarray
+
+
+class Candidates(NamedTuple):
+    """Obstacles in the corridor of a path at step s: rows start[s]:start[s + 1] of obstacle and progress [m]."""
+
+    start: np.ndarray
+    obstacle: np.ndarray
+    progress: np.ndarray
+
+
+@njit(cache=True, error_model="numpy")
+def drive(path_states, path_progress, path_length, start, speed, target_speeds, obstacles, candidates):
+    """Unroll P policies along a path from the distance start [m] at a speed [m/s].
+
+    Returns states (P, 41, 3), motion (P, 41, 2) and leaders (P, 41, 3) of `Proposals`.
+    """
+    num_policies = len(target_speeds)
+    states = np.zeros((num_policies, NUM_STEPS, 3))
+    motion = np.zeros((num_policies, NUM_STEPS, 2))
+    leaders = np.zeros((num_policies, NUM_STEPS, 3))
+    motion[:, 0, 0], motion[:, 0, 1] = start, speed
+    states[:, 0] = interpolate_path(path_states, path_progress, start)
+    for step in range(1, NUM_STEPS):
+        leader = np.zeros(3)
+        for policy in range(num_policies):
+            if step % REFRESH == 0:
+                _find_leader(
+                    leader,
+                    path_length,
+                    states[policy, step - 1],
+                    motion[policy, step - 1, 0],
+                    step,
+                    obstacles,
+                    candidates,
+                )
+                leaders[policy, step] = leader
+            else:
+                leaders[policy, step] = leaders[policy, step - 1]
+            motion[policy, step] = _advance(motion[policy, step - 1], leaders[policy, step], target_speeds[policy])
+            states[policy, step] = interpolate_path(path_states, path_progress, motion[policy, step, 0])
+    return states, motion, leaders
+
+
+@njit(cache=True, error_model="numpy")
+def _find_leader(leader, path_length, state, progress, step, obstacles, candidates):
+    """Write distance, speed and rear length of the nearest candidate ahead, or of the end of the path, to leader."""
+    ego = _ego_corners(state)
+    nearest, gap = -1, np.inf
+    for row in range(candidates.start[step], candidates.start[step + 1]):
+        if candidates.progress[row] <= progress:
+            continue
+        k = candidates.obstacle[row]
+        ring = obstacles.xy[obstacles.start[k] : obstacles.start[k + 1]] + step * STEP * obstacles.velocity[k]
+        distance = polygon_distance(ego, ring)
+        if distance < gap:
+            nearest, gap = k, distance
+    if nearest < 0:
+        leader[0], leader[2] = path_length, vehicle.LENGTH / 2
+        return
+    leader[0] = progress + gap
+    if not obstacles.is_light[nearest]:
+        leader[1] = obstacles.speed[nearest] * np.cos(obstacles.heading[nearest] - state[2])
+
+
+@njit(cache=True, error_model="numpy")
+def _advance(motion, leader, target_speed):
+    progress, speed = motion
+    desired_gap = (
+        MIN_GAP + speed * HEADWAY + speed * (speed - leader[1]) / (2 * np.sqrt(MAX_ACCELERATION * MAX_DECELERATION))
+    )
+    gap = max(leader[0] - progress - leader[2], MIN_GAP)
+    acceleration = MAX_ACCELERATION * (1 - (speed / target_speed) ** EXPONENT - (desired_gap / gap) ** 2)
+    acceleration = min(max(acceleration, -MAX_DECELERATION), MAX_ACCELERATION)
+    return np.array([progress + STEP * speed, speed + STEP * acceleration])
+
+
+@njit(cache=True, error_model="numpy")
+def _ego_corners(state):
+    """Closed ring (5, 2) of the ego box whose rear axle is at state (3,)."""
+    cos, sin = np.cos(state[2]), np.sin(state[2])
+    ring = np.empty((5, 2))
+    for k in range(5):
+        along = vehicle.REAR_AXLE_TO_FRONT if k in (0, 3, 4) else -vehicle.REAR_AXLE_TO_REAR
+        across = vehicle.WIDTH / 2 if k in (0, 1, 4) else -vehicle.WIDTH / 2
+        ring[k, 0] = state[0] + along * cos - across * sin
+        ring[k, 1] = state[1] + along * sin + across * cos
+    return ring
+
+
+@njit(cache=True, error_model="numpy")
+def polygon_distance(a, b):
+    """Distance [m] between two polygons given as closed rings (n, 2) and (m, 2); 0 where they touch."""
+    if _inside(a[0], b) or _inside(b[0], a):
+        return 0.0
+    smallest = np.inf
+    for i in range(len(a) - 1):
+        for j in range(len(b) - 1):
+            if _cross(a[i], a[i + 1], b[j], b[j + 1]):
+                return 0.0
+            for point, start, end in (
+                (a[i], b[j], b[j + 1]),
+                (b[j], a[i], a[i + 1]),
+            ):
+                smallest = min(smallest, _point_segment(point, start, end))
+    return smallest
+
+
+@njit(cache=True, error_model="numpy")
+def _inside(point, ring):
+    inside = False
+    for k in range(len(ring) - 1):
+        if (ring[k, 1] > point[1]) != (ring[k + 1, 1] > point[1]):
+            slope = (ring[k + 1, 0] - ring[k, 0]) / (ring[k + 1, 1] - ring[k, 1])
+            inside ^= point[0] < ring[k, 0] + slope * (point[1] - ring[k, 1])
+    return inside
+
+
+@njit(cache=True, error_model="numpy")
+def _cross(a, b, c, d):
+    return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
+
+
+@njit(cache=True, error_model="numpy")
+def _side(a, b, c):
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+@njit(cache=True, error_model="numpy")
+def _point_segment(point, start, end):
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    squared = dx * dx + dy * dy
+    share = ((point[0] - start[0]) * dx + (point[1] - start[1]) * dy) / squared if squared > 0 else 0.0
+    share = min(max(share, 0.0), 1.0)
+    return np.hypot(point[0] - start[0] - share * dx, point[1] - start[1] - share * dy)

@@ -1,0 +1,49 @@
+"""PDM-Closed's choice: simulate and score the proposals, follow the best (navsim `PDMClosedPlanner`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtdrive.simulation.dynamics import simulate
+from mtdrive.simulation.geometry.frames import normalize_angle, poses_to_local
+from mtdrive.simulation.pdm_closed.forecast import Forecast
+from mtdrive.simulation.pdm_closed.proposals import Proposals
+from mtdrive.simulation.scene import NUM_STEPS, STEP, DrivableMap, Reference
+from mtdrive.simulation.scoring import score_states
+
+_STATE_SIZE = 11
+_STEP_US = 100_000
+
+
+def choose(
+    proposals: Proposals,
+    forecast: Forecast,
+    drivable_map: DrivableMap,
+    centerline: np.ndarray,
+    origin: np.ndarray,
+    velocity: np.ndarray,
+    acceleration: np.ndarray,
+    timestamp: int,
+    metric: str,
+) -> Reference:
+    """The reference plan of a metric version.
+
+    The proposals are scored against the forecast, with progress normalised over the 15 of them; of equal
+    scores the first wins. centerline: (C, 3) local. origin: (3,) UTM. velocity, acceleration: (2,) of the ego at
+    t0. timestamp: t0 [us].
+    """
+    local = poses_to_local(proposals.states, origin)
+    simulated = simulate(local, velocity, acceleration)
+    scores = score_states(simulated, forecast.observation(origin), drivable_map, centerline, metric).score
+    states = np.zeros((NUM_STEPS, _STATE_SIZE))
+    states[:, :3] = _sample(local[np.argmax(scores)], timestamp)
+    return Reference(states=states, simulated=simulate(states[None], velocity, acceleration)[0], proposal_scores=scores)
+
+
+def _sample(states: np.ndarray, timestamp: int) -> np.ndarray:
+    """The plan (41, 3) at the sample times, which the official code truncates to whole microseconds since 1970."""
+    steps = np.arange(NUM_STEPS)
+    times = ((steps * STEP + timestamp * 1e-6) * 1e6).astype(np.int64) - timestamp
+    columns = (states[:, 0], states[:, 1], np.unwrap(states[:, 2]))
+    x, y, heading = (np.interp(times, steps * _STEP_US, column) for column in columns)
+    return np.column_stack([x, y, normalize_angle(heading)])
