@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.interpolation import wrap_angle
 from mtdrive.simulation.dynamics.state import (
     ACCELERATION_X,
@@ -27,7 +27,7 @@ STEERING_LAG = 0.05  # [s]
 STEP = 100_000 * 1e-6  # [s] 0.1 s as nuPlan rounds it (whole microseconds times 1e-6)
 
 
-@njit(cache=True)
+@kernel
 def propagate(state, acceleration, steering_rate, out):
     """Fill out (11,), the state one step after `state` (11,), for commands [m/s^2] and [rad/s]; forward Euler."""
     speed, heading, steering = state[VELOCITY_X], state[HEADING], state[STEERING_ANGLE]

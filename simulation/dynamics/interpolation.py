@@ -9,24 +9,24 @@ arithmetic is done here.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
 
-@njit(cache=True)
+@kernel
 def wrap_angle(angle):
     """The angle [rad] in [-pi, pi)."""
     return (angle + np.pi) % (2.0 * np.pi) - np.pi
 
 
-@njit(cache=True)
+@kernel
 def normalize_angle(angle):
     """The angle [rad] in [-pi, pi]."""
     return angle if abs(angle) <= np.pi else np.arctan2(np.sin(angle), np.cos(angle))
 
 
-@njit(cache=True)
+@kernel
 def _sample(poses, interval, timestamp):
     num_rows, num_poses, _ = poses.shape
     start = timestamp * 1e-6

@@ -12,9 +12,9 @@ the errors at the end of the horizon are weighted.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.interpolation import normalize_angle
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
@@ -50,7 +50,7 @@ def _speed_operator() -> np.ndarray:
 SPEED_OPERATOR = _speed_operator()
 
 
-@njit(cache=True)
+@kernel
 def fit_speeds(reference, speeds):
     """Fill speeds (40,) [m/s] from a reference (41, 3) of poses."""
     speeds[:] = 0.0
@@ -62,7 +62,7 @@ def fit_speeds(reference, speeds):
             speeds[i] += SPEED_OPERATOR[k, i] * along
 
 
-@njit(cache=True)
+@kernel
 def fit_curvatures(reference, speeds, curvatures):
     """Fill curvatures (40,) [1/m] from a reference (41, 3) of poses and its fitted speeds (40,).
 
@@ -89,7 +89,7 @@ def fit_curvatures(reference, speeds, curvatures):
         curvatures[k] = (curvatures[k] + coupling * curvatures[k + 1]) / pivots[k]
 
 
-@njit(cache=True)
+@kernel
 def _steering_rate(lateral_error, heading_error, steering_angle, speed, acceleration, curvatures, step, last):
     """Steering rate [rad/s] that minimises the weighted errors at the end of the horizon."""
     response_lateral, response_heading, response_steering = 0.0, 0.0, 0.0  # errors per unit of steering rate
@@ -111,7 +111,7 @@ def _steering_rate(lateral_error, heading_error, steering_angle, speed, accelera
     return -(lateral_gain * lateral_error + heading_gain * heading_error) / penalty
 
 
-@njit(cache=True)
+@kernel
 def track(pose, speed, steering_angle, reference, speeds, curvatures, step):
     """Commands at one step.
 

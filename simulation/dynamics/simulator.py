@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.bicycle import propagate
 from mtdrive.simulation.dynamics.lqr import PROFILE_STEPS, fit_curvatures, fit_speeds, track
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, SIZE, STEERING_ANGLE, VELOCITY_X
 from mtdrive.simulation.scene import NUM_STEPS
 
 
-@njit(cache=True)
+@kernel
 def _simulate(references, velocity, acceleration):
     simulated = np.zeros((len(references), NUM_STEPS, SIZE))
     speeds = np.empty(PROFILE_STEPS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.polygon_index import PolygonIndex, mark_contained
 from mtdrive.simulation.scene import MapLayer
 
@@ -31,7 +31,7 @@ class Areas(NamedTuple):
     in_intersection: np.ndarray
 
 
-@njit(cache=True)
+@kernel
 def _mark_areas(points, index, multiple_lanes, off_road, off_route, in_intersection):
     """Fill the (S,) areas of one plan from points (S * 5, 2): four corners, then the centre, of each step."""
     num_steps = len(off_road)
@@ -68,7 +68,7 @@ def _mark_areas(points, index, multiple_lanes, off_road, off_route, in_intersect
         off_route[t] = not on_route[t]
 
 
-@njit(cache=True)
+@kernel
 def _find_areas(points, index):
     num_rows, num_steps = points.shape[:2]
     multiple_lanes = np.zeros((num_rows, num_steps), dtype=np.bool_)

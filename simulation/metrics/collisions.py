@@ -12,9 +12,9 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
-from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import X, Y
 from mtdrive.simulation.metrics.geometry import boxes_overlap, is_behind
 from mtdrive.simulation.metrics.measurement import Measurement
@@ -39,7 +39,7 @@ STOPPED_EGO, STOPPED_TRACK = int(CollisionKind.STOPPED_EGO), int(CollisionKind.S
 FRONT, REAR, LATERAL = int(CollisionKind.FRONT), int(CollisionKind.REAR), int(CollisionKind.LATERAL)
 
 
-@njit(cache=True)
+@kernel
 def _first_overlap(frames, tracks, a):
     """First step at which the ego (41, 4) overlaps track a, or -1."""
     length, width = tracks.half_sizes[a, 0], tracks.half_sizes[a, 1]
@@ -58,7 +58,7 @@ def _first_overlap(frames, tracks, a):
     return -1
 
 
-@njit(cache=True)
+@kernel
 def _classify(state, frame, speed, tracks, a, t):
     """CollisionKind of the ego overlapping track a at step t."""
     if speed <= STOPPED_SPEED:
@@ -80,7 +80,7 @@ def _classify(state, frame, speed, tracks, a, t):
     return LATERAL
 
 
-@njit(cache=True)
+@kernel
 def _collisions(states, frames, speeds, exposed, tracks):
     num_rows = len(states)
     values = np.ones(num_rows)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from scipy.signal import savgol_filter
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.motion import Motion
@@ -54,7 +54,7 @@ def _filters(num_steps: int, acceleration_window: int, jerk_window: int) -> np.n
     )
 
 
-@njit(cache=True)
+@kernel
 def _apply(matrix, series, out):
     """Fill out = round(series @ matrix, 8 decimals)."""
     n = len(series)
@@ -66,7 +66,7 @@ def _apply(matrix, series, out):
         out[t] = np.rint(out[t] * 1e8) / 1e8
 
 
-@njit(cache=True)
+@kernel
 def _unwrap(headings, out):
     turns = 0.0
     out[0] = headings[0]
@@ -75,7 +75,7 @@ def _unwrap(headings, out):
         out[t] = headings[t] - 2.0 * np.pi * turns
 
 
-@njit(cache=True)
+@kernel
 def _comfort(longitudinal, lateral, magnitude, headings, filters):
     num_rows, num_steps = headings.shape
     within = np.ones((num_rows, 6), dtype=np.bool_)

@@ -8,8 +8,8 @@ intersections. The largest sum over 11 steps decides: below 2 m 1, below 6 m 0.5
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
@@ -20,7 +20,7 @@ COMPLIANT = 2.0  # [m]
 VIOLATION = 6.0  # [m]
 
 
-@njit(cache=True)
+@kernel
 def _driving_direction(frames, against):
     num_rows, num_steps = against.shape
     worst, first = np.zeros(num_rows), np.full(num_rows, np.inf)

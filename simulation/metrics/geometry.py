@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from mtdrive.simulation.compiled import kernel
 
 COS_AHEAD = np.cos(np.deg2rad(30.0))  # nuPlan: ahead is less than 30 deg off the heading, behind more than 150 deg
 
 
-@njit(cache=True)
+@kernel
 def boxes_overlap(x1, y1, cos1, sin1, length1, width1, x2, y2, cos2, sin2, length2, width2):
     """Whether two closed oriented boxes (centre, direction, half length, half width) share a point.
 
@@ -25,21 +26,21 @@ def boxes_overlap(x1, y1, cos1, sin1, length1, width1, x2, y2, cos2, sin2, lengt
     )
 
 
-@njit(cache=True)
+@kernel
 def is_ahead(x, y, cos, sin, other_x, other_y):
     """Whether a point is less than 30 deg off the direction (cos, sin) seen from (x, y)."""
     dx, dy = other_x - x, other_y - y
     return dx * cos + dy * sin > COS_AHEAD * np.sqrt(dx * dx + dy * dy)
 
 
-@njit(cache=True)
+@kernel
 def is_behind(x, y, cos, sin, other_x, other_y):
     """Whether a point is more than 150 deg off the direction (cos, sin) seen from (x, y)."""
     dx, dy = other_x - x, other_y - y
     return dx * cos + dy * sin < -COS_AHEAD * np.sqrt(dx * dx + dy * dy)
 
 
-@njit(cache=True)
+@kernel
 def project_on_line(line, x, y):
     """Nearest point of a polyline (C, >= 2): its distance along the line [m] and its distance to (x, y) [m].
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
 from mtdrive.simulation.metrics.areas import Areas, find_areas
 from mtdrive.simulation.metrics.polygon_index import PolygonIndex
@@ -34,7 +34,7 @@ class Motion(NamedTuple):
     areas: Areas
 
 
-@njit(cache=True)
+@kernel
 def _footprints(states):
     num_rows, num_steps, _ = states.shape
     frames = np.empty((num_rows, num_steps, 4))

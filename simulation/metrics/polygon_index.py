@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.memo import remember
 from mtdrive.simulation.scene import DrivableMap
 
@@ -36,12 +36,12 @@ class PolygonIndex(NamedTuple):
     edges: np.ndarray
 
 
-@njit(cache=True)
+@kernel
 def _band(y, lowest, bands_per_metre, count):
     return min(max(int((y - lowest) * bands_per_metre), 0), count - 1)
 
 
-@njit(cache=True)
+@kernel
 def _build(xy, ring_start, polygon_start, bounds):
     num_polygons = len(polygon_start) - 1
     band_start = np.zeros(num_polygons + 1, dtype=np.int64)
@@ -87,7 +87,7 @@ def build_polygon_index(drivable_map: DrivableMap) -> PolygonIndex:
     return PolygonIndex(np.array(drivable_map.layer), np.array(drivable_map.on_route), bounds, *built)
 
 
-@njit(cache=True)
+@kernel
 def mark_contained(index, p, points, inside):
     """Fill inside (n,): whether polygon p strictly contains each of points (n, 2)."""
     edges, edge_start = index.edges, index.edge_start
@@ -116,7 +116,7 @@ def mark_contained(index, p, points, inside):
         inside[k] = parity
 
 
-@njit(cache=True)
+@kernel
 def in_layer(index, layer, x, y):
     """Whether some polygon of a MapLayer strictly contains (x, y)."""
     point = np.array([[x, y]])

@@ -9,8 +9,8 @@ v1.1, 0 if a multiplicative metric is 0 (navsim `PDMScorer._calculate_progress`,
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.geometry import project_on_line
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.motion import Motion
@@ -19,7 +19,7 @@ from mtdrive.simulation.metrics.surroundings import Surroundings
 MIN_BEST = 5.0  # [m]
 
 
-@njit(cache=True)
+@kernel
 def _progress(frames, centerline):
     ways = np.empty(len(frames))
     for i in range(len(frames)):

@@ -11,8 +11,8 @@ the first 32 against one of 4 s (navsim `PDMScorer._calculate_ttc`).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import X, Y
 from mtdrive.simulation.metrics.areas import INTERSECTION
 from mtdrive.simulation.metrics.collisions import EGO_REACH
@@ -28,7 +28,7 @@ NUM_LOOK_AHEADS = 4
 MIN_SPEED = 5e-3  # [m/s]
 
 
-@njit(cache=True)
+@kernel
 def _first_overlap(frames, speeds, tracks, a, num_steps):
     """First step at which the moved-on ego overlaps track a, and the step of the overlap; -1, -1 if none."""
     length, width = tracks.half_sizes[a, 0], tracks.half_sizes[a, 1]
@@ -54,7 +54,7 @@ def _first_overlap(frames, speeds, tracks, a, num_steps):
     return -1, -1
 
 
-@njit(cache=True)
+@kernel
 def _time_to_collision(states, frames, speeds, exposed, tracks, index, num_steps):
     num_rows = len(states)
     values = np.ones(num_rows)

@@ -1,0 +1,43 @@
+"""`kernel`: numba compilation with a cache on disk that never serves outdated code.
+
+numba notices a change of the file that a function stands in, not of the functions and constants that it was compiled
+together with: after an update it would go on running the old callees. The kernels of this package call each other
+across files, so their cache lies in a folder named after the contents of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+
+PACKAGE = Path(__file__).resolve().parent
+CONSTANTS = ("scene.py", "vehicle.py", "dynamics/state.py")  # compiled into kernels, without kernels of their own
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_bytes()
+        if b"@kernel" in source or path.relative_to(PACKAGE).as_posix() in CONSTANTS:
+            digest.update(source)
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    if numba.config.CACHE_DIR:
+        return Path(numba.config.CACHE_DIR)
+    if os.access(PACKAGE, os.W_OK):
+        return PACKAGE / "__pycache__"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mtdrive"
+
+
+numba.config.CACHE_DIR = str(_cache_folder() / f"kernels-{_fingerprint()}")
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile on first use, in strict IEEE arithmetic, and keep the result on disk."""
+    return numba.njit(cache=True)(function)
