@@ -14,7 +14,7 @@ from mtdrive.simulation.errors import MTDriveError
 
 
 class PlannerProcessor(ProcessorMixin):
-    """Image processor and tokenizer of a Qwen2.5-VL model; one `<|image_pad|>` becomes as many as the image has tokens."""
+    """Image processor and tokenizer of a Qwen2.5-VL model; the image is one `<|image_pad|>` a token."""
 
     return_mm_token_type_ids = True
 

@@ -7,6 +7,7 @@ A conversation holds exactly one image, in its first user message.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,9 @@ class SceneView:
             acceleration=scene.acceleration,
             command=DrivingCommand(scene.command),
         )
+
+
+_SIGNED_NUMBER = re.compile(r"[+-][0-9]+\.[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,13 @@ def messages(view: SceneView, exchanges: Sequence[tuple[str, str]], style: Promp
     first["content"].insert(0, {"type": "image"})
     conversation.append(first)
     for answer, feedback in exchanges:
-        conversation += [_message("assistant", answer), _message("user", feedback)]
+        conversation += [_message("assistant", answer), _message("user", pad_numbers(feedback, style))]
     return conversation
+
+
+def pad_numbers(text: str, style: PromptStyle) -> str:
+    """`text` with the digits before the point of its signed numbers padded to the style's width."""
+    return _SIGNED_NUMBER.sub(lambda match: format_number(float(match[0]), style.integer_digits), text)
 
 
 def _message(role: str, text: str) -> dict:

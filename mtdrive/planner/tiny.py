@@ -18,9 +18,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mtdrive.planner.answer import PREFIX, SUFFIX
+from mtdrive.planner.answer import PREFIX, SUFFIX, AnswerError
 from mtdrive.planner.processor import PlannerProcessor
 from mtdrive.planner.prompt import PROMPTS
+from mtdrive.simulation.feedback import text as feedback
 from mtdrive.simulation.scene import DrivingCommand
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -167,16 +168,17 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
+        chat_template=CHAT_TEMPLATE,
     )
 
 
 def _phrases() -> set[str]:
     """The constant parts of everything that is written to the planner or by it."""
-    templates = [PROMPTS["compact"].user]
+    templates = (PROMPTS["compact"].user, *feedback.TEMPLATES)
     phrases = {literal for template in templates for literal, *_ in Formatter().parse(template) if literal}
     phrases |= {f"{role}\n" for role in ("system", "user", "assistant")}
     phrases |= {command.name.lower() for command in DrivingCommand}
-    return phrases | {f"{PREFIX}(", f"){SUFFIX}"}
+    return phrases | {f"{PREFIX}(", f"){SUFFIX}", ". ", *feedback.TERMS, *AnswerError}
 
 
 def _words(texts: Iterable[str]) -> set[str]:

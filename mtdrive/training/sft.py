@@ -1,0 +1,154 @@
+"""Supervised fine-tuning of a planner on TRL's SFTTrainer.
+
+What differs from plain `SFTTrainer`: a conversation is tokenised once and its image processed once (TRL would do both
+again at every step, which costs a tiny model more than its forward pass), only the last answer of a conversation is a
+target (the earlier ones are the flawed plans of a recorded interaction), and evaluation also generates answers.
+
+Samples are rows of a Hugging Face dataset, as `mtdrive record` writes them:
+
+    messages  the conversation in the format of `planner.prompt.messages`, and the answer to learn as its last message
+    image     name of its one image; images come from a function, name -> (H, W, 3) uint8 RGB
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers.processing_utils import ProcessorMixin
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import pad
+
+from datasets import Dataset
+from mtdrive.planner.answer import parse_answer
+from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.models import Planner
+from mtdrive.planner.tokens import encode, expand_image
+from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+
+ReadImage = Callable[[str], np.ndarray]
+
+
+def tokenise(dataset: Dataset, processor: ProcessorMixin) -> Dataset:
+    """Rows `messages`, `image` -> rows `input_ids` (image placeholder single), `labels` (-100 off target), `image`."""
+
+    def row(sample: dict) -> dict:
+        ids, mask = encode(processor, sample["messages"])
+        return {"input_ids": ids, "labels": [token if on else -100 for token, on in zip(ids, mask, strict=True)]}
+
+    return dataset.map(
+        row, remove_columns=[name for name in dataset.column_names if name != "image"], desc="Tokenising"
+    )
+
+
+class PlannerCollator:
+    """Batches of tokenised samples: text padded, images from `images`."""
+
+    def __init__(self, processor: ProcessorMixin, images: ImageInputs):
+        self._processor = processor
+        self._images = images
+
+    def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:
+        """Conversations with their target, right-padded.
+
+        Returns:
+            input_ids, attention_mask, labels, and mm_token_type_ids if the model takes them: (B, L) int64; the images'
+            tensors, concatenated in the order of the batch.
+        """
+        return self._collate(samples, [sample["input_ids"] for sample in samples], "right")
+
+    def prompts(self, samples: list[dict]) -> dict[str, torch.Tensor]:
+        """The same conversations up to where the target begins, left-padded for generation."""
+        starts = [next(i for i, label in enumerate(sample["labels"]) if label != -100) for sample in samples]
+        batch = self._collate(
+            samples, [sample["input_ids"][:start] for sample, start in zip(samples, starts, strict=True)], "left"
+        )
+        del batch["labels"]
+        return batch
+
+    def _collate(self, samples: list[dict], ids: list[list[int]], side: str) -> dict[str, torch.Tensor]:
+        image_inputs = [self._images[sample["image"]] for sample in samples]
+        rows = [
+            expand_image(self._processor, row, inputs, sample["labels"][: len(row)])
+            for row, inputs, sample in zip(ids, image_inputs, samples, strict=True)
+        ]
+        batch = {
+            "input_ids": _pad([row for row, _ in rows], self._processor.tokenizer.pad_token_id, side),
+            "attention_mask": _pad([[1] * len(row) for row, _ in rows], 0, side),
+            "labels": _pad([labels for _, labels in rows], -100, side),
+        }
+        if "mm_token_type_ids" in self._processor.model_input_names:
+            types = self._processor.create_mm_token_type_ids(batch["input_ids"].tolist())
+            batch["mm_token_type_ids"] = torch.tensor(types)
+        return batch | {key: torch.cat([inputs[key] for inputs in image_inputs]) for key in image_inputs[0]}
+
+
+def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
+    return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+
+
+class PlannerSFTTrainer(SFTTrainer):
+    """SFTTrainer whose evaluation also answers every sample greedily (see `answer_metrics`)."""
+
+    def __init__(self, planner: Planner, collator: PlannerCollator, **kwargs):
+        super().__init__(planner.model, processing_class=planner.processor, data_collator=collator, **kwargs)
+        self._planner = planner
+
+    def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        answered = answer_metrics(self._planner, self.data_collator, dataloader.dataset, self.args.eval_batch_size)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in answered.items()})
+        return output
+
+
+def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset, batch_size: int) -> dict[str, float]:
+    """How well greedy answers match the targets.
+
+    Returns:
+        parse_rate: share of answers that parse. ade: mean distance [m] between answered and target positions, over
+        those that parse.
+    """
+    tokenizer, errors = planner.processor.tokenizer, []
+    planner.model.eval()
+    for start in range(0, len(samples), batch_size):
+        batch = [samples[index] for index in range(start, min(start + batch_size, len(samples)))]
+        prompts = {key: value.to(planner.model.device) for key, value in collator.prompts(batch).items()}
+        with torch.inference_mode():
+            ids = planner.model.generate(**prompts, do_sample=False, max_new_tokens=planner.max_new_tokens)
+        answers = tokenizer.batch_decode(ids[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+        for answer, sample in zip(answers, batch, strict=True):
+            target = tokenizer.decode([label for label in sample["labels"] if label != -100], skip_special_tokens=True)
+            answered, wanted = parse_answer(answer).poses, parse_answer(target).poses
+            errors.append(np.nan if answered is None else np.hypot(*(answered - wanted)[:, :2].T).mean())
+    parsed = np.isfinite(errors)
+    return {"parse_rate": float(parsed.mean()), "ade": float(np.mean(errors, where=parsed)) if parsed.any() else np.nan}
+
+
+def finetune(
+    planner: Planner, train: Dataset, val: Dataset | None, read_image: ReadImage, arguments: SFTConfig
+) -> PlannerSFTTrainer:
+    """Train `planner` in place, from the newest complete checkpoint in `arguments.output_dir` if there is one.
+
+    Args:
+        train, val: samples as the module docstring describes.
+        arguments: TRL's; what concerns the data path is set here.
+
+    Returns:
+        the trainer, whose `state.log_history` has the curves (also in `log.jsonl`).
+    """
+    collator = PlannerCollator(planner.processor, ImageInputs(planner.processor, read_image))
+    arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+    arguments.remove_unused_columns = False
+    arguments.max_length = None
+    trainer = PlannerSFTTrainer(
+        planner,
+        collator,
+        args=arguments,
+        train_dataset=tokenise(train, planner.processor),
+        eval_dataset=None if val is None else tokenise(val, planner.processor),
+        callbacks=[LogFile(arguments.output_dir)],
+    )
+    checkpoint = latest_checkpoint(arguments.output_dir)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return trainer

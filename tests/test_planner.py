@@ -1,0 +1,180 @@
+"""The planner: prompts, token ids over several turns, the tiny model, its processor, and loading."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from factories import straight_scene
+from omegaconf import OmegaConf
+from transformers import AutoProcessor
+from trl.data_utils import prepare_multimodal_messages
+
+from mtdrive.planner.answer import format_answer, format_number
+from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.models import load_planner
+from mtdrive.planner.processor import PlannerProcessor, load_processor
+from mtdrive.planner.prompt import PROMPTS, SceneView, image_hash, messages, pad_numbers, user_text
+from mtdrive.planner.tokens import encode, expand_image
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.scene import DrivingCommand
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "planner"
+FEEDBACK = "Collision at +02.30 with vehicle at +18.20, -00.40. Travel -04.50 by +04.00. PDMS +00.00."
+PLANS = np.random.default_rng(0).uniform(-3.0, 3.0, (2, 8, 3))
+
+
+def tiny_config(**changes):
+    small = {"hidden_size": 32, "layers": 2, "mlp_size": 64, "vision_size": 32, "vision_layers": 1}
+    config = OmegaConf.merge(OmegaConf.load(CONFIGS / "tiny.yaml"), {"tiny": small})
+    return OmegaConf.merge(config, changes)
+
+
+def view(seed: int = 0) -> SceneView:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (360, 640, 3), dtype=np.uint8)
+    history = np.array([[-12.0, 0.1, 0.02], [-8.0, 0.0, 0.01], [-4.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    return SceneView(
+        "token", image, image_hash(image), history, np.array([8.0, 0.0]), np.array([-0.5, 0.1]), DrivingCommand.LEFT
+    )
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return load_planner(tiny_config())
+
+
+def conversation(planner, turns: int = 2) -> list[dict]:
+    """Messages of `turns` answers, the last one without feedback."""
+    answers = [planner.format_answer(plan) for plan in PLANS[:turns]]
+    exchanges = [(answer, FEEDBACK) for answer in answers[:-1]]
+    return [
+        *planner.messages(view(), exchanges),
+        {"role": "assistant", "content": [{"type": "text", "text": answers[-1]}]},
+    ]
+
+
+def test_the_view_of_a_scene_and_its_prompt():
+    scene = straight_scene()
+    seen = SceneView.from_scene(scene, view().image)
+    assert seen.image_hash == view().image_hash != view(1).image_hash
+    text = user_text(seen, PROMPTS["compact"])
+    assert f"velocity {scene.velocity[0]:+06.2f}, {scene.velocity[1]:+06.2f} " in text
+
+
+@pytest.mark.parametrize("style", PROMPTS.values(), ids=PROMPTS)
+def test_a_conversation_holds_one_image_and_numbers_of_one_width(style):
+    talk = messages(view(), [(format_answer(PLANS[0], style.integer_digits), FEEDBACK)], style)
+    images = [part for message in talk for part in message["content"] if part["type"] == "image"]
+    assert len(images) == 1
+    assert [message["role"] for message in talk if message["role"] != "system"] == ["user", "assistant", "user"]
+    assert talk[-1]["content"][0]["text"] == pad_numbers(FEEDBACK, style)
+    assert pad_numbers("at +2.30 -18.20", style) == f"at {format_number(2.3, style.integer_digits)} -18.20"
+
+
+def test_the_tiny_tokenizer_spends_two_tokens_on_a_number_and_knows_every_text(planner):
+    tokenizer = planner.processor.tokenizer
+    for plan in (np.zeros((8, 3)), PLANS[0]):
+        answer = planner.format_answer(plan)
+        ids = tokenizer.encode(answer)
+        assert len(ids) == 2 * 24 + 2 <= planner.max_new_tokens - 1
+        assert tokenizer.decode(ids) == answer
+    feedback = pad_numbers(FEEDBACK, planner.style)
+    assert len(tokenizer.encode(feedback)) <= 24
+    for text in (feedback, "Ünïcode ∑ +1234.567 <tag>\n\t\x00", user_text(view(), PROMPTS["full"])):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_saved_and_loaded_the_tiny_planner_is_the_same(planner, tmp_path):
+    planner.save(tmp_path)
+    assert isinstance(AutoProcessor.from_pretrained(tmp_path), PlannerProcessor)
+    loaded = load_planner(tiny_config(model=str(tmp_path)))
+    with torch.no_grad():
+        logits = [each.model(**inputs(each, conversation(each), view().image)).logits for each in (planner, loaded)]
+    assert torch.equal(*logits)
+
+
+def test_weights_follow_the_seed():
+    first, again, other = (load_planner(tiny_config(seed=seed)).model.lm_head.weight for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def inputs(planner, talk, image) -> dict[str, torch.Tensor]:
+    return planner.processor.apply_chat_template(
+        prepare_multimodal_messages(talk, [image]),
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"return_mm_token_type_ids": True},
+    )
+
+
+def test_the_model_sees_the_image(planner):
+    with torch.no_grad():
+        logits = [planner.model(**inputs(planner, conversation(planner), view(seed).image)).logits for seed in (0, 1)]
+    assert (logits[0] - logits[1])[:, -60:].abs().max() > 1e-3
+
+
+def test_encoding_in_two_steps_equals_the_processor(planner):
+    image_inputs = ImageInputs(planner.processor, lambda name: view().image)["any"]
+    ids, mask = encode(planner.processor, conversation(planner))
+    ids, mask = expand_image(planner.processor, ids, image_inputs, mask)
+    expected = inputs(planner, conversation(planner), view().image)
+    assert ids == expected["input_ids"][0].tolist()
+    assert ids.count(planner.processor.image_token_id) == 45
+    target = [token for token, on in zip(ids, mask, strict=True) if on]
+    assert planner.processor.tokenizer.decode(target) == planner.format_answer(PLANS[1]) + "<|im_end|>"
+
+
+def test_feedback_continues_a_conversation_as_the_template_would(planner):
+    tokenizer = planner.processor.tokenizer
+    whole, _ = encode(planner.processor, conversation(planner))
+    prompt = tokenizer.apply_chat_template(planner.messages(view()), add_generation_prompt=True, return_dict=False)
+    answers = [tokenizer.encode(planner.format_answer(plan)) for plan in PLANS]
+    end = [tokenizer.eos_token_id]
+    closed = prompt + answers[0] + end + planner.feedback_delta_ids(FEEDBACK) + answers[1] + end
+    cut_off = prompt + answers[0] + planner.feedback_delta_ids(FEEDBACK, closed=False) + answers[1] + end
+    assert closed == cut_off == whole[: len(closed)]
+    assert tokenizer.decode(whole[len(closed) :]) == "\n"
+
+
+def test_a_directory_with_only_a_tokenizer_is_refused(planner, tmp_path):
+    planner.save(tmp_path)
+    (tmp_path / "processor_config.json").unlink()
+    with pytest.raises(MTDriveError, match="image"):
+        load_processor(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "/nowhere"}, "/nowhere"),
+        ({"device": "tpu9"}, "tpu9"),
+        ({"dtype": "int8"}, "int8"),
+        ({"prompt": "verbose"}, "verbose"),
+    ],
+)
+def test_bad_planner_settings_are_one_sentence(changes, message):
+    with pytest.raises(MTDriveError, match=message):
+        load_planner(tiny_config(**changes))
+
+
+def test_lora_trains_adapters_only_and_reloads(planner, tmp_path):
+    planner.save(tmp_path / "base")
+    config = tiny_config(model=str(tmp_path / "base"), lora={"r": 4, "target_modules": ["q_proj", "v_proj"]})
+    adapted = load_planner(config)
+    trainable = [name for name, weight in adapted.model.named_parameters() if weight.requires_grad]
+    assert trainable
+    assert all("lora" in name for name in trainable)
+    with torch.no_grad():
+        for name, weight in adapted.model.named_parameters():
+            if "lora" in name:
+                weight.fill_(0.1)
+    adapted.save(tmp_path / "adapter")
+    loaded = load_planner(tiny_config(model=str(tmp_path / "adapter")))
+    batch = inputs(planner, conversation(planner), view().image)
+    with torch.no_grad():
+        first, second, base = (each.model(**batch).logits for each in (adapted, loaded, planner))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, base)
