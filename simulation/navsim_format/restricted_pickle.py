@@ -10,7 +10,10 @@ import builtins
 import codecs
 import collections
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO
 
 import numpy as np
 from numpy._core import multiarray, numeric
@@ -36,27 +39,37 @@ class _ForeignClass(Exception):
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], classes: Mapping[tuple[str, str], type]) -> None:
+        super().__init__(file)
+        self._allowed = {**_ALLOWED, **classes}
+
     def find_class(self, module: str, name: str) -> object:
         try:
-            return _ALLOWED[module, name]
+            return self._allowed[module, name]
         except KeyError:
             raise _ForeignClass(f"{module}.{name}") from None
 
 
-def load_pickle(path: Path) -> object:
+def load_pickle(
+    path: Path, *, kind: str = "NAVSIM log", classes: Mapping[tuple[str, str], type] = MappingProxyType({})
+) -> object:
     """The object in a pickle file.
 
+    Args:
+        kind: what the file should be, for messages.
+        classes: further classes that it may hold, each with what stands in for it, by (module, name).
+
     Raises:
-        MTDriveError: the file is missing, is no complete pickle, or names a class that logs do not hold.
+        MTDriveError: the file is missing, is no complete pickle, or names a class that such a file does not hold.
     """
     try:
         with open(path, "rb") as file:
-            return _Unpickler(file).load()
+            return _Unpickler(file, classes).load()
     except FileNotFoundError as error:
         raise MTDriveError(f"There is no file {path}; check openscene_data_root and split.") from error
     except _ForeignClass as error:
         raise MTDriveError(
-            f"{path} holds {error}, which is no part of a NAVSIM log; it was not loaded, since a pickle can run code."
+            f"{path} holds {error}, which is no part of a {kind}; it was not loaded, since a pickle can run code."
         ) from None
     except OSError as error:
         raise MTDriveError(f"Cannot read {path}: {error.strerror}.") from error
