@@ -70,6 +70,11 @@ def load_scene(path: Path) -> Scene:
     return _unflatten(Scene, "", arrays, header["values"])
 
 
+def load_fingerprint(path: Path) -> Fingerprint:
+    """What a scene cache was compiled from. Raises as `load_scene`."""
+    return Fingerprint(**_read(path)[0]["fingerprint"])
+
+
 def is_current(path: Path, fingerprint: Fingerprint) -> bool:
     """Whether path holds an undamaged scene cache of these sources and of this code's versions."""
     try:

@@ -26,7 +26,7 @@ from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.compile import compile_scene
-from mtdrive.simulation.scene_cache.format import SUFFIX, Fingerprint, is_current, load_scene, save_scene
+from mtdrive.simulation.scene_cache.format import SUFFIX, Fingerprint, is_current, load_fingerprint, load_scene, save_scene
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class SceneStore:
             MTDriveError: the scene has not been compiled, or its file is damaged or outdated.
         """
         return load_scene(_scene_path(self._folder, self.log_name(token), token))
+
+    def fingerprint(self, token: str) -> Fingerprint:
+        """Digests of the log and the map that a scene was compiled from. Raises as `load`."""
+        return load_fingerprint(_scene_path(self._folder, self.log_name(token), token))
 
 
 def build_caches(
