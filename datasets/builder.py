@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ from mtdrive.datasets.interactions import Recipe, interactions
 from mtdrive.datasets.schema import SCHEMA, VERSION, Interaction
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 
@@ -138,14 +139,12 @@ def write_shard(
 
 
 def store_image(sensor_root: Path, split: str, relative: str, folder: Path) -> str:
-    """Keep one copy of an image under the hash of its bytes; returns the hash."""
-    read_image(sensor_root, split, relative)  # a damaged image is found now, not in the middle of a training run
-    data = (sensor_root / "sensor_blobs" / split / relative).read_bytes()
-    name = hashlib.blake2b(data, digest_size=16).hexdigest()
+    """Keep one copy of an image under its content hash, which is returned."""
+    name = image_hash(read_image(sensor_root, split, relative))
     target = folder / f"{name}.jpg"
     if not target.exists():
         with atomic_path(target) as temporary:
-            temporary.write_bytes(data)
+            shutil.copyfile(sensor_root / "sensor_blobs" / split / relative, temporary)
     return name
 
 

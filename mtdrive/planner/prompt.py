@@ -6,7 +6,6 @@ A conversation holds exactly one image, in its first user message.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +14,8 @@ import numpy as np
 
 from mtdrive.planner.answer import NUM_POSES, format_number, format_poses
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.images import image_hash
 from mtdrive.simulation.scene import DrivingCommand, Scene
-
-
-def image_hash(image: np.ndarray) -> str:
-    """Content hash of the pixels of an (H, W, 3) uint8 image: the name by which samples and episodes refer to it."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
-    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,15 @@ def read_image(data_root: Path | str, split: str, relative_path: str) -> np.ndar
     path = Path(data_root) / "sensor_blobs" / split / relative_path
     if not relative_path or not path.is_file():
         raise MTDriveError(f"There is no camera image {path}; check openscene_data_root and split.")
+    return decode_image(path)
+
+
+def decode_image(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        MTDriveError: the file is truncated or no image.
+    """
     data = path.read_bytes()
     # OpenCV fills the missing part of a truncated JPEG with grey and says nothing
     truncated = data.startswith(b"\xff\xd8") and _JPEG_END not in data[-64:]
@@ -28,3 +38,10 @@ def read_image(data_root: Path | str, split: str, relative_path: str) -> np.ndar
     if image is None:
         raise MTDriveError(f"The camera image {path} is truncated or damaged; fetch it again.")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def image_hash(image: np.ndarray) -> str:
+    """Content hash of the pixels of an (H, W, 3) uint8 image: the name by which samples and episodes refer to it."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()[:32]
