@@ -26,7 +26,14 @@ from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.compile import compile_scene
-from mtdrive.simulation.scene_cache.format import SUFFIX, Fingerprint, is_current, load_fingerprint, load_scene, save_scene
+from mtdrive.simulation.scene_cache.format import (
+    SUFFIX,
+    Fingerprint,
+    is_current,
+    load_fingerprint,
+    load_scene,
+    save_scene,
+)
 
 
 @dataclass(frozen=True)
