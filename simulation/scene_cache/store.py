@@ -35,6 +35,8 @@ from mtdrive.simulation.scene_cache.format import (
     save_scene,
 )
 
+NO_SUCH_SCENE = "no such scene in these logs"
+
 
 @dataclass(frozen=True)
 class CacheReport:
@@ -131,7 +133,7 @@ def build_caches(
         failed={name: reason for result in ordered for name, reason in result.failed.items()},
     )
     done = {*report.built, *report.skipped, *report.failed}
-    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), "no such scene in these logs"))
+    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), NO_SUCH_SCENE))
     if not (report.built or report.skipped or report.failed):
         raise MTDriveError(f"There is no scene with a route in {len(paths)} logs of split {split}.")
     return report

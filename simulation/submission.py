@@ -1,0 +1,97 @@
+"""Files of planned trajectories: `.npz`, and the submission pickle of navsim's run_create_submission_pickle.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
+from mtdrive.simulation.trajectory import validate_batch
+
+KEYS = ("token", "poses", "interval_length")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """N trajectories. tokens: (N,) str, may repeat. poses: (N, T, 3) as in `trajectory`. interval: [s]."""
+
+    tokens: np.ndarray
+    poses: np.ndarray
+    interval: float
+
+
+def read_submission(path: Path) -> Submission:
+    """Read a file of trajectories: `.npz` with KEYS, else a navsim submission pickle.
+
+    Raises:
+        MTDriveError: the file is missing or damaged, or does not hold trajectories of one accepted sampling.
+    """
+    if not path.is_file():
+        raise MTDriveError(f"There is no file {path}; trajectories=... takes an .npz or a navsim submission pickle.")
+    submission = _read_npz(path) if path.suffix == ".npz" else _read_pickle(path)
+    if not len(submission.tokens):
+        raise MTDriveError(f"{path} holds no trajectory.")
+    try:
+        validate_batch(submission.poses, submission.interval)
+    except MTDriveError as error:
+        raise MTDriveError(f"{path}: {error}") from None
+    return submission
+
+
+def _read_npz(path: Path) -> Submission:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in KEYS if key in file}
+    except Exception as error:  # a damaged archive can raise almost any exception
+        raise MTDriveError(f"Cannot read {path} as an .npz of plain arrays ({error}).") from error
+    if missing := [key for key in KEYS if key not in arrays]:
+        raise MTDriveError(f"{path} has no array {' or '.join(missing)}; it needs {', '.join(KEYS)}.")
+    tokens, poses, interval = (arrays[key] for key in KEYS)
+    if tokens.ndim != 1 or tokens.dtype.kind != "U":
+        raise MTDriveError(f"{path}: token must be an array of strings (N,), not {tokens.dtype} {tokens.shape}.")
+    if poses.ndim == 0 or len(poses) != len(tokens):
+        raise MTDriveError(f"{path}: poses {poses.shape} must have one row for each of the {len(tokens)} tokens.")
+    if interval.ndim != 0 or interval.dtype.kind not in "fi":
+        raise MTDriveError(f"{path}: interval_length must be one number of seconds, not an array {interval.shape}.")
+    return Submission(tokens, poses, float(interval))
+
+
+class _Trajectory:
+    """Stands in for navsim's `Trajectory` dataclass."""
+
+
+class _TrajectorySampling:
+    """Stands in for nuPlan's `TrajectorySampling` dataclass."""
+
+
+CLASSES = {
+    ("navsim.common.dataclasses", "Trajectory"): _Trajectory,
+    (
+        "nuplan.planning.simulation.trajectory.trajectory_sampling",
+        "TrajectorySampling",
+    ): _TrajectorySampling,
+}
+
+
+def _read_pickle(path: Path) -> Submission:
+    content = load_pickle(path, kind="navsim submission", classes=CLASSES)
+    predictions = content.get("predictions") if isinstance(content, dict) else None
+    if not isinstance(predictions, list) or not all(isinstance(by_token, dict) for by_token in predictions):
+        raise MTDriveError(f"{path} is no navsim v1.1 submission: it has no list `predictions` of dicts by token.")
+    if len(predictions) != 1:
+        raise MTDriveError(f"{path} holds {len(predictions)} sets of predictions; as in navsim, it must hold one.")
+    trajectories = predictions[0]
+    if not all(isinstance(item, _Trajectory) for item in trajectories.values()):
+        raise MTDriveError(f"{path}: every prediction must be a navsim Trajectory.")
+    try:
+        poses = [item.poses for item in trajectories.values()]
+        intervals = {float(item.trajectory_sampling.interval_length) for item in trajectories.values()}
+        tokens, stacked = np.array(list(trajectories), dtype=np.str_), np.stack(poses) if poses else np.empty((0, 8, 3))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MTDriveError(f"{path}: the predictions are not trajectories of one shape ({error}).") from None
+    if len(intervals) > 1:
+        raise MTDriveError(f"{path} mixes trajectories at intervals of {' and '.join(map(str, sorted(intervals)))} s.")
+    return Submission(tokens, stacked, intervals.pop() if intervals else 0.5)
