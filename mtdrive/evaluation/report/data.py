@@ -47,6 +47,7 @@ class Turn:
 
     answer: the planner's text. status: "ok", or why the answer gave no plan. score, columns: of this turn's own plan
     (log replay, navsim's column names); nan and empty without a plan. feedback: the text that the planner was told.
+    colour: of the plan in the pictures, "" if it has none.
     """
 
     answer: str
@@ -54,6 +55,7 @@ class Turn:
     score: float
     columns: Mapping[str, float]
     feedback: str
+    colour: str = ""
 
 
 @dataclass(frozen=True)

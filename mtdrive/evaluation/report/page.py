@@ -102,7 +102,6 @@ def write_report(data: ReportData, path: Path) -> None:
         families=families,
         score_axis=axis_of([row.score for _, rows in groups for row in rows]),
         change_axis=axis_of([row.change for row in families]),
-        colours=curves.COLOURS,
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
