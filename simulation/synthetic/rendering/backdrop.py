@@ -15,6 +15,7 @@ from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Material
 SUPERSAMPLING = 2  # the ground is drawn finer and reduced, which keeps distant markings thin and smooth
 GAIN_ONE = 100  # the gain image holds 100 for a pixel that keeps its colour
 FAR = 2000.0  # [m]
+HAZIEST = 500.0  # [m] from which ground gets no paler, or a bright band would lie along the horizon
 VARIETIES = 4  # different textures; more would only cost time
 NOISE_CELLS = 512
 
@@ -77,7 +78,8 @@ def _backdrop(key: tuple, atmosphere: Atmosphere, seed: int) -> Backdrop:
     image = np.zeros((camera.height, camera.width, 3), np.uint8)
     image[: len(land.elevation)] = _sky(land, atmosphere, seed, haze_colour)
     _skyline(image, camera, atmosphere, seed, haze_colour)
-    keep = np.exp(-land.distance / haze_length)  # 0 above the horizon, where the veil is the sky
+    distance = np.where(land.distance < FAR, np.minimum(land.distance, HAZIEST), land.distance)
+    keep = np.exp(-distance / haze_length)  # 0 above the horizon, where the veil is the sky
     gain = np.clip(np.rint(keep * land.grain * GAIN_ONE), 0, 255).astype(np.uint8)
     veil = np.rint(haze_colour * (1 - keep[..., None])).astype(np.uint8)
     veil = np.where((keep > 0)[..., None], veil, image[land.top :])

@@ -15,7 +15,7 @@ SURFACE_COLOURS = {
     Material.GRAVEL: (142, 130, 110),
 }
 WHITE_PAINT, YELLOW_PAINT = (232, 232, 228), (236, 186, 48)
-KERB_FACE, KERB_TOP = (112, 110, 108), (204, 202, 196)
+KERB_FACE, KERB_TOP = (138, 136, 132), (202, 200, 194)
 KERB_HEIGHT, KERB_WIDTH = 0.13, 0.24  # [m]
 STRIPE, STRIPE_GAP = 0.5, 0.6  # [m] of a zebra crossing
 REACH = 160.0  # [m] markings farther away are under a pixel wide

@@ -66,7 +66,9 @@ def _ground(view: RenderScene, camera: PinholeCamera, land: Backdrop) -> np.ndar
         add(ground.marking_polygons(marking, eye), paint)
     for kerb in view.kerbs:
         stone = ground.ribbon(np.ascontiguousarray(kerb, dtype=np.float64), ground.KERB_WIDTH / 2)
-        add([stone], ground.KERB_FACE)
+        for edge in (stone[: len(kerb)], stone[len(kerb) :]):
+            polygons.append(np.concatenate([ground.on_ground(edge), ground.on_ground(edge, ground.KERB_HEIGHT)[::-1]]))
+            colours.append(ground.KERB_FACE)
         add([stone], ground.KERB_TOP, ground.KERB_HEIGHT)
     if polygons:
         corners, offsets, rgb = _flat_polygons(polygons, np.array(colours, dtype=np.float64), fine)

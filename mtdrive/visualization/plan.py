@@ -1,0 +1,136 @@
+"""What a picture shows of a plan. Frame: the ego rear-axle frame at t0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+import shapely
+
+from mtdrive.simulation import vehicle
+from mtdrive.simulation.assessment import Assessment
+from mtdrive.simulation.geometry.frames import box_corners, translate_forward
+from mtdrive.simulation.scene import STEP, Scene
+
+VIOLATION_NAMES = {
+    "no_at_fault_collisions": "collision",
+    "drivable_area_compliance": "off road",
+    "time_to_collision_within_bound": "too close",
+    "driving_direction_compliance": "wrong way",
+    "traffic_light_compliance": "red light",
+}
+
+
+class Role(Enum):
+    """Whose plan it is; decides its colour and line."""
+
+    TURN = "turn"
+    HUMAN = "human"
+    PDM_CLOSED = "PDM-Closed"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Where a plan goes wrong.
+
+    time: [s]. ego: rear axle then. other: centre of the object met. side: of the car that leaves the road.
+    """
+
+    name: str
+    time: float
+    ego: tuple[float, float]
+    other: tuple[float, float] | None = None
+    side: Literal["left", "right"] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan to draw.
+
+    label: short, such as "turn 2". poses: (T, 3) the plan at 0.5 or 0.1 s. states: (41, 11) as driven, or None.
+    score: nan if it has none. violation: what is to be marked.
+    """
+
+    label: str
+    poses: np.ndarray
+    states: np.ndarray | None = None
+    score: float = float("nan")
+    violation: Violation | None = None
+    role: Role = Role.TURN
+
+    @property
+    def path(self) -> np.ndarray:
+        """(N, 3) rear-axle poses from t0 on: as driven, or else as planned; up to the first that is not finite."""
+        path = np.vstack([np.zeros(3), self.poses]) if self.states is None else np.asarray(self.states)[:, :3]
+        finite = np.isfinite(path).all(axis=1)
+        return path if finite.all() else path[: int(np.argmin(finite))]
+
+    @property
+    def summary(self) -> str:
+        """One line: label, score, violation."""
+        parts = [self.label]
+        if np.isfinite(self.score):
+            parts.append(f"PDMS {self.score:.2f}")
+        if self.violation is not None:
+            parts.append(f"{self.violation.name} at {self.violation.time:.1f} s")
+        return "  ".join(parts)
+
+
+def assessed_plan(label: str, poses: np.ndarray, assessment: Assessment, role: Role = Role.TURN) -> Plan:
+    """A plan with what its assessment says: the earliest of the violations that have a place, the first of equals."""
+    placed = [f for f in assessment.feedback.violations if f.time is not None and f.ego_position is not None]
+    violation = None
+    if placed:
+        first = min(placed, key=lambda finding: finding.time)
+        name = VIOLATION_NAMES.get(first.metric, first.metric)
+        violation = Violation(name, first.time, first.ego_position, first.object_position, first.side)
+    states = assessment.states if np.isfinite(assessment.states).all() else None
+    return Plan(label, np.asarray(poses, dtype=np.float64), states, assessment.score, violation, role)
+
+
+def violation_place(scene: Scene, plan: Plan, metric: str) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+    """The two boxes of a plan's violation and the spot to mark.
+
+    Returns the corners (4, 2) of the ego then, if the plan was driven; those of the object met, if there is one; and
+    the point (2,) between them where they touch or are nearest, or the front corner that leaves the road.
+    """
+    violation = plan.violation
+    step = round(violation.time / STEP)
+    ego = other = None
+    if plan.states is not None:
+        ego = ego_corners(np.asarray(plan.states)[min(step, len(plan.states) - 1), :3])
+    if violation.other is not None:
+        observation = scene.observations[metric]
+        step = min(step, len(observation.poses) - 1)
+        apart = np.hypot(*(observation.poses[step, :, :2] - violation.other).T)
+        track = int(np.argmin(np.where(observation.present[step], apart, np.inf)))
+        heading = observation.poses[step, track, 2]
+        other = box_corners(np.array([*violation.other, heading]), observation.size[track])
+    if ego is not None and violation.side is not None:
+        return ego, other, ego[0 if violation.side == "left" else 3]
+    if ego is None or other is None:
+        return ego, other, np.array(violation.ego if other is None else violation.other)
+    first, second = shapely.polygons(ego), shapely.polygons(other)
+    common = shapely.intersection(first, second)
+    touch = common if not common.is_empty else shapely.shortest_line(first, second)
+    return ego, other, shapely.get_coordinates(shapely.centroid(touch))[0]
+
+
+def ego_corners(pose: np.ndarray) -> np.ndarray:
+    """(4, 2) corners of the ego box for a rear-axle pose (3,)."""
+    centre = translate_forward(pose, vehicle.REAR_AXLE_TO_CENTER)
+    return box_corners(centre, np.array([vehicle.LENGTH, vehicle.WIDTH]))
+
+
+def swept_edges(path: np.ndarray, width: float = vehicle.WIDTH) -> tuple[np.ndarray, np.ndarray]:
+    """Left and right edge (N + 1, 2) of the ground that the car covers along rear-axle poses (N, 3).
+
+    The last point of each edge is the front bumper's corner at the end of the path.
+    """
+    last = path[-1].copy()
+    last[:2] += vehicle.REAR_AXLE_TO_FRONT * np.array([np.cos(last[2]), np.sin(last[2])])
+    path = np.vstack([path, last])
+    side = 0.5 * width * np.column_stack([-np.sin(path[:, 2]), np.cos(path[:, 2])])
+    return path[:, :2] + side, path[:, :2] - side
