@@ -128,46 +128,39 @@ def _ego_corners(state):
 
 @njit(cache=True, error_model="numpy")
 def polygon_distance(a, b):
-    """Distance [m] between two polygons given as closed rings (n, 2) and (m, 2); 0 where they touch."""
-    if _inside(a[0], b) or _inside(b[0], a):
+    """Distance [m] between two polygons given as closed rings (n, 2) and (m, 2); 0 where they overlap."""
+    if _inside(a[0, 0], a[0, 1], b) or _inside(b[0, 0], b[0, 1], a):
         return 0.0
     smallest = np.inf
     for i in range(len(a) - 1):
+        ax, ay, adx, ady = a[i, 0], a[i, 1], a[i + 1, 0] - a[i, 0], a[i + 1, 1] - a[i, 1]
         for j in range(len(b) - 1):
-            if _cross(a[i], a[i + 1], b[j], b[j + 1]):
-                return 0.0
-            for point, start, end in (
-                (a[i], b[j], b[j + 1]),
-                (b[j], a[i], a[i + 1]),
-            ):
-                smallest = min(smallest, _point_segment(point, start, end))
-    return smallest
+            bx, by, bdx, bdy = b[j, 0], b[j, 1], b[j + 1, 0] - b[j, 0], b[j + 1, 1] - b[j, 1]
+            cross = adx * bdy - ady * bdx
+            if cross != 0.0:
+                along_a = ((bx - ax) * bdy - (by - ay) * bdx) / cross
+                along_b = ((bx - ax) * ady - (by - ay) * adx) / cross
+                if 0.0 <= along_a <= 1.0 and 0.0 <= along_b <= 1.0:
+                    return 0.0
+            smallest = min(smallest, _squared_distance(ax, ay, bx, by, bdx, bdy))
+            smallest = min(smallest, _squared_distance(bx, by, ax, ay, adx, ady))
+    return np.sqrt(smallest)
 
 
 @njit(cache=True, error_model="numpy")
-def _inside(point, ring):
+def _inside(x, y, ring):
     inside = False
     for k in range(len(ring) - 1):
-        if (ring[k, 1] > point[1]) != (ring[k + 1, 1] > point[1]):
+        if (ring[k, 1] > y) != (ring[k + 1, 1] > y):
             slope = (ring[k + 1, 0] - ring[k, 0]) / (ring[k + 1, 1] - ring[k, 1])
-            inside ^= point[0] < ring[k, 0] + slope * (point[1] - ring[k, 1])
+            inside ^= x < ring[k, 0] + slope * (y - ring[k, 1])
     return inside
 
 
 @njit(cache=True, error_model="numpy")
-def _cross(a, b, c, d):
-    return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
-
-
-@njit(cache=True, error_model="numpy")
-def _side(a, b, c):
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
-@njit(cache=True, error_model="numpy")
-def _point_segment(point, start, end):
-    dx, dy = end[0] - start[0], end[1] - start[1]
+def _squared_distance(x, y, start_x, start_y, dx, dy):
+    """From a point to the segment that starts at (start_x, start_y) and spans (dx, dy)."""
+    x, y = x - start_x, y - start_y
     squared = dx * dx + dy * dy
-    share = ((point[0] - start[0]) * dx + (point[1] - start[1]) * dy) / squared if squared > 0 else 0.0
-    share = min(max(share, 0.0), 1.0)
-    return np.hypot(point[0] - start[0] - share * dx, point[1] - start[1] - share * dy)
+    share = min(max((x * dx + y * dy) / squared, 0.0), 1.0) if squared > 0.0 else 0.0
+    return (x - share * dx) ** 2 + (y - share * dy) ** 2
