@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,13 +22,11 @@ def load_samples(root: Path) -> datasets.Dataset:
     manifest = root / "manifest.json"
     if not manifest.exists():
         raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
-    shards = [str(root / "samples" / name) for name in json.loads(manifest.read_text())["shards"]]
-    try:
-        return datasets.load_dataset("parquet", data_files=shards, split="train")
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise MTDriveError(
-            f"A shard of {root} cannot be read ({error.__cause__}); delete it and record again."
-        ) from error
+    shards = {root / "samples" / name: digest for name, digest in json.loads(manifest.read_text())["shards"].items()}
+    for shard, digest in shards.items():
+        if not shard.exists() or hashlib.sha256(shard.read_bytes()).hexdigest() != digest:
+            raise MTDriveError(f"{shard} is missing or was changed; delete it, then record again.")
+    return datasets.load_dataset("parquet", data_files=list(map(str, shards)), split="train")
 
 
 def load_image(root: Path, name: str) -> np.ndarray:
