@@ -1,11 +1,11 @@
-"""Checkpoints that survive being killed at any moment, and the training log beside them."""
+"""Checkpoints to go on from, also after being killed at any moment, and the training log beside them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -29,6 +29,22 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
             continue
         return checkpoint
     return None
+
+
+class LoadsRenamedWeights:
+    """Mixin for a Trainer whose checkpoints name weights otherwise than the model does.
+
+    Qwen2.5-VL is saved under the names of its released weights. `Trainer` reads them back with
+    `load_state_dict(strict=False)`, which matches nothing and silently goes on from the initial weights.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = self.model if model is None else model
+        if isinstance(model, PreTrainedModel) and not self.is_deepspeed_enabled and not self.is_fsdp_enabled:
+            saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+            model.load_state_dict(saved.state_dict())
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 
 class LogFile(TrainerCallback):

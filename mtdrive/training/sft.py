@@ -25,7 +25,7 @@ from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import encode, expand_image
-from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.checkpoints import LoadsRenamedWeights, LogFile, latest_checkpoint
 
 ReadImage = Callable[[str], np.ndarray]
 
@@ -88,7 +88,7 @@ def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
     return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
 
 
-class PlannerSFTTrainer(SFTTrainer):
+class PlannerSFTTrainer(LoadsRenamedWeights, SFTTrainer):
     """SFTTrainer whose evaluation also answers every sample greedily (see `answer_metrics`)."""
 
     def __init__(self, planner: Planner, collator: PlannerCollator, **kwargs):
