@@ -6,20 +6,24 @@ but the scene and the trajectory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from mtdrive.simulation.dynamics import sample_plans, simulate
+from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.memo import remember
+from mtdrive.simulation.metrics.history_comfort import recorded_past
 from mtdrive.simulation.metrics.motion import build_motion
-from mtdrive.simulation.metrics.registry import metrics_of
+from mtdrive.simulation.metrics.registry import Metric, metrics_of, score_version
 from mtdrive.simulation.metrics.surroundings import Surroundings, prepare_surroundings
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
 from mtdrive.simulation.trajectory import validate_batch
 
 OK = "ok"
 INVALID = "invalid_trajectory"
+HUMAN_POSES = 8  # of the recorded future that the human filter scores
+HUMAN_INTERVAL = 0.5  # [s]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Events:
     ttc_time, ttc_track: first step from which a collision is within bound, and with which track.
     off_road_time, off_road_corner: first corner off the road, as an index into `metrics.motion.CORNERS`.
     wrong_way_time: when 2 m against traffic within a second are reached; wrong_way_distance: the most within one [m].
-    red_light_time: first step on a connector whose light is red (epdms_v2).
+    red_light_time: first step on a connector whose light is red; lane_keeping_time: when the centerline has been left
+    for too long (both epdms_v2).
     comfort_ok, comfort_peak: (N, 6) per `metrics.comfort.QUANTITIES`: within bounds; the value nearest to, or farthest
     over, its bound.
     progress: way along the centerline [m]; reference_progress: what PDM-Closed earns, its way times its factors [m].
@@ -51,6 +56,7 @@ class Events:
     wrong_way_time: np.ndarray
     wrong_way_distance: np.ndarray
     red_light_time: np.ndarray
+    lane_keeping_time: np.ndarray
     comfort_ok: np.ndarray
     comfort_peak: np.ndarray
     progress: np.ndarray
@@ -75,13 +81,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class PreparedScene:
-    """What scoring needs of a scene: surroundings, start of the simulation, and what PDM-Closed earns [m]."""
+    """What scoring needs of a scene: surroundings, start of the simulation, what PDM-Closed earns [m], and the
+    columns that the recorded human fails (where the version can forgive them)."""
 
     surroundings: Surroundings
     timestamp: int
     velocity: np.ndarray
     acceleration: np.ndarray
     reference_progress: float
+    human_failures: frozenset[str]
 
 
 @remember
@@ -91,20 +99,34 @@ def prepare(scene: Scene, metric: str) -> PreparedScene:
     Raises:
         MTDriveError: there is no such version.
     """
-    metrics_of(metric)
-    surroundings = prepare_surroundings(scene.observations[metric], scene.drivable_map, scene.centerline)
-    simulated = np.array(scene.references[metric].simulated)[None]
-    reference = _score(simulated, surroundings, metric, reference_progress=None)
+    version = score_version(metric)
+    past = recorded_past(scene) if version.uses_past else None
+    surroundings = prepare_surroundings(scene.observations[metric], scene.drivable_map, scene.centerline, past)
+    timestamp, velocity, acceleration = int(scene.timestamp), np.array(scene.velocity), np.array(scene.acceleration)
+
+    reference = _score(np.array(scene.references[metric].simulated)[None], surroundings, metric)
+    failures = frozenset()
+    if version.human_filter and len(scene.human_poses):
+        plan = sample_plans(np.array(scene.human_poses[None, :HUMAN_POSES]), HUMAN_INTERVAL, timestamp)
+        human = _score(simulate(plan, velocity, acceleration), replace(surroundings, past=None), metric)
+        failures = frozenset(name for name, values in human.columns.items() if values[0] == 0.0)
     return PreparedScene(
         surroundings=surroundings,
-        timestamp=int(scene.timestamp),
-        velocity=np.array(scene.velocity),
-        acceleration=np.array(scene.acceleration),
+        timestamp=timestamp,
+        velocity=velocity,
+        acceleration=acceleration,
         reference_progress=float(reference.events.progress[0] * reference.product[0]),
+        human_failures=failures,
     )
 
 
-def score(scene: Scene, poses: np.ndarray, interval: float = 0.5, metric: str = "pdms_v1") -> Scores:
+def score(
+    scene: Scene,
+    poses: np.ndarray,
+    interval: float = 0.5,
+    metric: str = "pdms_v1",
+    human_penalty_filter: bool | None = None,
+) -> Scores:
     """Simulate and score trajectories.
 
     Args:
@@ -112,19 +134,39 @@ def score(scene: Scene, poses: np.ndarray, interval: float = 0.5, metric: str = 
         poses: (N, T, 3) rear-axle x, y [m], heading [rad] in the local frame, T = 8 at 0.5 s or 40 at 0.1 s.
         interval: [s] between poses.
         metric: score version.
+        human_penalty_filter: count a metric that the recorded human fails as 1; None as the version has it.
 
     Raises:
-        MTDriveError: wrong shape or interval, or no such version. Rows that are not finite, or that drive the
-            simulation out of the numbers, get the status "invalid_trajectory" instead.
+        MTDriveError: wrong shape or interval, no such version, or a filter that the version does not have. Rows that
+            are not finite, or that drive the simulation out of the numbers, get the status "invalid_trajectory".
     """
     poses, valid = validate_batch(poses, interval)
+    forgiving = uses_human_filter(metric, human_penalty_filter)
     prepared = prepare(scene, metric)
     plans = sample_plans(poses[valid], interval, prepared.timestamp)
     states = simulate(plans, prepared.velocity, prepared.acceleration)
     finite = np.isfinite(states).all(axis=(1, 2))
     valid[valid] = finite
-    scored = _score(states[finite], prepared.surroundings, metric, prepared.reference_progress)
+    scored = _score(
+        states[finite],
+        prepared.surroundings,
+        metric,
+        prepared.reference_progress,
+        prepared.human_failures if forgiving else frozenset(),
+    )
     return scored if valid.all() else _spread(scored, valid)
+
+
+def uses_human_filter(metric: str, human_penalty_filter: bool | None) -> bool:
+    """Whether what the recorded human fails is forgiven; None takes the version's default.
+
+    Raises:
+        MTDriveError: there is no such version, or it has no filter.
+    """
+    has_filter = score_version(metric).human_filter
+    if human_penalty_filter and not has_filter:
+        raise MTDriveError(f"{metric} has no human penalty filter; leave human_penalty_filter out.")
+    return has_filter if human_penalty_filter is None else human_penalty_filter
 
 
 def score_states(
@@ -135,7 +177,7 @@ def score_states(
     metric: str,
     reference_progress: float | None = None,
 ) -> Scores:
-    """Score simulated states (N, 41, 11) in traffic that need not be a scene's.
+    """Score simulated states (N, 41, 11) in traffic that need not be a scene's, without a past or a human.
 
     Args:
         states: finite, as `dynamics.simulate` returns them.
@@ -144,36 +186,39 @@ def score_states(
         reference_progress: what the reference earns [m]; None normalises progress over the batch, as PDM-Closed
             does with its proposals.
     """
-    surroundings = prepare_surroundings(observation, drivable_map, centerline)
+    surroundings = prepare_surroundings(observation, drivable_map, centerline, past=None)
     return _score(np.ascontiguousarray(states), surroundings, metric, reference_progress)
 
 
-def _score(states: np.ndarray, surroundings: Surroundings, metric: str, reference_progress: float | None) -> Scores:
+def _score(
+    states: np.ndarray,
+    surroundings: Surroundings,
+    metric: str,
+    reference_progress: float | None = None,
+    forgiven: frozenset[str] = frozenset(),
+) -> Scores:
     count = len(states)
     motion = build_motion(states, surroundings.polygon_index)
     metrics = metrics_of(metric)
-    events = {"red_light_time": np.full(count, np.inf)}
+    events = {"red_light_time": np.full(count, np.inf), "lane_keeping_time": np.full(count, np.inf)}
     columns = {}
     for sub_metric in metrics:
         columns[sub_metric.column], observed = sub_metric.measure(motion, surroundings)
         events |= observed
 
-    product = np.ones(count)
-    for sub_metric in metrics:
-        if sub_metric.weight is None:
-            product *= columns[sub_metric.column]
-
+    product = _product(metrics, columns, count)
     earned = events["progress"] * product
     if reference_progress is None:
         reference_progress = earned.max(initial=0.0)
     best = np.maximum(earned, reference_progress)
-    weighted, weights = np.zeros(count), 0.0
     for sub_metric in metrics:
         if sub_metric.normalise is not None:
             columns[sub_metric.column] = sub_metric.normalise(columns[sub_metric.column], product, best)
-        if sub_metric.weight is not None:
-            weighted += sub_metric.weight * columns[sub_metric.column]
-            weights += sub_metric.weight
+
+    columns |= {name: np.ones(count) for name in forgiven}
+    product = _product(metrics, columns, count)
+    weighted = sum(sub_metric.weight * columns[sub_metric.column] for sub_metric in metrics if sub_metric.weight)
+    weights = sum(sub_metric.weight for sub_metric in metrics if sub_metric.weight)
     return Scores(
         metric=metric,
         status=np.full(count, OK, dtype=f"<U{len(INVALID)}"),
@@ -182,6 +227,14 @@ def _score(states: np.ndarray, surroundings: Surroundings, metric: str, referenc
         score=product * (weighted / weights),
         events=Events(states=states, reference_progress=np.full(count, reference_progress), **events),
     )
+
+
+def _product(metrics: tuple[Metric, ...], columns: dict[str, np.ndarray], count: int) -> np.ndarray:
+    product = np.ones(count)
+    for sub_metric in metrics:
+        if sub_metric.weight is None:
+            product *= columns[sub_metric.column]
+    return product
 
 
 def _spread(scores: Scores, valid: np.ndarray) -> Scores:

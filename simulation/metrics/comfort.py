@@ -106,14 +106,30 @@ def _comfort(longitudinal, lateral, magnitude, headings, filters):
     return within, peaks
 
 
-def comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """C of each plan. Events: which QUANTITIES are within bounds, and each one's value nearest to or farthest over
-    its bound."""
-    states = motion.states
-    longitudinal = np.ascontiguousarray(states[..., ACCELERATION_X])
+def measure_comfort(
+    states: np.ndarray, longitudinal: np.ndarray, *, acceleration_window: int, jerk_window: int
+) -> Measurement:
+    """Comfort of states (N, n, 11) at 10 Hz.
+
+    Args:
+        longitudinal: (N, n) longitudinal acceleration [m/s^2] for the bounds on it and its jerk.
+        acceleration_window, jerk_window: of the filters [steps].
+
+    Returns:
+        1 or 0 each. Events: which QUANTITIES are within bounds, and each one's value nearest to or farthest over its
+        bound.
+    """
     lateral = np.ascontiguousarray(states[..., ACCELERATION_Y])
+    magnitude = np.hypot(states[..., ACCELERATION_X], lateral)
     headings = np.ascontiguousarray(states[..., HEADING])
-    num_steps = states.shape[1]
-    filters = _filters(num_steps, acceleration_window=num_steps, jerk_window=num_steps)
-    within, peaks = _comfort(longitudinal, lateral, np.hypot(longitudinal, lateral), headings, filters)
+    filters = _filters(states.shape[1], acceleration_window, jerk_window)
+    within, peaks = _comfort(np.ascontiguousarray(longitudinal), lateral, magnitude, headings, filters)
     return Measurement(within.all(axis=1).astype(np.float64), {"comfort_ok": within, "comfort_peak": peaks})
+
+
+def comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
+    """C of each plan. Events: as of `measure_comfort`."""
+    num_steps = motion.states.shape[1]
+    return measure_comfort(
+        motion.states, motion.states[..., ACCELERATION_X], acceleration_window=num_steps, jerk_window=num_steps
+    )

@@ -61,3 +61,45 @@ def project_on_line(line, x, y):
             position = travelled + share * length
         travelled += length
     return position, np.sqrt(best)
+
+
+@kernel
+def nearby_segment(line, x, y, distance, hint):
+    """Some segment of a polyline (C, >= 2) at most `distance` [m] from (x, y), searched from segment hint on; or -1."""
+    count = len(line) - 1
+    for k in range(count):
+        s = (hint + k) % count
+        x1, y1, x2, y2 = line[s, 0], line[s, 1], line[s + 1, 0], line[s + 1, 1]
+        if x < min(x1, x2) - distance or x > max(x1, x2) + distance:
+            continue
+        if y < min(y1, y2) - distance or y > max(y1, y2) + distance:
+            continue
+        ex, ey, dx, dy = x2 - x1, y2 - y1, x - x1, y - y1
+        squared = ex * ex + ey * ey
+        share = min(max((dx * ex + dy * ey) / squared, 0.0), 1.0) if squared > 0.0 else 0.0
+        if (dx - share * ex) ** 2 + (dy - share * ey) ** 2 <= distance * distance:
+            return s
+    return -1
+
+
+@kernel
+def box_meets_polygon(x, y, cos, sin, length, width, xy, ring_start):
+    """Whether a closed oriented box (centre, direction, half length, half width) meets a closed polygon.
+
+    The polygon's rings lie at xy[ring_start[r]:ring_start[r + 1]]. They meet if an edge meets the box, or if the box
+    lies inside.
+    """
+    inside = False
+    for r in range(len(ring_start) - 1):
+        for v in range(ring_start[r], ring_start[r + 1] - 1):
+            px, py = (xy[v, 0] - x) * cos + (xy[v, 1] - y) * sin, (xy[v, 1] - y) * cos - (xy[v, 0] - x) * sin
+            qx = (xy[v + 1, 0] - x) * cos + (xy[v + 1, 1] - y) * sin
+            qy = (xy[v + 1, 1] - y) * cos - (xy[v + 1, 0] - x) * sin
+            # in the box's frame: separating axes are the two of the box and the normal of the edge
+            if max(px, qx) >= -length and min(px, qx) <= length and max(py, qy) >= -width and min(py, qy) <= width:
+                cross = px * qy - py * qx
+                if abs(cross) <= length * abs(qy - py) + width * abs(qx - px):
+                    return True
+            if (py > 0.0) != (qy > 0.0) and ((px * qy - py * qx > 0.0) == (qy > py)):
+                inside = not inside
+    return inside

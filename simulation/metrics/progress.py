@@ -39,3 +39,9 @@ def normalise_v1(ways: np.ndarray, products: np.ndarray, best: np.ndarray) -> np
     """EP of v1.1 from ways (N,) [m], multiplicative products (N,) and the best earnings (N,) [m]."""
     enough = best > MIN_BEST
     return np.where(enough, ways * products / np.where(enough, best, 1.0), products != 0.0)
+
+
+def normalise_v2(ways: np.ndarray, products: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """EP of v2.2, from the same."""
+    enough = best > MIN_BEST
+    return np.where(enough, np.clip(ways / np.where(enough, best, 1.0), 0.0, 1.0), 1.0)

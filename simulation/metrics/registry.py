@@ -13,11 +13,14 @@ from mtdrive.simulation.metrics.collisions import no_at_fault_collisions
 from mtdrive.simulation.metrics.comfort import comfort
 from mtdrive.simulation.metrics.drivable_area import drivable_area_compliance
 from mtdrive.simulation.metrics.driving_direction import driving_direction_compliance
+from mtdrive.simulation.metrics.history_comfort import history_comfort
+from mtdrive.simulation.metrics.lane_keeping import lane_keeping
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.motion import Motion
-from mtdrive.simulation.metrics.progress import normalise_v1, progress
+from mtdrive.simulation.metrics.progress import normalise_v1, normalise_v2, progress
 from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.metrics.time_to_collision import time_to_collision
+from mtdrive.simulation.metrics.time_to_collision import LOOK_AHEAD, time_to_collision
+from mtdrive.simulation.metrics.traffic_lights import traffic_light_compliance
 from mtdrive.simulation.scene import NUM_STEPS
 
 
@@ -37,28 +40,72 @@ class Metric:
     normalise: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
-METRICS: dict[str, tuple[Metric, ...]] = {
-    "pdms_v1": (
-        Metric("no_at_fault_collisions", no_at_fault_collisions),
-        Metric("drivable_area_compliance", drivable_area_compliance),
-        Metric("ego_progress", progress, weight=5.0, normalise=normalise_v1),
-        Metric("time_to_collision_within_bound", partial(time_to_collision, num_steps=NUM_STEPS), weight=5.0),
-        Metric("comfort", comfort, weight=2.0),
-        Metric(
-            "driving_direction_compliance",
-            partial(driving_direction_compliance, exempt_intersections=False),
-            weight=0.0,
+@dataclass(frozen=True)
+class ScoreVersion:
+    """A score: the product of the factors times the weighted mean of the rest.
+
+    metrics: in the order of navsim's columns.
+    uses_past: the recorded past counts.
+    human_filter: metrics that the recorded human fails can be forgiven, and are by default.
+    """
+
+    metrics: tuple[Metric, ...]
+    uses_past: bool
+    human_filter: bool
+
+
+VERSIONS: dict[str, ScoreVersion] = {
+    "pdms_v1": ScoreVersion(
+        (
+            Metric("no_at_fault_collisions", no_at_fault_collisions),
+            Metric("drivable_area_compliance", drivable_area_compliance),
+            Metric("ego_progress", progress, weight=5.0, normalise=normalise_v1),
+            Metric("time_to_collision_within_bound", partial(time_to_collision, num_steps=NUM_STEPS), weight=5.0),
+            Metric("comfort", comfort, weight=2.0),
+            Metric(
+                "driving_direction_compliance",
+                partial(driving_direction_compliance, exempt_intersections=False),
+                weight=0.0,
+            ),
         ),
+        uses_past=False,
+        human_filter=False,
+    ),
+    "epdms_v2": ScoreVersion(
+        (
+            Metric("no_at_fault_collisions", no_at_fault_collisions),
+            Metric("drivable_area_compliance", drivable_area_compliance),
+            Metric(
+                "driving_direction_compliance",
+                partial(driving_direction_compliance, exempt_intersections=True),
+            ),
+            Metric("traffic_light_compliance", traffic_light_compliance),
+            Metric("ego_progress", progress, weight=5.0, normalise=normalise_v2),
+            Metric(
+                "time_to_collision_within_bound",
+                partial(time_to_collision, num_steps=NUM_STEPS - LOOK_AHEAD),
+                weight=5.0,
+            ),
+            Metric("lane_keeping", lane_keeping, weight=2.0),
+            Metric("history_comfort", history_comfort, weight=2.0),
+        ),
+        uses_past=True,
+        human_filter=True,
     ),
 }
 
 
-def metrics_of(version: str) -> tuple[Metric, ...]:
-    """The metrics of a score version, in the order of navsim's columns.
+def score_version(name: str) -> ScoreVersion:
+    """A score version by name.
 
     Raises:
         MTDriveError: there is no such version.
     """
-    if version not in METRICS:
-        raise MTDriveError(f"There is no metric {version!r}; choose from {', '.join(METRICS)}.")
-    return METRICS[version]
+    if name not in VERSIONS:
+        raise MTDriveError(f"There is no metric {name!r}; choose from {', '.join(VERSIONS)}.")
+    return VERSIONS[name]
+
+
+def metrics_of(name: str) -> tuple[Metric, ...]:
+    """The metrics of a score version, in the order of navsim's columns. Raises as `score_version`."""
+    return score_version(name).metrics

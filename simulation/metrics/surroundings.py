@@ -1,4 +1,4 @@
-"""What the ego meets, prepared for the metrics: tracks in traversal order, indexed map, centerline."""
+"""What the ego meets, prepared for the metrics: tracks, lights, indexed map, centerline, recorded past."""
 
 from __future__ import annotations
 
@@ -30,13 +30,27 @@ class Tracks(NamedTuple):
     is_agent: np.ndarray
 
 
+class Lights(NamedTuple):
+    """K connectors with a traffic light. red: (S, K) bool. xy, ring_start, polygon_start: as in scene.Polygons."""
+
+    red: np.ndarray
+    xy: np.ndarray
+    ring_start: np.ndarray
+    polygon_start: np.ndarray
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """Inputs of the metrics beside the ego's motion. centerline: (C, 2) [m]."""
+    """Inputs of the metrics beside the ego's motion.
+
+    centerline: (C, 2) [m]. past: (H, 11) states of the recorded ego before t0, or None where it does not count.
+    """
 
     tracks: Tracks
+    lights: Lights
     polygon_index: PolygonIndex
     centerline: np.ndarray
+    past: np.ndarray | None
 
 
 def _build_tracks(observation: Observation) -> Tracks:
@@ -58,7 +72,20 @@ def _build_tracks(observation: Observation) -> Tracks:
     )
 
 
-def prepare_surroundings(observation: Observation, drivable_map: DrivableMap, centerline: np.ndarray) -> Surroundings:
-    """Prepare an observation (S steps), a map and a centerline (C, >= 2) for the metrics."""
-    line = np.ascontiguousarray(centerline[:, :2], dtype=np.float64)
-    return Surroundings(_build_tracks(observation), build_polygon_index(drivable_map), line)
+def _build_lights(observation: Observation) -> Lights:
+    polygons = observation.light_polygons
+    arrays = (observation.light_red, polygons.xy, polygons.ring_start, polygons.polygon_start)
+    return Lights(*map(np.array, arrays))
+
+
+def prepare_surroundings(
+    observation: Observation, drivable_map: DrivableMap, centerline: np.ndarray, past: np.ndarray | None
+) -> Surroundings:
+    """Prepare an observation (S steps), a map, a centerline (C, >= 2) and a past (H, 11) for the metrics."""
+    return Surroundings(
+        tracks=_build_tracks(observation),
+        lights=_build_lights(observation),
+        polygon_index=build_polygon_index(drivable_map),
+        centerline=np.ascontiguousarray(centerline[:, :2], dtype=np.float64),
+        past=past,
+    )

@@ -25,6 +25,7 @@ from mtdrive.simulation.scene import STEP
 
 LOOK_AHEAD_STEPS = 3
 NUM_LOOK_AHEADS = 4
+LOOK_AHEAD = (NUM_LOOK_AHEADS - 1) * LOOK_AHEAD_STEPS  # steps
 MIN_SPEED = 5e-3  # [m/s]
 
 
@@ -61,7 +62,7 @@ def _time_to_collision(states, frames, speeds, exposed, tracks, index, num_steps
     steps = np.full(num_rows, np.inf)
     met = np.full(num_rows, -1)
     for i in range(num_rows):
-        travel = speeds[i, :num_steps].max() * ((NUM_LOOK_AHEADS - 1) * LOOK_AHEAD_STEPS * STEP) + EGO_REACH
+        travel = speeds[i, :num_steps].max() * (LOOK_AHEAD * STEP) + EGO_REACH
         low_x, high_x = frames[i, :, 0].min() - travel, frames[i, :, 0].max() + travel
         low_y, high_y = frames[i, :, 1].min() - travel, frames[i, :, 1].max() + travel
         for a in range(len(tracks.stopped)):
