@@ -14,8 +14,8 @@ from mtdrive.planner.answer import format_answer, format_number
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.processor import PlannerProcessor, load_processor
-from mtdrive.planner.prompt import PROMPTS, SceneView, image_hash, messages, pad_numbers, user_text
-from mtdrive.planner.tokens import encode, expand_image
+from mtdrive.planner.prompt import PROMPTS, SceneView, image_hash, messages, user_text
+from mtdrive.planner.tokens import encode, expand_image, feedback_delta_ids
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import DrivingCommand
 
@@ -63,13 +63,14 @@ def test_the_view_of_a_scene_and_its_prompt():
 
 
 @pytest.mark.parametrize("style", PROMPTS.values(), ids=PROMPTS)
-def test_a_conversation_holds_one_image_and_numbers_of_one_width(style):
+def test_a_conversation_holds_one_image_and_numbers_of_the_style(style):
     talk = messages(view(), [(format_answer(PLANS[0], style.integer_digits), FEEDBACK)], style)
     images = [part for message in talk for part in message["content"] if part["type"] == "image"]
     assert len(images) == 1
     assert [message["role"] for message in talk if message["role"] != "system"] == ["user", "assistant", "user"]
-    assert talk[-1]["content"][0]["text"] == pad_numbers(FEEDBACK, style)
-    assert pad_numbers("at +2.30 -18.20", style) == f"at {format_number(2.3, style.integer_digits)} -18.20"
+    assert talk[-1]["content"][0]["text"] == FEEDBACK
+    prompt = next(part["text"] for message in talk for part in message["content"] if "command" in part.get("text", ""))
+    assert f"({format_number(-8.0, style.integer_digits)}, " in prompt
 
 
 def test_the_tiny_tokenizer_spends_two_tokens_on_a_number_and_knows_every_text(planner):
@@ -79,9 +80,8 @@ def test_the_tiny_tokenizer_spends_two_tokens_on_a_number_and_knows_every_text(p
         ids = tokenizer.encode(answer)
         assert len(ids) == 2 * 24 + 2 <= planner.max_new_tokens - 1
         assert tokenizer.decode(ids) == answer
-    feedback = pad_numbers(FEEDBACK, planner.style)
-    assert len(tokenizer.encode(feedback)) <= 24
-    for text in (feedback, "Ünïcode ∑ +1234.567 <tag>\n\t\x00", user_text(view(), PROMPTS["full"])):
+    assert len(tokenizer.encode(FEEDBACK)) <= 24
+    for text in (FEEDBACK, "Ünïcode ∑ +1234.567 <tag>\n\t\x00", user_text(view(), PROMPTS["full"])):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -133,8 +133,8 @@ def test_feedback_continues_a_conversation_as_the_template_would(planner):
     prompt = tokenizer.apply_chat_template(planner.messages(view()), add_generation_prompt=True, return_dict=False)
     answers = [tokenizer.encode(planner.format_answer(plan)) for plan in PLANS]
     end = [tokenizer.eos_token_id]
-    closed = prompt + answers[0] + end + planner.feedback_delta_ids(FEEDBACK) + answers[1] + end
-    cut_off = prompt + answers[0] + planner.feedback_delta_ids(FEEDBACK, closed=False) + answers[1] + end
+    closed = prompt + answers[0] + end + feedback_delta_ids(planner.processor, FEEDBACK) + answers[1] + end
+    cut_off = prompt + answers[0] + feedback_delta_ids(planner.processor, FEEDBACK, closed=False) + answers[1] + end
     assert closed == cut_off == whole[: len(closed)]
     assert tokenizer.decode(whole[len(closed) :]) == "\n"
 

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from mtdrive.planner import prompt, tokens
+from mtdrive.planner import prompt
 from mtdrive.planner.answer import format_answer
 from mtdrive.planner.processor import load_processor
 from mtdrive.planner.prompt import PromptStyle, SceneView, prompt_style
@@ -43,10 +43,6 @@ class Planner:
     def format_answer(self, poses: np.ndarray) -> str:
         """See `answer.format_answer`."""
         return format_answer(poses, self.style.integer_digits)
-
-    def feedback_delta_ids(self, feedback: str, *, closed: bool = True) -> list[int]:
-        """The ids after an answer, up to the next one, when it got `feedback`; see `tokens.feedback_delta_ids`."""
-        return tokens.feedback_delta_ids(self.processor, prompt.pad_numbers(feedback, self.style), closed=closed)
 
     def save(self, directory: str | Path) -> None:
         """Write model and processor so that `load_planner` reads them back."""

@@ -6,7 +6,6 @@ A conversation holds exactly one image, in its first user message.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,15 +48,12 @@ class SceneView:
         )
 
 
-_SIGNED_NUMBER = re.compile(r"[+-][0-9]+\.[0-9]{2}")
-
-
 @dataclass(frozen=True)
 class PromptStyle:
     """Wording of the prompt.
 
     system: system message, or empty for none. user: first user message, a template over velocity, acceleration,
-    history and command. integer_digits: digits before the point that every number is padded to.
+    history and command. integer_digits: digits before the point that numbers of prompt and answer are padded to.
     """
 
     system: str
@@ -130,13 +126,8 @@ def messages(view: SceneView, exchanges: Sequence[tuple[str, str]], style: Promp
     first["content"].insert(0, {"type": "image"})
     conversation.append(first)
     for answer, feedback in exchanges:
-        conversation += [_message("assistant", answer), _message("user", pad_numbers(feedback, style))]
+        conversation += [_message("assistant", answer), _message("user", feedback)]
     return conversation
-
-
-def pad_numbers(text: str, style: PromptStyle) -> str:
-    """`text` with the digits before the point of its signed numbers padded to the style's width."""
-    return _SIGNED_NUMBER.sub(lambda match: format_number(float(match[0]), style.integer_digits), text)
 
 
 def _message(role: str, text: str) -> dict:
