@@ -31,8 +31,6 @@ class _Traffic:
     drop_overlapping: bool
 
 
-REFERENCE_METRICS = ("pdms_v1",)  # versions with a PDM-Closed reference
-
 _TRAFFIC = {
     "pdms_v1": _Traffic(num_future=10, red_lights=False, drop_overlapping=False),
     "epdms_v2": _Traffic(num_future=8, red_lights=True, drop_overlapping=True),
@@ -88,8 +86,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         camera=logs.front_camera(now),
         observations=_observations(frames, future, local_poses, road_map, origin),
         references={
-            metric: choose(proposals, expected, local_map, local_path, *ego_state, metric)
-            for metric in REFERENCE_METRICS
+            metric: choose(proposals, expected, local_map, local_path, *ego_state, metric) for metric in _TRAFFIC
         },
     )
 
