@@ -50,7 +50,7 @@ def _frame(axes: Axes, plans: Sequence[Plan]) -> None:
     reach = np.concatenate([np.zeros((1, 2)), *[plan.path[:, :2] for plan in plans]])
     bottom, top = min(reach[:, 0].min(), 0) - BEHIND, max(reach[:, 0].max() + MARGIN, LEAST_AHEAD)
     box = axes.get_window_extent()
-    half = max(0.5 * (top - bottom) * box.width / box.height, np.abs(reach[:, 1]).max() + 0.5 * MARGIN)
+    half = max(0.5 * (top - bottom) * box.width / box.height, np.abs(reach[:, 1]).max() + MARGIN)
     top = max(top, bottom + 2 * half * box.height / box.width)
     axes.set(xlim=(-half, half), ylim=(bottom, top), xticks=[], yticks=[], facecolor=style.BACKGROUND)
     for spine in axes.spines.values():

@@ -51,7 +51,7 @@ def draw_plan(
             if len(outline) >= 3:
                 cv2.fillPoly(tint, [_fixed(outline)], colour, cv2.LINE_8, _SHIFT)
         cv2.addWeighted(tint, FILL, canvas, 1 - FILL, 0, dst=canvas)
-        second = round((len(path) - 1) / 4)
+        second = max(1, round((len(path) - 1) / 4))
         for i in range(second, len(path), second):
             _line(canvas, camera, np.array([left[i], right[i]]), colour, thickness)
     for edge in (left, right):

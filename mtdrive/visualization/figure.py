@@ -22,7 +22,8 @@ from mtdrive.visualization.camera import camera_view
 from mtdrive.visualization.plan import Plan, Role
 
 DPI = 100
-JPEG_QUALITY = 82
+JPEG_QUALITIES = (85, 75, 60, 45, 30)  # the best that fits into JPEG_BYTES is taken
+JPEG_BYTES = 60_000
 
 
 def figure_scene(
@@ -71,7 +72,10 @@ def bird_view_png(scene: Scene, plans: Sequence[Plan], width: int = 360, height:
 
 
 def camera_view_jpeg(scene: Scene, image: np.ndarray, plans: Sequence[Plan], width: int = 720) -> bytes:
-    """The camera view as a JPEG."""
-    view = camera_view(scene, image, plans, width)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(view, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    """The camera view as a JPEG, of lower quality if a busy picture would take more than 60 kB."""
+    view = cv2.cvtColor(camera_view(scene, image, plans, width), cv2.COLOR_RGB2BGR)
+    for quality in JPEG_QUALITIES:
+        _, data = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(data) <= JPEG_BYTES:
+            break
     return data.tobytes()

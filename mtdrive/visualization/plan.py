@@ -113,9 +113,9 @@ def violation_place(scene: Scene, plan: Plan, metric: str) -> tuple[np.ndarray |
     if ego is None or other is None:
         return ego, other, np.array(violation.ego if other is None else violation.other)
     first, second = shapely.polygons(ego), shapely.polygons(other)
-    common = shapely.intersection(first, second)
-    touch = common if not common.is_empty else shapely.shortest_line(first, second)
-    return ego, other, shapely.get_coordinates(shapely.centroid(touch))[0]
+    reach = 0.5 * shapely.distance(first, second) + 0.1  # [m] at which the two, grown, just overlap
+    common = shapely.intersection(shapely.buffer(first, reach), shapely.buffer(second, reach))
+    return ego, other, shapely.get_coordinates(shapely.centroid(common))[0]
 
 
 def ego_corners(pose: np.ndarray) -> np.ndarray:
