@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.diagnose import diagnose
-from mtdrive.simulation.feedback.perceived import perceived_observation
+from mtdrive.simulation.feedback.perceived import perceived_scene
 from mtdrive.simulation.feedback.repair import add_changes
 from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
-from mtdrive.simulation.memo import remember
-from mtdrive.simulation.metrics.registry import metrics_of
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import OK, Scores, score
 
@@ -55,7 +54,7 @@ def assess(
     true = score(scene, poses, interval, metric)
     known_scene, known = scene, true
     if source == "perceived":
-        known_scene = _perceived_scene(scene, metric)
+        known_scene = perceived_scene(scene, metric)
         known = score(known_scene, poses, interval, metric)
     feedbacks = [_feedback(known_scene, known, row, poses[row], source) for row in range(len(poses))]
     feedbacks = add_changes(known_scene, poses, interval, feedbacks)
@@ -72,16 +71,11 @@ def assess(
     ]
 
 
-@remember
-def _perceived_scene(scene: Scene, metric: str) -> Scene:
-    return replace(scene, observations={**scene.observations, metric: perceived_observation(scene, metric)})
-
-
 def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:
     if scores.status[row] != OK:
         problem = "numbers that are not finite" if not np.isfinite(poses).all() else "poses that no car can follow"
-        return Feedback(scores.metric, source, float("nan"), False, (), problem)
+        return Feedback(scores.metric, source, float("nan"), False, (), problem=problem)
     findings = tuple(diagnose(scene, scores, row))
-    counted = {metric.column for metric in metrics_of(scores.metric) if metric.weight != 0.0}
+    counted = {metric.column for metric in score_version(scores.metric).metrics if metric.weight != 0.0}
     clean = all(finding.passed for finding in findings if finding.metric in counted)
     return Feedback(scores.metric, source, float(scores.score[row]), clean, findings)

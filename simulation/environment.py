@@ -16,7 +16,8 @@ from mtdrive.simulation.scene import DrivingCommand, Scene
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 +-.,:;()[]/_'"
 MAX_FEEDBACK = 600  # characters
-REACH = np.array([200.0, 200.0, np.pi])  # bounds of an action: x, y [m], heading [rad]
+LIMIT = 200.0  # [m], [m/s], [m/s^2]: bound of the ego's past and present
+REACH = np.array([LIMIT, LIMIT, np.pi])  # bounds of an action: x, y [m], heading [rad]
 
 
 class SceneEnvironment(gymnasium.Env):
@@ -51,9 +52,9 @@ class SceneEnvironment(gymnasium.Env):
         self.observation_space = spaces.Dict(
             {
                 "image": spaces.Box(0, 255, image.shape, np.uint8),
-                "velocity": spaces.Box(-np.inf, np.inf, (2,), np.float64),
-                "acceleration": spaces.Box(-np.inf, np.inf, (2,), np.float64),
-                "history": spaces.Box(-np.inf, np.inf, (4, 3), np.float64),
+                "velocity": spaces.Box(-LIMIT, LIMIT, (2,), np.float64),
+                "acceleration": spaces.Box(-LIMIT, LIMIT, (2,), np.float64),
+                "history": spaces.Box(-LIMIT, LIMIT, (4, 3), np.float64),
                 "command": spaces.Discrete(len(DrivingCommand)),
                 "feedback": spaces.Text(MAX_FEEDBACK, min_length=0, charset=CHARACTERS),
             }
@@ -84,10 +85,10 @@ class SceneEnvironment(gymnasium.Env):
 
     def _observe(self, feedback: str) -> dict[str, Any]:
         return {
-            "image": self.image,
-            "velocity": self.scene.velocity,
-            "acceleration": self.scene.acceleration,
-            "history": self.scene.history_poses,
+            "image": self.image.copy(),
+            "velocity": np.array(self.scene.velocity),
+            "acceleration": np.array(self.scene.acceleration),
+            "history": np.array(self.scene.history_poses),
             "command": int(self.scene.command),
             "feedback": feedback,
         }

@@ -144,5 +144,5 @@ def straight_scene(
         ).reshape(-1, 2),
         camera=Camera(image="", intrinsic=np.eye(3), to_ego=np.eye(4), distortion=np.zeros(5)),
         observations=observations,
-        references={metric: reference for metric in STEPS},
+        references=dict.fromkeys(STEPS, reference),
     )

@@ -54,8 +54,8 @@ def test_differences_are_paired_over_scenes():
     assert over_human["mean"] == pytest.approx(0.2)
     turns = summary["policies"]["planner"]
     assert turns[1]["score"]["high"] - turns[1]["score"]["low"] > 0.1
-    even = next(row for row in summary["families"] if (row["family"], row["policy"], row["turn"]) == ("even", "human", 1))
-    assert even["scenes"] == 10
+    families = {(row["family"], row["policy"], row["turn"]): row["scenes"] for row in summary["families"]}
+    assert families["even", "human", 1] == 10
     assert as_rich_table(summary, "title").row_count == 3
 
 
@@ -64,7 +64,7 @@ def test_baselines_are_scored_as_one_turn():
     table = as_table(rows)
     assert list(table.policy) == ["constant_velocity", "standstill"]
     assert table.score[0] == pytest.approx(1.0)
-    assert table.ego_progress[1] < 0.1
+    assert table.score[1] < 0.7
 
 
 def test_bad_requests_are_refused(tmp_path):
@@ -73,9 +73,5 @@ def test_bad_requests_are_refused(tmp_path):
         with pytest.raises(MTDriveError, match=str(value[0] if key == "baselines" else value)):
             check(OmegaConf.create({**good, key: value}))
     (tmp_path / "families.csv").write_text("token;family\n")
-    with pytest.raises(MTDriveError, match="families.csv"):
+    with pytest.raises(MTDriveError, match=r"families=.* is not a CSV"):
         read_families(str(tmp_path / "families.csv"))
-
-
-
-

@@ -41,9 +41,7 @@ class ScoredAnswer:
     columns: Mapping[str, float] | None
 
 
-def rows_in_force(
-    token: str, family: str, policy: str, answers: Sequence[ScoredAnswer], turns: int
-) -> list[PlanRow]:
+def rows_in_force(token: str, family: str, policy: str, answers: Sequence[ScoredAnswer], turns: int) -> list[PlanRow]:
     """Rows for turns 1..turns; an episode that stopped keeps its last plan, a failed answer leaves the one before."""
     rows, score, columns = [], 0.0, {}
     for turn in range(1, turns + 1):
@@ -68,5 +66,6 @@ def baseline_rows(scene: Scene, family: str, names: Sequence[str], metric: str) 
 
 def as_table(rows: Sequence[PlanRow]) -> pd.DataFrame:
     """Rows as a table; the sub-metrics become columns."""
-    fixed = [{key: getattr(row, key) for key in ("token", "family", "policy", "turn", "status", "score")} for row in rows]
+    names = ("token", "family", "policy", "turn", "status", "score")
+    fixed = [{name: getattr(row, name) for name in names} for row in rows]
     return pd.concat([pd.DataFrame(fixed), pd.DataFrame([dict(row.columns) for row in rows])], axis=1)

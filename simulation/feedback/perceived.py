@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from mtdrive.simulation.memo import remember
 from mtdrive.simulation.scene import STEP, ObjectType, Observation, Scene
+
+
+@remember
+def perceived_scene(scene: Scene, metric: str) -> Scene:
+    """The scene without its future: extrapolated traffic, and no recorded human."""
+    observations = {**scene.observations, metric: perceived_observation(scene, metric)}
+    return replace(scene, observations=observations, human_poses=np.empty((0, 3)))
 
 
 def perceived_observation(scene: Scene, metric: str = "pdms_v1") -> Observation:

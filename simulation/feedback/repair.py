@@ -1,129 +1,162 @@
-"""Changes of a plan that a planner can be told in one number, and the search for those that help.
+"""The search for changes that help a plan: each is tried, simulated and scored like the plan, under the same traffic.
 
-A change acts on the plan as a path and a distance profile along it: `travel` brakes or accelerates evenly from t0
-on, `shift` moves the path sideways. What is told has been tried: each candidate is simulated and scored like the
-plan itself, under the same traffic.
+A change is one number that a planner can be told: how much farther or less far to travel, or how far to shift to a
+side (`feedback.paths` defines the changed plans). A plan gets the best single change, and where that leaves
+something open, one of the other kind on top of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mtdrive.simulation.feedback.paths import shift, travel, travelled
 from mtdrive.simulation.feedback.structured import Change, ChangeKind, Feedback, Finding
-from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scoring import Scores, score
+from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.scene import HORIZON, Scene
+from mtdrive.simulation.scoring import OK, score
 
-ACCELERATIONS = np.array([-6.0, -4.0, -2.8, -1.8, -1.0, -0.5, 0.5, 1.0, 1.8])  # [m/s^2] on top of the plan's own
+ACCELERATIONS = np.array([-6.0, -4.0, -2.8, -1.8, -1.0, -0.5, 0.5, 1.0, 1.8])  # [m/s^2] more than the plan's mean
 OFFSETS = np.array([-3.2, -2.0, -1.2, -0.6, 0.6, 1.2, 2.0, 3.2])  # [m]
 EARLIEST_SHIFT = 1.0  # [s] a car does not get aside faster
-SHORTEST = 1e-3  # [m] poses closer than this are one point of the path
-TIE = 0.01  # scores this close count as equal: the smaller change is told
+TIE = 0.02  # a worth this much higher counts; among equals the gentlest change is told
+SECOND = 0.05  # likewise, for a second change
+GOOD = 0.9  # a score from which on no second change is sought
+UNWEIGHTED = 0.1  # share of a sub-metric that the score version ignores, so that a change does not ruin it
+EACH = 0.01  # share of every sub-metric's mean, so that one of two fatal violations mended counts
 
 
-def apply(poses: np.ndarray, change: Change, interval: float = 0.5) -> np.ndarray:
-    """The plan (T, 3), changed as told."""
-    amount = np.array([change.amount])
-    if change.kind is ChangeKind.TRAVEL:
-        return travel(poses, amount, interval)[0]
-    return shift(poses, amount, change.time, interval)[0]
-
-
-def travelled(poses: np.ndarray) -> np.ndarray:
-    """Distance along plans (..., T, 3) from t0 [m], (..., T)."""
-    start = np.zeros((*poses.shape[:-2], 1, 2))
-    steps = np.diff(np.concatenate([start, poses[..., :2]], axis=-2), axis=-2)
-    return np.cumsum(np.hypot(steps[..., 0], steps[..., 1]), axis=-1)
-
-
-def travel(poses: np.ndarray, amounts: np.ndarray, interval: float) -> np.ndarray:
-    """Plans (K, T, 3) on the path of poses (T, 3) that end `amounts` (K,) [m] farther along it.
-
-    The distance changes by an acceleration that is constant from t0 on; a plan that comes to a stop waits there.
-    Beyond its end the path goes straight on.
-    """
-    distance = travelled(poses)
-    end = np.maximum(distance[-1] + amounts, 0.0)[:, None]
-    squared = (interval * np.arange(1, len(poses) + 1)) ** 2
-    braking = np.max((distance - end) / squared, axis=1, keepdims=True)
-    wanted = np.maximum.accumulate(np.maximum(distance - braking * squared, 0.0), axis=1)
-    path = np.vstack([np.zeros(3), poses])
-    path[:, 2] = np.unwrap(path[:, 2])
-    at = np.concatenate([[0.0], distance])
-    keep = np.concatenate([[True], np.diff(at) > SHORTEST])
-    path, at = path[keep], at[keep]
-    changed = np.stack([np.interp(wanted, at, column) for column in path.T], axis=-1)
-    beyond = np.maximum(wanted - at[-1], 0.0)
-    changed[..., 0] += beyond * np.cos(path[-1, 2])
-    changed[..., 1] += beyond * np.sin(path[-1, 2])
-    return changed
-
-
-def shift(poses: np.ndarray, amounts: np.ndarray, time: float, interval: float) -> np.ndarray:
-    """Plans (K, T, 3) that are `amounts` (K,) [m] left of poses (T, 3) from `time` [s] on, getting there smoothly."""
-    progress = np.clip(interval * np.arange(len(poses) + 1) / time, 0.0, 1.0)
-    offset = amounts[:, None] * progress**2 * (3.0 - 2.0 * progress)
-    forward = np.gradient(np.concatenate([[0.0], travelled(poses)]))
-    turn = np.arctan2(np.gradient(offset, axis=1), np.maximum(forward, SHORTEST))[:, 1:]
-    heading = poses[:, 2]
-    changed = np.repeat(poses[None], len(amounts), axis=0)
-    changed[..., 0] -= offset[:, 1:] * np.sin(heading)
-    changed[..., 1] += offset[:, 1:] * np.cos(heading)
-    changed[..., 2] += np.where(forward[1:] > SHORTEST, turn, 0.0)
-    return changed
+def apply(scene: Scene, poses: np.ndarray, changes: Sequence[Change], interval: float = 0.5) -> np.ndarray:
+    """The plan (T, 3) with all changes made, in their order."""
+    for change in changes:
+        poses = _changed(scene, poses, change.kind, np.array([change.amount]), change.time, interval)[0]
+    return poses
 
 
 def add_changes(scene: Scene, poses: np.ndarray, interval: float, feedbacks: Sequence[Feedback]) -> list[Feedback]:
-    """The same feedback on plans (N, T, 3) with the needed change in every finding that a change can mend."""
-    tried = [
-        _candidates(plan, interval, feedback) if feedback.violations else ([], np.empty((0, *plan.shape)))
-        for plan, feedback in zip(poses, feedbacks, strict=True)
-    ]
-    plans = np.concatenate([changed for _, changed in tried])
-    if not len(plans):
-        return list(feedbacks)
-    scores = score(scene, plans, interval, feedbacks[0].metric)
-    mended, first = [], 0
-    for feedback, (changes, _) in zip(feedbacks, tried, strict=True):
-        rows = range(first, first + len(changes))
-        first += len(changes)
-        changes = [replace(change, score=float(scores.score[row])) for change, row in zip(changes, rows, strict=True)]
-        findings = tuple(
-            finding if finding.passed else replace(finding, change=_best(feedback, finding, changes, rows, scores))
-            for finding in feedback.findings
-        )
-        mended.append(replace(feedback, findings=findings))
+    """The same feedback on plans (N, T, 3), with the changes that help each plan, and each finding on its own."""
+    mended = list(feedbacks)
+    rows = [row for row, feedback in enumerate(feedbacks) if feedback.findings and not feedback.clean]
+    trials = [_trials(scene, poses[row], interval, feedbacks[row], _kinds(feedbacks[row])) for row in rows]
+    for row, outcome in zip(rows, _score(scene, trials, interval, feedbacks), strict=True):
+        findings = tuple(f if f.passed else replace(f, change=outcome.mending(f)) for f in feedbacks[row].findings)
+        best = outcome.best()
+        mended[row] = replace(feedbacks[row], findings=findings, changes=() if best is None else (best,))
+
+    rows = [row for row in rows if mended[row].changes and mended[row].changes[0].score < GOOD]
+    trials = []
+    for row in rows:
+        first = mended[row].changes[0]
+        other = [kind for kind in ChangeKind if kind is not first.kind]
+        trials.append(_trials(scene, apply(scene, poses[row], [first], interval), interval, feedbacks[row], other))
+    for row, outcome in zip(rows, _score(scene, trials, interval, feedbacks), strict=True):
+        second = outcome.best(tie=SECOND)
+        if second is not None:
+            changes = (*mended[row].changes, second)
+            plan = apply(scene, poses[row], changes, interval)
+            changes = tuple(replace(change, position=_position(plan, change.time, interval)) for change in changes)
+            mended[row] = replace(mended[row], changes=changes)
     return mended
 
 
-def _candidates(poses: np.ndarray, interval: float, feedback: Feedback) -> tuple[list[Change], np.ndarray]:
-    """Changes to try on a plan (their scores not known yet), and the changed plans (K, T, 3)."""
-    horizon = interval * len(poses)
-    distance = travelled(poses)[-1]
-    amounts = np.unique(np.maximum(ACCELERATIONS * horizon**2 / 2, -distance))
-    changes = [Change(ChangeKind.TRAVEL, float(amount), horizon, np.nan) for amount in amounts]
-    plans = [travel(poses, amounts, interval)]
-    begin = min((finding.time for finding in feedback.violations if finding.time is not None), default=horizon)
-    soon = max(EARLIEST_SHIFT, 0.5 * np.ceil(begin / 0.5))
-    for time in sorted({min(soon, horizon), horizon}):
-        changes += [Change(ChangeKind.SHIFT, float(offset), time, np.nan) for offset in OFFSETS]
-        plans.append(shift(poses, OFFSETS, time, interval))
-    return changes, np.concatenate(plans)
+def _kinds(feedback: Feedback) -> list[ChangeKind]:
+    """Going aside helps where something is in the way or the road ends, not against slowness or discomfort."""
+    aside = any(finding.time is not None for finding in feedback.violations)
+    return [ChangeKind.TRAVEL, ChangeKind.SHIFT] if aside else [ChangeKind.TRAVEL]
 
 
-def _best(
-    feedback: Feedback, finding: Finding, changes: Sequence[Change], rows: Sequence[int], scores: Scores
-) -> Change | None:
-    """The smallest of the best changes that improve the sub-metric without costing score."""
-    values = scores.columns[finding.metric]
-    helping = [
-        change
-        for change, row in zip(changes, rows, strict=True)
-        if scores.status[row] == "ok" and values[row] > finding.value and change.score >= feedback.score
-    ]
-    if not helping:
-        return None
-    best = max(change.score for change in helping)
-    return min((change for change in helping if change.score >= best - TIE), key=lambda change: abs(change.amount))
+@dataclass(frozen=True)
+class _Trials:
+    """A plan and K - 1 changes of it. plans: (K, T, 3). changes: K, None first. effort: (K,) [m/s^2]."""
+
+    plans: np.ndarray
+    changes: list[Change | None]
+    effort: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of K trials. columns: name -> (K,). score, worth, effort: (K,)."""
+
+    changes: list[Change | None]
+    effort: np.ndarray
+    columns: dict[str, np.ndarray]
+    score: np.ndarray
+    worth: np.ndarray
+
+    def best(self, among: np.ndarray | bool = True, tie: float = TIE) -> Change | None:
+        """The gentlest of the best trials `among` (K,) bool that cost no score; None if that is the plan as it is."""
+        among = among & (self.score >= self.score[0])
+        worth = np.where(among, self.worth, -np.inf)
+        good = among & (worth >= worth.max() - tie)
+        chosen = int(np.argmin(np.where(good, self.effort, np.inf)))
+        change = self.changes[chosen]
+        return change and replace(change, score=float(self.score[chosen]))
+
+    def mending(self, finding: Finding) -> Change | None:
+        """The best of the changes that improve a sub-metric."""
+        values = self.columns[finding.metric]
+        return self.best(values > values[0])
+
+
+def _score(scene: Scene, trials: Sequence[_Trials], interval: float, feedbacks: Sequence[Feedback]) -> list[_Outcome]:
+    """Simulate and score all trials in one call."""
+    if not trials:
+        return []
+    metric = feedbacks[0].metric
+    scores = score(scene, np.concatenate([tried.plans for tried in trials]), interval, metric)
+    worth = scores.score + EACH * np.mean(list(scores.columns.values()), axis=0)
+    ignored = [sub_metric.column for sub_metric in score_version(metric).metrics if sub_metric.weight == 0.0]
+    worth += UNWEIGHTED * sum(scores.columns[column] for column in ignored)
+    worth = np.where(scores.status == OK, worth, -np.inf)
+    outcomes, end = [], 0
+    for tried in trials:
+        rows = slice(end, end := end + len(tried.plans))
+        columns = {name: values[rows] for name, values in scores.columns.items()}
+        outcomes.append(_Outcome(tried.changes, tried.effort, columns, scores.score[rows], worth[rows]))
+    return outcomes
+
+
+def _trials(
+    scene: Scene, poses: np.ndarray, interval: float, feedback: Feedback, kinds: Sequence[ChangeKind]
+) -> _Trials:
+    plans: list[np.ndarray] = [poses[None]]
+    changes: list[Change | None] = [None]
+    effort = [np.zeros(1)]
+
+    def try_out(kind: ChangeKind, amounts: np.ndarray, time: float) -> None:
+        changed = _changed(scene, poses, kind, amounts, time, interval)
+        plans.append(changed)
+        changes.extend(
+            Change(kind, float(amount), time, _position(plan, time, interval), score=np.nan)
+            for amount, plan in zip(amounts, changed, strict=True)
+        )
+        effort.append(np.abs(amounts) * (2.0 if kind is ChangeKind.TRAVEL else 6.0) / time**2)
+
+    if ChangeKind.TRAVEL in kinds:
+        amounts = ACCELERATIONS * HORIZON**2 / 2.0
+        progress = feedback.finding("ego_progress")
+        if not progress.passed:
+            amounts = np.append(amounts, progress.limit - progress.measured)
+        try_out(ChangeKind.TRAVEL, np.unique(np.maximum(amounts, -travelled(poses)[-1])), HORIZON)
+    if ChangeKind.SHIFT in kinds:
+        begin = min((finding.time for finding in feedback.violations if finding.time is not None), default=HORIZON)
+        soon = float(np.clip(np.ceil(begin / 0.5) * 0.5, EARLIEST_SHIFT, HORIZON))
+        for time in sorted({soon, HORIZON}):
+            try_out(ChangeKind.SHIFT, OFFSETS, time)
+    return _Trials(np.concatenate(plans), changes, np.concatenate(effort))
+
+
+def _position(plan: np.ndarray, time: float, interval: float) -> tuple[float, float]:
+    x, y = plan[round(time / interval) - 1, :2]
+    return float(x), float(y)
+
+
+def _changed(
+    scene: Scene, poses: np.ndarray, kind: ChangeKind, amounts: np.ndarray, time: float, interval: float
+) -> np.ndarray:
+    if kind is ChangeKind.TRAVEL:
+        return travel(poses, amounts, interval, float(scene.velocity[0]), scene.centerline)
+    return shift(poses, amounts, time, interval)

@@ -19,15 +19,17 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the plan that, simulated and scored like the plan itself, raises its score.
+    """A change of the plan that has been tried: simulated and scored like the plan itself, it does better.
 
-    amount: [m] signed, reached at `time` [s]; `repair.apply` defines the plan in between.
-    score: the score of the changed plan, under the observation that the feedback comes from.
+    amount: [m] signed, reached at `time` [s]; `feedback.paths` defines the plan in between.
+    position: (x, y) [m] of the changed plan (rear axle) at that time.
+    score: of the changed plan, under the observation that the feedback comes from.
     """
 
     kind: ChangeKind
     amount: float
     time: float
+    position: tuple[float, float]
     score: float
 
 
@@ -36,11 +38,11 @@ class Finding:
     """What one sub-metric says about a plan. Fields that do not apply are None.
 
     metric: navsim's column name. passed: nothing to improve. value: the sub-metric, in [0, 1].
-    time: [s] first violation. object_class: a NAVSIM class name, such as "vehicle".
-    object_position, ego_position: (x, y) [m] of the box centres at that time.
+    time: [s] first violation. object_class: a NAVSIM class name, such as "vehicle". object_token: its track token.
+    object_position: (x, y) [m] of its box centre at that time. ego_position: of the ego's rear axle.
     quantity: what `measured` and `limit` are, for instance "progress" or "lateral acceleration"; SI units.
     side: "left" or "right", where the plan leaves the road.
-    change: the best of the changes under which this sub-metric passes.
+    change: what improves this sub-metric best and costs no score.
     """
 
     metric: str
@@ -48,6 +50,7 @@ class Finding:
     value: float
     time: float | None = None
     object_class: str | None = None
+    object_token: str | None = None
     object_position: tuple[float, float] | None = None
     ego_position: tuple[float, float] | None = None
     quantity: str | None = None
@@ -63,8 +66,11 @@ class Feedback:
 
     metric: "pdms_v1" or "epdms_v2". source: whose traffic the plan met, the log's own future ("privileged") or
     the detections at t0 extrapolated at constant velocity ("perceived"). score: the score under that traffic.
-    clean: nothing left to improve. findings: most important first. problem: why the plan could not be simulated
-    (then score is nan and there are no findings).
+    clean: nothing left to improve that counts in the score.
+    findings: most important first.
+    changes: what to do, at most one change of each kind, the later on top of the earlier (positions are those of the
+    plan with all of them); empty if the plan is clean or nothing that was tried helps.
+    problem: why the plan could not be simulated (then score is nan and there are no findings).
     """
 
     metric: str
@@ -72,6 +78,7 @@ class Feedback:
     score: float
     clean: bool
     findings: tuple[Finding, ...]
+    changes: tuple[Change, ...] = ()
     problem: str | None = None
 
     @property

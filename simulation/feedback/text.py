@@ -17,38 +17,48 @@ SENTENCES = {
     "drivable_area_compliance": "Off road at {time} on the {side} by {measured}.",
     "time_to_collision_within_bound": "Too close at {time} to {object} at {place}.",
     "driving_direction_compliance": "Wrong lane at {time} for {measured}.",
+    "traffic_light_compliance": "Red light at {time}.",
     "comfort": "Too much {quantity}: {measured}, limit {limit}.",
+    "history_comfort": "Too much {quantity}: {measured}, limit {limit}.",
+    "lane_keeping": "Off the lane's centre at {time}.",
     "ego_progress": "Progress {measured} of {limit}.",
 }
 CHANGES = {
-    ChangeKind.TRAVEL: "Travel {amount} by {time}.",  # along the same path: + farther, - less far
-    ChangeKind.SHIFT: "Shift {amount} by {time}.",  # + to the left, - to the right
+    ChangeKind.TRAVEL: "Travel {amount} to {place} by {time}.",  # along the same path: + farther, - less far
+    ChangeKind.SHIFT: "Shift {amount} to {place} by {time}.",  # + to the left, - to the right
 }
 CLEAN = "Clean plan."
 SCORE = "PDMS {score}."
 INVALID = "Invalid plan: {problem}."
 
 # What a tokenizer made for this text has to know: the sentences, and the words that fill them in beside numbers.
-TEMPLATES = (*SENTENCES.values(), *CHANGES.values(), CLEAN, SCORE)
+TEMPLATES = (*dict.fromkeys(SENTENCES.values()), *CHANGES.values(), CLEAN, SCORE)
 TERMS = (*(kind.name.lower() for kind in ObjectType), "left", "right", *QUANTITIES)
 
 
 def render_text(feedback: Feedback) -> str:
     """The message that a planner gets.
 
-    For instance `Collision at +02.30 with vehicle at +18.20, -00.40. Travel -04.50 by +04.00. PDMS +00.00.`
+    For instance `Collision at +02.30 with vehicle at +18.20, -00.40. Travel -04.50 to +13.10, +00.00 by
+    +04.00. PDMS +00.00.`
     """
     if feedback.problem is not None:
         return INVALID.format(problem=feedback.problem)
     score = SCORE.format(score=number(feedback.score))
     if feedback.clean:
         return f"{CLEAN} {score}"
-    sentences: list[str] = []
-    for finding in feedback.violations[:MAX_VIOLATIONS]:
-        sentences.append(_violation(finding))
-        if finding.change is not None:
-            sentences.append(_change(finding.change))
-    return " ".join([*dict.fromkeys(sentences), score])
+    violations = [_violation(finding) for finding in _told(feedback)]
+    return " ".join([*violations, *map(_change, feedback.changes), score])
+
+
+def _told(feedback: Feedback) -> list[Finding]:
+    """The worst violations; coming too close to what is hit later goes without saying."""
+    hit = feedback.finding("no_at_fault_collisions").object_token
+    return [
+        finding
+        for finding in feedback.violations
+        if finding.metric != "time_to_collision_within_bound" or finding.object_token != hit
+    ][:MAX_VIOLATIONS]
 
 
 def number(value: float) -> str:
@@ -58,11 +68,18 @@ def number(value: float) -> str:
 
 def _violation(finding: Finding) -> str:
     fields = {"object": finding.object_class, "side": finding.side, "quantity": finding.quantity}
-    fields |= {name: number(value) for name in ("time", "measured", "limit") if (value := getattr(finding, name)) is not None}
+    for name in ("time", "measured", "limit"):
+        value = getattr(finding, name)
+        fields[name] = None if value is None else number(value)
     if finding.object_position is not None:
-        fields["place"] = ", ".join(map(number, finding.object_position))
+        fields["place"] = _place(finding.object_position)
     return SENTENCES[finding.metric].format(**fields)
 
 
 def _change(change: Change) -> str:
-    return CHANGES[change.kind].format(amount=number(change.amount), time=number(change.time))
+    amount, time = number(change.amount), number(change.time)
+    return CHANGES[change.kind].format(amount=amount, place=_place(change.position), time=time)
+
+
+def _place(position: tuple[float, float]) -> str:
+    return ", ".join(map(number, position))
