@@ -119,7 +119,7 @@ def detections(frame: Frame) -> Detections:
         MTDriveError: the arrays differ in length, or a class is unknown.
     """
     annotations = frame["anns"]
-    tokens, names = list(annotations["track_tokens"]), list(annotations["gt_names"])
+    tokens, names = list(annotations["track_tokens"]), np.asarray(annotations["gt_names"]).tolist()
     boxes = np.asarray(annotations["gt_boxes"], dtype=np.float64).reshape(-1, 7)
     velocity = np.asarray(annotations["gt_velocity_3d"], dtype=np.float64).reshape(-1, 3)
     if not len(tokens) == len(names) == len(boxes) == len(velocity):

@@ -213,7 +213,14 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-_map_digest = lru_cache(_digest)
+def _map_digest(path: Path) -> str:
+    status = path.stat()
+    return _remembered_digest(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache
+def _remembered_digest(path: Path, _mtime: int, _size: int) -> str:
+    return _digest(path)
 
 
 def _read_index(folder: Path) -> dict[str, dict]:

@@ -1,0 +1,178 @@
+"""Reading NAVSIM's files: what is accepted, and the sentence for what is not."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import shutil
+import sqlite3
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.maps import load_map, map_path
+from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
+from mtdrive.simulation.scene import ObjectType
+
+DATA = Path(__file__).parent / "data/navsim_reference/dataset"
+LOG = "2021.06.11.12.10.21_veh-36_00100_00377"
+TOKENS = ["5118e69f55dd7a54", "6bea526590790a85", "87c4fb4f54735be0", "e61617c4709ad4f6"]
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[dict]:
+    return logs.read_log(logs.log_path(DATA, "test", LOG))
+
+
+@pytest.mark.parametrize("renamed", [(b"numpy._core", b"numpy.core"), (b"numpy.core", b"numpy._core")])
+def test_pickles_of_numpy_1_and_2_are_read(tmp_path, renamed):
+    content = {"a": np.arange(6.0).reshape(2, 3), "b": np.float32(1.5), "c": [("x", True)], "d": np.array(["ab"])}
+    path = tmp_path / "log.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=0).replace(*renamed))
+    loaded = load_pickle(path)
+    assert np.array_equal(loaded["a"], content["a"])
+    assert loaded["b"] == content["b"]
+    assert loaded["c"] == content["c"]
+    assert loaded["d"].tolist() == ["ab"]
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.system, ("touch should_not_exist",)
+
+
+def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.pkl").write_bytes(pickle.dumps([_Evil()]))
+    with pytest.raises(MTDriveError, match=r"log\.pkl holds (posix|nt)\.system"):
+        load_pickle(tmp_path / "log.pkl")
+    assert not (tmp_path / "should_not_exist").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_pickle_is_named(tmp_path, share):
+    whole = logs.log_path(DATA, "test", LOG).read_bytes()
+    (tmp_path / "log.pkl").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(MTDriveError, match=r"log\.pkl is truncated or damaged"):
+        load_pickle(tmp_path / "log.pkl")
+
+
+def test_what_is_no_log_is_named(tmp_path, frames):
+    path = tmp_path / "log.pkl"
+    with pytest.raises(MTDriveError, match="There is no file"):
+        logs.read_log(path)
+    path.write_bytes(pickle.dumps({"frames": []}))
+    with pytest.raises(MTDriveError, match="no NAVSIM log"):
+        logs.read_log(path)
+    path.write_bytes(pickle.dumps([{key: value for key, value in frames[0].items() if key != "anns"}]))
+    with pytest.raises(MTDriveError, match=r"Frame 0 of .* lacks anns"):
+        logs.read_log(path)
+    with pytest.raises(MTDriveError, match="There is no folder"):
+        logs.log_names(DATA, "no_such_split")
+
+
+def test_windows_need_a_route_and_keep_to_one_recording(frames):
+    windows = logs.scene_windows(frames)
+    assert set(TOKENS) <= set(windows)
+    assert all(len(window) == 14 and window[3]["token"] == token for token, window in windows.items())
+    across = frames[10]["token"]  # its window runs into the next recording
+    assert across not in windows
+    assert list(logs.scene_windows(frames, [across])) == [across]
+    pathless = [frame | {"roadblock_ids": []} for frame in frames]
+    assert not logs.scene_windows(pathless)
+    assert list(logs.scene_windows(frames[:20], frame_interval=3)) == [frames[3]["token"]]
+
+
+def test_detections_are_ordered_by_class_and_only_agents_move(frames):
+    seen = logs.detections(frames[3])
+    assert (np.diff(seen.kind) >= 0).all()
+    annotations = frames[3]["anns"]
+    row = annotations["track_tokens"].index(seen.tokens[-1])
+    assert np.allclose(seen.boxes[-1, [0, 1, 3, 4]], annotations["gt_boxes"][row, [0, 1, 3, 4]])
+    cone = copy.deepcopy(frames[3])
+    cone["anns"]["gt_names"] = np.array(["traffic_cone"] * len(seen.tokens))
+    assert (logs.detections(cone).kind == ObjectType.TRAFFIC_CONE).all()
+    assert not logs.detections(cone).velocity.any()
+
+
+def test_annotations_that_do_not_fit_are_named(frames):
+    short = frames[3] | {"anns": frames[3]["anns"] | {"track_tokens": []}}
+    with pytest.raises(MTDriveError, match=f"frame {short['token']} in log {LOG} differ in length"):
+        logs.detections(short)
+    names = np.array(["ufo"] * len(frames[3]["anns"]["gt_names"]))
+    with pytest.raises(MTDriveError, match="unknown class 'ufo'"):
+        logs.detections(frames[3] | {"anns": frames[3]["anns"] | {"gt_names": names}})
+
+
+@pytest.fixture
+def maps(tmp_path) -> Path:
+    shutil.copytree(DATA / "maps", tmp_path / "maps")
+    return tmp_path / "maps"
+
+
+def test_a_map_is_in_metres_and_linked(maps):
+    road_map = load_map(map_path(maps, "us-ma-boston"))
+    successors = {id_ for lane in road_map.lanes.values() for id_ in lane.successors}
+    assert successors <= set(road_map.lanes)
+    for roadblock in road_map.roadblocks.values():
+        assert all(roadblock.id in road_map.roadblocks[id_].incoming for id_ in roadblock.outgoing)
+        assert all(road_map.lanes[id_].roadblock == roadblock.id for id_ in roadblock.lanes)
+    assert all(1e5 < lane.polygon.bounds[0] < 1e6 and lane.line.length > 1.0 for lane in road_map.lanes.values())
+
+
+def _forget_layer(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM gpkg_geometry_columns WHERE table_name = 'carpark_areas'")
+
+
+def _damage_geometry(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE intersections SET geom = x'00'")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), r"map\.gpkg is missing"),
+        (lambda path: path.write_bytes(b"no database" * 100), r"Cannot read the map .*map\.gpkg"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50_000]), r"Cannot read the map .*map\.gpkg"),
+        (_forget_layer, "has no layer carpark_areas"),
+        (_damage_geometry, "layer intersections holds a geometry that is no GeoPackage geometry"),
+    ],
+)
+def test_a_damaged_map_is_named(maps, damage, message):
+    path = map_path(maps, "us-ma-boston")
+    damage(path)
+    with pytest.raises(MTDriveError, match=message):
+        load_map(map_path(maps, "us-ma-boston"))
+
+
+def test_missing_maps_are_named(maps, tmp_path):
+    with pytest.raises(MTDriveError, match="lists no map 'atlantis'"):
+        map_path(maps, "atlantis")
+    with pytest.raises(MTDriveError, match="set nuplan_maps_root"):
+        map_path(tmp_path / "nowhere", "us-ma-boston")
+
+
+def test_images_are_rgb_and_damaged_ones_are_named(tmp_path):
+    folder = tmp_path / "sensor_blobs/test"
+    folder.mkdir(parents=True)
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[..., 2] = 250  # red in OpenCV's order
+    cv2.imwrite(str(folder / "a.jpg"), picture)
+    image = read_image(tmp_path, "test", "a.jpg")
+    assert image.shape == (64, 96, 3)
+    assert image[..., 0].min() > 240 > 20 > image[..., 2].max()
+    whole = (folder / "a.jpg").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 2):
+        (folder / "b.jpg").write_bytes(whole[:size])
+        with pytest.raises(MTDriveError, match=r"b\.jpg is truncated or damaged"):
+            read_image(tmp_path, "test", "b.jpg")
+    with pytest.raises(MTDriveError, match=r"no camera image .*c\.jpg"):
+        read_image(tmp_path, "test", "c.jpg")
