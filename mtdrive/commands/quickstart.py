@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -37,6 +38,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 
 POLL = 0.5  # [s] between two looks at a running stage
+PLAIN, NOT_TEXT = re.compile(r"[A-Za-z_/][\w./-]*"), {"true", "false", "null", "nan", "inf"}  # in Hydra's grammar
 LOG_TAIL = 12  # lines of its log that a failed stage shows
 
 
@@ -101,8 +103,8 @@ def to_override(value: Any) -> str:
         return "{" + ",".join(f"{key}:{to_override(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(to_override(item) for item in value) + "]"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./:+-]+", value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, str) and (not PLAIN.fullmatch(value) or value.lower() in NOT_TEXT):
+        return QuotedString(value, Quote.single).with_quotes()
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
