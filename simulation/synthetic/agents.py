@@ -46,7 +46,7 @@ class Agent:
 
     def appearing(self, time: float) -> Agent:
         """The same agent, hidden before `time` [s]."""
-        return replace(self, visible=TIMES >= time - 1e-9)
+        return replace(self, visible=time - 1e-9 <= TIMES)
 
 
 def travelled(start: float, speed: float, accelerations: Sequence[tuple[float, float]] = ()) -> np.ndarray:
@@ -56,7 +56,7 @@ def travelled(start: float, speed: float, accelerations: Sequence[tuple[float, f
     """
     command = np.zeros(len(TIMES))
     for since, value in accelerations:
-        command[TIMES >= since - 1e-9] = value
+        command[since - 1e-9 <= TIMES] = value
     v = np.full(len(TIMES), float(speed))
     for k in range(NOW, len(TIMES) - 1):
         v[k + 1] = max(0.0, v[k] + command[k] / RATE)

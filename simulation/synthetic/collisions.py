@@ -37,7 +37,7 @@ def first_conflict(
 ) -> int:
     """First step at which an ego plan touches another box, now or within the look-ahead; CLEAR if none.
 
-    poses: (T, 3) rear axle, speeds: (T,). others: (A, T, 3) box centres, halves: (A, 2), present: (A, T) bool.
+    poses: (T, 3) rear axle, speeds: (T,). others: (A, U, 3) box centres, halves: (A, 2), present: (A, U) bool, U >= T.
     margin: (2,) added to the ego's half length and half width. lookahead: (L,) steps projected at constant velocity
     (the first is 0). Boxes wholly behind the rear axle do not count; a standing ego has no look-ahead.
     """
@@ -47,7 +47,7 @@ def first_conflict(
         cos, sin = np.cos(poses[t, 2]), np.sin(poses[t, 2])
         for k in range(lookahead.shape[0]):
             ahead = lookahead[k]
-            if t + ahead >= poses.shape[0] or (k > 0 and speeds[t] < 5e-3):
+            if t + ahead >= others.shape[1] or (k > 0 and speeds[t] < 5e-3):
                 break
             reach = REAR_AXLE_TO_CENTER + 0.1 * ahead * speeds[t]
             centre[0] = poses[t, 0] + reach * cos

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
 from mtdrive.simulation.scene import DrivingCommand
 from mtdrive.simulation.synthetic.agents import NOW, RATE, TIMES, Agent, along, car
 from mtdrive.simulation.synthetic.collisions import CLEAR, any_overlap
 from mtdrive.simulation.synthetic.curves import Curve
-from mtdrive.simulation.synthetic.driver import Driver, Plan, StopLine, Swerve, boxes, conflict, foreseen
+from mtdrive.simulation.synthetic.driver import Boxes, Driver, Plan, StopLine, Swerve, boxes, conflict, driven, foreseen
 from mtdrive.simulation.synthetic.rendering.scene import LightState
 from mtdrive.simulation.synthetic.site import Site
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
@@ -65,10 +66,16 @@ def record(situation: Situation, rng: np.random.Generator) -> Drive | None:
     if plan is None:
         return None
     expected = driver.plan(foreseen(agents), situation.swerves, [stop for stop in situation.stops if stop.begin <= 0])
-    surprised = expected is not None and conflict(expected, (poses, halves, present), np.zeros(2)) != CLEAR
+    surprised = expected is not None and _goes_wrong(expected, (poses, halves, present))
     if situation.following is not None:
         agents.append(_follower(path, plan, situation.following, rng))
     return Drive(situation, plan, agents, _command(path, situation.start), surprised)
+
+
+def _goes_wrong(plan: Plan, obstacles: Boxes) -> bool:
+    states = driven(plan)
+    speeds = np.hypot(states[:, VELOCITY_X], states[:, VELOCITY_Y])
+    return conflict(states[:, [X, Y, HEADING]], speeds, obstacles, np.zeros(2)) != CLEAR
 
 
 def _follower(path: Curve, plan: Plan, distance: float, rng: np.random.Generator) -> Agent:

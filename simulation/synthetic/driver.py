@@ -2,7 +2,8 @@
 
 The driver chooses among speed profiles (when to brake, how hard, down to which speed, when to go on) and
 sideways moves the one with the most progress, less a price for hard braking, that keeps clear of everybody (also
-for one second ahead at constant velocity), of the edge of the road and of red lights.
+for one second ahead at constant velocity), of the edge of the road and of red lights. It must do so as planned
+and as the scorer's tracker and vehicle model drive it, which lag behind a plan.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import numpy as np
 import shapely
 from numba import njit
 
+from mtdrive.simulation.dynamics import sample_plans, simulate
+from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
+from mtdrive.simulation.metrics.comfort import comfort
+from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.synthetic.agents import NOW, RATE, TIMES, Agent
 from mtdrive.simulation.synthetic.collisions import CLEAR, LOOKAHEAD, first_conflict
 from mtdrive.simulation.synthetic.curves import Curve
@@ -26,7 +31,13 @@ MAX_LATERAL_SWERVE = 2.2  # [m/s^2] of a sideways move
 FREE_ACCELERATION = 1.5  # [m/s^2] PDM-Closed's
 JERK = (2.6, 2.0)  # [m/s^3] braking, accelerating
 MARGIN = np.array([0.6, 0.2])  # [m] kept around the car, along and across
+DRIVEN_MARGIN = np.array([0.3, 0.1])  # [m] the same, as the vehicle model drives it
+PATH_STEP = 0.5  # [m]
+SWERVE_PRICE = 0.3  # [m of progress] for a sideways move of 1 m
+MOST_TRIED = 60  # clear profiles that turn out not to be drivable, before giving up
 EDGE_MARGIN = 0.1  # [m] kept from the edge of the drivable area
+WAYPOINTS = np.arange(5, 41, 5)  # steps from t0
+Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]
 BRAKING = [
     (begin, rate, fraction, end)
     for begin, rate, fraction, end in product(
@@ -39,23 +50,11 @@ BRAKING = [
 
 @dataclass(frozen=True)
 class Swerve:
-    """A sideways move of `offset` [m] (left positive) between arc lengths begin and end, undone between the next two."""
+    """A sideways move of `offset` [m] (left positive) between arc lengths begin and end [m] of the path."""
 
     begin: float
     end: float
     offset: float
-    back_begin: float = np.inf
-    back_end: float = np.inf
-
-    def __call__(self, s: np.ndarray) -> np.ndarray:
-        """Offset at arc lengths s."""
-        def blend(begin: float, end: float) -> np.ndarray:
-            if not np.isfinite(begin):
-                return np.zeros_like(s)
-            u = np.clip((s - begin) / (end - begin), 0.0, 1.0)
-            return u**3 * (10 - 15 * u + 6 * u**2)
-
-        return self.offset * (blend(self.begin, self.end) - blend(self.back_begin, self.back_end))
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _roll(candidates, s0, v0, a0, grid_step, limits, steps, jerk_down, jerk_up):
     return s, v, a
 
 
-def speed_limits(path: Curve, limit: float, step: float = 0.5) -> np.ndarray:
+def speed_limits(path: Curve, limit: float, step: float) -> np.ndarray:
     """Speed (N,) [m/s] allowed every `step` metres: the limit, and a comfortable pace in and before bends."""
     s = np.arange(0.0, path.length, step)
     bend = np.abs(path.curvature(s))
@@ -120,6 +119,42 @@ def footprint(poses: np.ndarray, margin: float = 0.0) -> np.ndarray:
     return poses[..., None, :2] + np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
+@njit(cache=True)
+def _lay(path, step, s, begin, end, offset, poses):
+    """Fill poses (T, 3) with points of a path (M, 3), sampled every `step`, at arc lengths s (T,), moved sideways."""
+    for t in range(len(s)):
+        place = min(max(s[t] / step, 0.0), len(path) - 1.001)
+        cell = int(place)
+        share = place - cell
+        u = min(max((s[t] - begin) / (end - begin), 0.0), 1.0)
+        aside = offset * u**3 * (10.0 - 15.0 * u + 6.0 * u**2)
+        slope = offset * 30.0 * u**2 * (1.0 - u) ** 2 / (end - begin)
+        heading = path[cell, 2] * (1 - share) + path[cell + 1, 2] * share
+        poses[t, 0] = path[cell, 0] * (1 - share) + path[cell + 1, 0] * share - aside * np.sin(heading)
+        poses[t, 1] = path[cell, 1] * (1 - share) + path[cell + 1, 1] * share + aside * np.cos(heading)
+        poses[t, 2] = heading + np.arctan(slope)
+
+
+@njit(cache=True)
+def _next_clear(position, order, ways, s, speeds, path, step, now, others, halves, present, margin, lookahead, poses):
+    """First position from `position` on in order (row = way * N + profile) that is gentle and clear, or -1."""
+    count = s.shape[0]
+    for i in range(position, len(order)):
+        way, k = order[i] // count, order[i] % count
+        begin, end, offset = ways[way]
+        if offset != 0.0:
+            sideways = 0.0
+            for t in range(s.shape[1]):
+                if begin < s[k, t] < end:
+                    sideways = max(sideways, speeds[k, t] ** 2)
+            if 5.78 * abs(offset) / (end - begin) ** 2 * sideways > MAX_LATERAL_SWERVE:
+                continue
+        _lay(path, step, s[k], begin, end, offset, poses)
+        if first_conflict(poses[now:], speeds[k, now:], others, halves, present, margin, lookahead) == CLEAR:
+            return i
+    return -1
+
+
 class Driver:
     """Plans one drive. path: the route's centre line; the ego is at arc length `start` with `speed` at t0.
 
@@ -127,11 +162,14 @@ class Driver:
     """
 
     def __init__(self, site: Site, path: Curve, start: float, speed: float, acceleration: float, limit: float):
-        self.site, self.path, self.start, self.speed, self.acceleration = site, path, start, speed, acceleration
+        self.site = site
+        self.path = path.at(np.arange(0.0, path.length + 60.0, PATH_STEP))
         candidates = [(99.0, 0.0, 0.0, 99.0, share) for share in (1.0, 0.9, 0.75, 0.6)]
         candidates += [(begin, rate, fraction * speed, end, 1.0) for begin, rate, fraction, end in BRAKING]
-        steps = len(TIMES) - NOW
-        s, v, a = _roll(np.array(candidates), start, speed, acceleration, 0.5, speed_limits(path, limit), steps, *JERK)
+        self.stopping = np.array([target < 0.4 * speed or end > 4.0 for begin, _, target, end, _ in candidates])
+        self.stopping &= np.array([begin < 9.0 for begin, *_ in candidates])  # who stops need not swerve
+        limits = speed_limits(path, limit, PATH_STEP)
+        s, v, a = _roll(np.array(candidates), start, speed, acceleration, PATH_STEP, limits, len(TIMES) - NOW, *JERK)
         hard = np.square(np.maximum(0.0, -a - 1.5)).mean(axis=1)
         self.value = (s[:, 40] - start) + 0.3 * (s[:, 50] - s[:, 40]) - 0.5 * hard
         past = np.tile(TIMES[:NOW], (len(s), 1))
@@ -143,17 +181,24 @@ class Driver:
         self, agents: Sequence[Agent], swerves: Sequence[Swerve] = (), stops: Sequence[StopLine] = ()
     ) -> Plan | None:
         """The best drive that keeps clear of agents and stop lines, or None if there is none."""
-        ways = [self._poses(swerve) for swerve in (None, *swerves)]
-        value = np.stack([self.value + price for _, price in ways])
+        ways = np.array([(0.0, 1.0, 0.0), *((swerve.begin, swerve.end, swerve.offset) for swerve in swerves)])
+        value = self.value - SWERVE_PRICE * np.abs(ways[:, 2:])
         value[:, ~self._keeps(stops)] = -np.inf
-        obstacles = boxes(agents)
-        for flat in np.argsort(-value, axis=None, kind="stable"):
-            way, k = np.unravel_index(flat, value.shape)
-            if not np.isfinite(value[way, k]):
+        value[1:, self.stopping] = -np.inf
+        order = np.argsort(-value, axis=None, kind="stable")[: int(np.isfinite(value).sum())]
+        others, halves, present = obstacles = boxes(agents)
+        poses = np.empty((len(TIMES), 3))
+        position, tried = -1, 0
+        while tried < MOST_TRIED:
+            position = _next_clear(position + 1, order, ways, self.s, self.v, self.path, PATH_STEP, NOW,
+                                   others[:, NOW:], halves, present[:, NOW:], MARGIN, np.array(LOOKAHEAD), poses)
+            if position < 0:
                 return None
-            plan = Plan(ways[way][0][k], self.v[k], self.a[k], self.s[k])
-            if conflict(plan, obstacles) == CLEAR and self._on_road(plan):
+            k = order[position] % len(self.s)
+            plan = Plan(poses.copy(), self.v[k], self.a[k], self.s[k])
+            if self._drivable(plan, obstacles):
                 return plan
+            tried += 1
         return None
 
     def _keeps(self, stops: Sequence[StopLine]) -> np.ndarray:
@@ -161,6 +206,27 @@ class Driver:
         keeps = np.ones(len(self.s), dtype=bool)
         for stop in stops:
             during = (TIMES >= stop.begin) & (TIMES <= stop.end)
+            front = self.s[:, during] + REAR_AXLE_TO_FRONT
+            keeps &= (front[:, 0] > stop.s) | (front[:, -1] < stop.s - 0.5)
+        return keeps
+
+    def _drivable(self, plan: Plan, obstacles: Boxes) -> bool:
+        """Whether the plan keeps to the road, and is safe and comfortable as the vehicle model drives it."""
+        if not self._on_road(plan.poses[NOW - 1 :], EDGE_MARGIN):
+            return False
+        states = driven(plan)
+        poses = states[:, [X, Y, HEADING]]
+        if conflict(poses, np.hypot(states[:, VELOCITY_X], states[:, VELOCITY_Y]), obstacles, DRIVEN_MARGIN) != CLEAR:
+            return False
+        # The comfort metric reads the states alone.
+        comfortable = comfort(Motion(states[None], None, None, None, None), None).values[0] == 1.0
+        return comfortable and self._on_road(poses, 0.0)
+
+    def _keeps(self, stops: Sequence[StopLine]) -> np.ndarray:
+        """(N,) whether a speed profile keeps behind all stop lines."""
+        keeps = np.ones(len(self.s), dtype=bool)
+        for stop in stops:
+            during = (stop.begin <= TIMES) & (stop.end >= TIMES)
             front = self.s[:, during] + REAR_AXLE_TO_FRONT
             keeps &= (front[:, 0] > stop.s) | (front[:, -1] < stop.s - 0.5)
         return keeps
@@ -177,19 +243,32 @@ class Driver:
         sideways = np.max(np.abs(after - 2 * offset + before) * self.v**2, axis=1)
         return poses, np.where(sideways > MAX_LATERAL_SWERVE, -np.inf, -0.3 * abs(swerve.offset))
 
-    def _on_road(self, plan: Plan) -> bool:
-        corners = footprint(plan.poses[NOW - 1 :], EDGE_MARGIN).reshape(-1, 2)
+    def _on_road(self, poses: np.ndarray, margin: float) -> bool:
+        corners = footprint(poses, margin).reshape(-1, 2)
         return bool(shapely.contains_xy(self.site.drivable, corners).all())
 
 
-def conflict(plan: Plan, obstacles: tuple[np.ndarray, np.ndarray, np.ndarray], margin: np.ndarray = MARGIN) -> int:
-    """First step from t0 on at which a plan conflicts with `boxes`; see `collisions.first_conflict`."""
+def driven(plan: Plan) -> np.ndarray:
+    """The plan's 4 s as the scorer's tracker and vehicle model drive them: states (41, 11), poses in the site frame."""
+    x, y, heading = plan.poses[NOW]
+    cos, sin = np.cos(heading), np.sin(heading)
+    waypoints = plan.poses[NOW + WAYPOINTS] - plan.poses[NOW]
+    local = np.column_stack([cos * waypoints[:, 0] + sin * waypoints[:, 1],
+                             cos * waypoints[:, 1] - sin * waypoints[:, 0], waypoints[:, 2]])  # fmt: skip
+    acceleration = plan.acceleration[NOW], plan.speed[NOW] * (plan.poses[NOW + 1, 2] - plan.poses[NOW - 1, 2]) * RATE / 2
+    states = simulate(sample_plans(local[None], 0.5, 0), np.array([plan.speed[NOW], 0.0]), np.array(acceleration))[0]
+    states[:, X], states[:, Y] = x + cos * states[:, X] - sin * states[:, Y], y + sin * states[:, X] + cos * states[:, Y]
+    states[:, HEADING] += heading
+    return states
+
+
+def conflict(poses: np.ndarray, speeds: np.ndarray, obstacles: Boxes, margin: np.ndarray) -> int:
+    """First step from t0 on at which poses (T, 3) conflict with `boxes`; see `collisions.first_conflict`."""
     others, halves, present = obstacles
-    return first_conflict(plan.poses[NOW:], plan.speed[NOW:], others[:, NOW:], halves, present[:, NOW:], margin,
-                          np.array(LOOKAHEAD))
+    return first_conflict(poses, speeds, others[:, NOW:], halves, present[:, NOW:], margin, np.array(LOOKAHEAD))
 
 
-def boxes(agents: Sequence[Agent]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def boxes(agents: Sequence[Agent]) -> Boxes:
     """Agents as arrays: poses (A, 66, 3), half sizes (A, 2), labelled (A, 66)."""
     if not agents:
         return np.empty((0, len(TIMES), 3)), np.empty((0, 2)), np.empty((0, len(TIMES)), dtype=bool)

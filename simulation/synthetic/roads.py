@@ -36,6 +36,34 @@ def road(
     return site
 
 
+def street(
+    rng: np.random.Generator,
+    *,
+    lanes: int,
+    limit: float,
+    width: tuple[float, float] = (3.3, 3.7),
+    right: RoadEdge | None = None,
+    left: RoadEdge | None = None,
+    bend: float = 0.5,
+) -> Site:
+    """A town street, straight or (with probability `bend`) gently curved, with `lanes` in each direction."""
+    curvature = rng.uniform(-1, 1) / 150 if rng.uniform() < bend else 0.0
+    pavement = RoadEdge(pavement=float(rng.choice([0.0, 2.0, 3.0])))
+    return road([(rng.uniform(10, 40), 0.0), (140.0, curvature)], forward=lanes, backward=lanes,
+                lane_width=rng.uniform(*width), speed_limit=limit, right=right or pavement, left=left or pavement,
+                centre=str(rng.choice(["solid", "dashed"])), ramp=20.0)
+
+
+def crossroads(
+    rng: np.random.Generator, *, limit: float, signals: bool, main: int, cross: int, corner: tuple[float, float] = (8.0, 11.0)
+) -> Site:
+    """A junction with four arms, somewhat askew. main, cross: lanes per direction. corner: range of kerb radii [m]."""
+    askew = rng.uniform(-0.12, 0.12, 3)
+    angles = [np.pi, 1.5 * np.pi + askew[0], 2 * np.pi + 0.3 * askew[1], 2.5 * np.pi + askew[2]]
+    return junction(angles, lanes=[main, cross, main, cross], lane_width=rng.uniform(3.3, 3.6), speed_limit=limit,
+                    corner=rng.uniform(*corner), signals=signals)
+
+
 def junction(
     angles: Sequence[float],
     *,

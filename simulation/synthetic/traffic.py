@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from mtdrive.simulation.synthetic.agents import Agent, along, car, lorry, pedestrian, standing, travelled, van
+from mtdrive.simulation.synthetic.agents import Agent, along, car, cyclist, lorry, pedestrian, standing, travelled, van
 from mtdrive.simulation.synthetic.curves import Curve
 from mtdrive.simulation.synthetic.site import Site
+from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
+
+
+def arrival(distance: float, speed: float, limit: float) -> float:
+    """When [s] an undisturbed ego has gone `distance` [m], speeding up from `speed` to `limit`."""
+    ramp = max(0.0, limit - speed) / 1.2
+    within = 0.5 * (speed + limit) * ramp
+    if distance < within:
+        return (np.sqrt(speed**2 + 2 * 1.2 * distance) - speed) / 1.2
+    return ramp + (distance - within) / max(limit, speed)
 
 
 def parked(
@@ -45,6 +57,22 @@ def walkers(rng: np.random.Generator, curve: Curve, offset: float, begin: float,
         start, side = (s, offset) if forward else (curve.length - s, -offset)
         people.append(pedestrian(rng, along(line, travelled(start, pace), side + rng.uniform(-0.4, 0.4))))
     return people
+
+
+def ahead(
+    rng: np.random.Generator,
+    path: Curve,
+    start: float,
+    gap: float,
+    speed: float,
+    script: Sequence[tuple[float, float]] = (),
+    offset: np.ndarray | float = 0.0,
+    make: Callable[[np.random.Generator, np.ndarray], Agent] = car,
+) -> Agent:
+    """A vehicle whose rear is about `gap` metres before the front of an ego at arc length `start`."""
+    length = {car: 4.6, van: 5.7, lorry: 9.0, cyclist: 1.8}[make]
+    place = start + REAR_AXLE_TO_FRONT + gap + length / 2
+    return make(rng, along(path, travelled(place, speed, script), offset))
 
 
 def oncoming(rng: np.random.Generator, site: Site, group: str, speed: float, spacing: tuple[float, float]) -> list[Agent]:

@@ -1,0 +1,33 @@
+"""Traffic in front comes to a halt (hidden), or stands already."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtdrive.simulation.synthetic.drive import Situation
+from mtdrive.simulation.synthetic.roads import APPROACH, street
+from mtdrive.simulation.synthetic.traffic import ahead, oncoming
+
+
+def build(rng: np.random.Generator, hidden: bool) -> Situation:
+    """See the module docstring."""
+    lanes, limit = int(rng.integers(1, 3)), rng.uniform(8.0, 13.0)
+    site = street(rng, lanes=lanes, limit=limit)
+    speed = limit * rng.uniform(0.45, 1.0)
+    own = int(rng.integers(lanes))
+    agents = []
+    for index in range(lanes):
+        path = site.path([f"main/{index}"])
+        if hidden:
+            flow = speed + rng.uniform(-0.5, 0.3)
+            gap, brake, begin = 2.0 + speed * rng.uniform(0.6, 1.2), rng.uniform(2.0, 4.5), rng.uniform(0.1, 0.9)
+        else:
+            flow, brake, begin = 0.0, 0.0, 0.0
+            gap = speed**2 / 2 / rng.uniform(1.5, 2.7) + 3.0 + rng.uniform(0.0, 14.0)
+        for _ in range(int(rng.integers(2, 5))):
+            agents.append(ahead(rng, path, APPROACH, gap, flow, [(begin, -brake)]))
+            begin = max(0.0, begin - 0.25)  # the halt comes from the front
+            gap += 4.6 + rng.uniform(2.0, 4.0) + 0.5 * flow
+    agents += oncoming(rng, site, "main_back", limit, (20.0, 60.0))
+    return Situation(site, [f"main/{own}"], APPROACH, speed, limit, rng.uniform(-0.3, 0.1), agents,
+                     following=rng.uniform(14, 25) if rng.uniform() < 0.4 else None)
