@@ -50,6 +50,7 @@ def score_submission(
     split: str,
     metric: str,
     *,
+    human_penalty_filter: bool | None = None,
     without_scene: Collection[str] = (),
     workers: int = 1,
 ) -> SubmissionScores:
@@ -57,6 +58,7 @@ def score_submission(
 
     Args:
         cache_root, split: where the compiled scenes are, as in SceneStore.
+        metric, human_penalty_filter: as in `scoring.score`.
         without_scene: tokens whose scene could not be compiled.
         workers: processes.
 
@@ -77,7 +79,8 @@ def score_submission(
     status = np.full(count, NO_SCENE, dtype="<U32")
     values = np.full((count, len(names) + 1), np.nan)
     fingerprints = {}
-    work = partial(_score_task, cache_root=cache_root, split=split, interval=submission.interval, metric=metric)
+    options = (submission.interval, metric, human_penalty_filter)
+    work = partial(_score_task, cache_root=cache_root, split=split, options=options)
     workers = min(workers, -(-len(tokens) // MIN_SCENES_PER_WORKER))
     with tqdm(total=len(tokens), desc=f"{metric} on {split}", unit="scene") as progress:
         for rows, task_status, task_values, task_fingerprints in map_unordered(work, tasks, workers):
@@ -99,11 +102,11 @@ _store = lru_cache(SceneStore)
 
 
 def _score_task(
-    task: _Task, cache_root: Path, split: str, interval: float, metric: str
+    task: _Task, cache_root: Path, split: str, options: tuple[float, str, bool | None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Fingerprint]]:
     """Rows, their status and their values (sub-metrics, then score), and fingerprints by token."""
     store = _store(cache_root, split)
-    scored = [score(store.load(token), poses, interval, metric) for token, poses in task.poses.items()]
+    scored = [score(store.load(token), poses, *options) for token, poses in task.poses.items()]
     values = [np.column_stack([*scores.columns.values(), scores.score]) for scores in scored]
     return (
         np.concatenate(list(task.rows.values())),

@@ -16,10 +16,9 @@ from rich.table import Table
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
 from mtdrive.simulation.scene_cache.store import NO_SUCH_SCENE, build_caches
-from mtdrive.simulation.scoring import OK
+from mtdrive.simulation.scoring import OK, uses_human_filter
 from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
 from mtdrive.simulation.submission import Submission, read_submission
 
@@ -32,7 +31,13 @@ def run(config: DictConfig) -> int:
     submission = read_submission(path)
     failed = build_missing(config, submission, cache_root)
     scores = score_submission(
-        submission, cache_root, config.split, config.metric, without_scene=failed, workers=config.workers
+        submission,
+        cache_root,
+        config.split,
+        config.metric,
+        human_penalty_filter=config.human_penalty_filter,
+        without_scene=failed,
+        workers=config.workers,
     )
 
     table = pd.DataFrame(
@@ -49,7 +54,9 @@ def run(config: DictConfig) -> int:
     with atomic_path(out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(provenance(config, path, scores, failed, table), indent=2))
     console = Console(soft_wrap=True)
-    console.print(as_rich_table(table, f"{config.metric}, {config.split}, {config.traffic}"))
+    console.print(as_rich_table(table, f"{config.metric} on {config.split}, traffic {config.traffic}"))
+    for status, count in table.status[table.status != OK].value_counts().items():
+        console.print(f"[red]{count} rows without a score: {status}[/]")
     for token, reason in failed.items():
         console.print(f"[red]{token}[/]: {reason}")
     console.print(f"{len(table)} rows in {out}, how they were made in {out.with_suffix('.json')}")
@@ -65,11 +72,11 @@ def check(config: DictConfig) -> None:
     for key in ("openscene_data_root", "nuplan_maps_root"):
         if config[key] is None:
             raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
-    metrics_of(config.metric)
-    if config.human_penalty_filter:
-        raise MTDriveError(f"{config.metric} has no human penalty filter; leave human_penalty_filter=false.")
+    if config.human_penalty_filter not in (None, True, False):
+        raise MTDriveError(f"human_penalty_filter={config.human_penalty_filter} must be true or false.")
+    uses_human_filter(config.metric, config.human_penalty_filter)
     if config.traffic != "log_replay":
-        raise MTDriveError(f"{config.metric} is defined for recorded traffic only; leave traffic=log_replay.")
+        raise MTDriveError(f"traffic={config.traffic} is not available; traffic=log_replay is.")
     if Path(config.out).suffix != ".csv":
         raise MTDriveError(f"out={config.out} must name a .csv file.")
 
@@ -109,7 +116,7 @@ def provenance(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "metric": config.metric,
-        "human_penalty_filter": config.human_penalty_filter,
+        "human_penalty_filter": uses_human_filter(config.metric, config.human_penalty_filter),
         "traffic": config.traffic,
         "split": config.split,
         "trajectories": {"file": path.name, "sha256": digest, "rows": len(table)},
@@ -123,7 +130,7 @@ def provenance(
 
 
 def as_rich_table(table: pd.DataFrame, title: str) -> Table:
-    """Means over the rows with status "ok", and how many rows have which status."""
+    """Means over the rows with status "ok"."""
     ok = table[table.status == OK]
     rich_table = Table(title=title, title_justify="left")
     rich_table.add_column("mean of")
@@ -131,7 +138,4 @@ def as_rich_table(table: pd.DataFrame, title: str) -> Table:
     for name in table.columns.drop(["token", "metric", "status"]):
         mean = ok[name].mean()
         rich_table.add_row(name, "-" if np.isnan(mean) else f"{mean:.4f}")
-    for status, count in table.status.value_counts().items():
-        if status != OK:
-            rich_table.add_row(f"[red]{status}[/]", f"{count} rows")
     return rich_table

@@ -1,0 +1,219 @@
+"""`mtdrive score` end to end on the golden data, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import reference
+
+from mtdrive.cli import main
+from mtdrive.simulation.scoring import INVALID, score
+
+TOKENS = ["e1c33c4c39967974", "5118e69f55dd7a54"]
+SUB_METRICS = [
+    "no_at_fault_collisions",
+    "drivable_area_compliance",
+    "ego_progress",
+    "time_to_collision_within_bound",
+    "comfort",
+    "driving_direction_compliance",
+]
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> list[str]:
+    """Where the golden data is, with a folder for the caches that the tests share."""
+    return [
+        f"openscene_data_root={reference.DATA_ROOT}",
+        f"nuplan_maps_root={reference.MAPS_ROOT}",
+        f"navsim_exp_root={tmp_path_factory.mktemp('exp')}",
+        "workers=1",
+    ]
+
+
+def mixed_plans() -> tuple[np.ndarray, np.ndarray]:
+    """Twelve golden plans of two scenes, tokens taking turns."""
+    parts = [reference.plans(token, 8)[1][:6] for token in TOKENS]
+    return np.array(TOKENS * 6), np.stack(parts, axis=1).reshape(12, 8, 3)
+
+
+def save(path: Path, tokens: np.ndarray, poses: np.ndarray, interval: float = 0.5) -> Path:
+    np.savez(path, token=tokens, poses=poses, interval_length=interval)
+    return path
+
+
+def run(roots: list[str], trajectories: Path, *overrides: str) -> int:
+    out = trajectories.with_suffix(".csv")
+    return main(["score", *roots, f"trajectories={trajectories}", f"out={out}", *overrides])
+
+
+@pytest.mark.parametrize(("metric", "filtered"), [("pdms_v1", None), ("epdms_v2", None), ("epdms_v2", False)])
+def test_writes_a_row_for_each_trajectory_in_order(roots, tmp_path, capsys, metric, filtered):
+    tokens, poses = mixed_plans()
+    path = save(tmp_path / "plans.npz", tokens, poses)
+    assert run(roots, path, f"metric={metric}", *([] if filtered is None else ["human_penalty_filter=false"])) == 0
+
+    table = pd.read_csv(path.with_suffix(".csv"))
+    assert table.token.tolist() == tokens.tolist()
+    assert set(table.metric) == {metric}
+    assert set(table.status) == {"ok"}
+    if metric == "pdms_v1":
+        assert table.columns.tolist() == ["token", *SUB_METRICS, "score", "metric", "status"]
+    for token in TOKENS:
+        rows = np.flatnonzero(tokens == token)
+        expected = score(reference.scenes()[token], poses[rows], 0.5, metric, filtered)
+        np.testing.assert_allclose(table.score[rows], expected.score, rtol=0, atol=1e-12)
+        for column, values in expected.columns.items():
+            np.testing.assert_allclose(table[column][rows], values, rtol=0, atol=1e-12)
+
+    made = json.loads(path.with_suffix(".json").read_text())
+    assert (made["metric"], made["traffic"], made["status"]) == (metric, "log_replay", {"ok": 12})
+    assert made["human_penalty_filter"] == (metric == "epdms_v2" and filtered is None)
+    assert sorted(made["scenes"]) == sorted(TOKENS)
+    assert made["mean"]["score"] == pytest.approx(table.score.mean())
+    assert f"{table.score.mean():.4f}" in capsys.readouterr().out
+
+
+def test_invalid_rows_stay_empty_and_are_counted(roots, tmp_path, capsys):
+    tokens, poses = mixed_plans()
+    poses[[2, 5], 3, 0] = np.nan
+    path = save(tmp_path / "plans.npz", tokens, poses)
+    assert run(roots, path) == 0
+    table = pd.read_csv(path.with_suffix(".csv"))
+    assert np.flatnonzero(table.status == INVALID).tolist() == [2, 5]
+    assert table.loc[[2, 5], [*SUB_METRICS, "score"]].isna().all(axis=None)
+    assert table.drop([2, 5])[[*SUB_METRICS, "score"]].notna().all(axis=None)
+    assert json.loads(path.with_suffix(".json").read_text())["mean"]["score"] == pytest.approx(table.score.mean())
+    printed = capsys.readouterr().out
+    assert "10 ok rows" in printed
+    assert f"2 rows without a score: {INVALID}" in printed
+
+
+def submission(predictions: object) -> dict[str, object]:
+    """What navsim's run_create_submission_pickle.py dumps."""
+    return {"team_name": "t", "authors": "a", "email": "e", "institution": "i", "predictions": predictions}
+
+
+@pytest.fixture
+def navsim_trajectory(monkeypatch):
+    """A maker of pickles' Trajectory objects under the names of navsim and nuPlan, which are not installed here."""
+    made = {}
+    for module, name in (
+        ("navsim.common.dataclasses", "Trajectory"),
+        ("nuplan.planning.simulation.trajectory.trajectory_sampling", "TrajectorySampling"),
+    ):
+        made[name] = type(name, (), {"__module__": module})
+        parts = module.split(".")
+        for depth in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth])))
+        setattr(sys.modules[module], name, made[name])
+
+    def make(poses: np.ndarray, interval: float = 0.5):
+        sampling, trajectory = made["TrajectorySampling"](), made["Trajectory"]()
+        sampling.__dict__.update(num_poses=len(poses), time_horizon=4.0, interval_length=interval)
+        trajectory.__dict__.update(poses=poses, trajectory_sampling=sampling)
+        return trajectory
+
+    return make
+
+
+def test_navsim_submission_pickle(roots, tmp_path, navsim_trajectory):
+    plans = {token: reference.plans(token, 8)[1][0].astype(np.float32) for token in TOKENS}
+    path = tmp_path / "submission.pkl"
+    predictions = {token: navsim_trajectory(poses) for token, poses in plans.items()}
+    path.write_bytes(pickle.dumps(submission([predictions])))
+    assert run(roots, path) == 0
+    table = pd.read_csv(path.with_suffix(".csv")).set_index("token")
+    for token, poses in plans.items():
+        assert table.score[token] == pytest.approx(score(reference.scenes()[token], poses[None]).score[0], abs=1e-12)
+
+
+def refusal(capsys, status: int) -> str:
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert error.startswith("mtdrive score: ")
+    assert error.endswith(".")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["metric=pdms"], "pdms_v1"),
+        (["human_penalty_filter=true"], "no human penalty filter"),
+        (["human_penalty_filter=maybe"], "human_penalty_filter=maybe"),
+        (["traffic=idm"], "traffic=idm"),
+        (["out=scores.txt"], ".csv"),
+        (["openscene_data_root=null"], "openscene_data_root"),
+        (["openscene_data_root=/nowhere"], "/nowhere"),
+        (["nuplan_maps_root=null"], "nuplan_maps_root"),
+        (["split=navtest"], "navtest"),
+        (["trajectories=missing.npz"], "missing.npz"),
+    ],
+)
+def test_refuses_values(roots, tmp_path, capsys, overrides, words):
+    path = save(tmp_path / "plans.npz", *mixed_plans())
+    assert words in refusal(capsys, run(roots, path, *overrides))
+    assert not path.with_suffix(".csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"poses": np.zeros((2, 8, 3))}, "token"),
+        ({"token": np.array(TOKENS), "interval_length": 0.5}, "poses"),
+        ({"token": np.array(TOKENS), "poses": np.zeros((3, 8, 3)), "interval_length": 0.5}, "2 tokens"),
+        ({"token": np.array(TOKENS), "poses": np.zeros((2, 6, 3)), "interval_length": 0.5}, "(2, 6, 3)"),
+        ({"token": np.array(TOKENS), "poses": np.zeros((2, 8, 3)), "interval_length": 0.1}, "0.1 s"),
+        ({"token": np.array(TOKENS), "poses": np.zeros((2, 8, 3)), "interval_length": [0.5, 0.5]}, "one number"),
+        ({"token": np.arange(2), "poses": np.zeros((2, 8, 3)), "interval_length": 0.5}, "strings"),
+        ({"token": np.array([], "<U16"), "poses": np.zeros((0, 8, 3)), "interval_length": 0.5}, "no trajectory"),
+        ({"token": np.array(["f" * 16] * 2), "poses": np.zeros((2, 8, 3)), "interval_length": 0.5}, "f" * 16),
+    ],
+)
+def test_refuses_arrays(roots, tmp_path, capsys, arrays, words):
+    path = tmp_path / "plans.npz"
+    np.savez(path, **arrays)
+    assert words in refusal(capsys, run(roots, path))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"\x93NUMPY garbage", pickle.dumps([1])])
+def test_refuses_damaged_npz(roots, tmp_path, capsys, content):
+    path = tmp_path / "plans.npz"
+    path.write_bytes(content)
+    assert "plans.npz" in refusal(capsys, run(roots, path))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "words"),
+    [
+        (None, "predictions"),
+        ([{}], "no trajectory"),
+        ([{TOKENS[0]: 1}], "Trajectory"),
+        ([{}, {}], "2 sets"),
+        ([{TOKENS[0]: ((8, 3), 0.5), TOKENS[1]: ((40, 3), 0.1)}], "one shape"),
+        ([{TOKENS[0]: ((8, 3), 0.5), TOKENS[1]: ((8, 3), 0.4)}], "0.4 and 0.5"),
+        ([{TOKENS[0]: ((8, 2), 0.5)}], "(1, 8, 2)"),
+    ],
+)
+def test_refuses_submissions(roots, tmp_path, capsys, navsim_trajectory, predictions, words):
+    path = tmp_path / "submission.pkl"
+    if isinstance(predictions, list):
+        for by_token in predictions:
+            for token, item in by_token.items():
+                by_token[token] = navsim_trajectory(np.zeros(item[0]), item[1]) if isinstance(item, tuple) else item
+    path.write_bytes(pickle.dumps(submission(predictions)))
+    assert words in refusal(capsys, run(roots, path))
+
+
+def test_refuses_a_pickle_that_would_run_code(roots, tmp_path, capsys):
+    path = tmp_path / "submission.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    assert "os.system" in refusal(capsys, run(roots, path))
