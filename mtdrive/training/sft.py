@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from transformers.processing_utils import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
@@ -89,11 +90,28 @@ def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
 
 
 class PlannerSFTTrainer(LoadsRenamedWeights, SFTTrainer):
-    """SFTTrainer whose evaluation also answers every sample greedily (see `answer_metrics`)."""
+    """SFTTrainer that scores target positions alone, and whose evaluation also answers every sample greedily.
+
+    TRL's fused head projects every position on the vocabulary where there is no Triton; on a CPU that is a third of a
+    tiny model's step. Evaluation adds `answer_metrics`.
+    """
 
     def __init__(self, planner: Planner, collator: PlannerCollator, **kwargs):
         super().__init__(planner.model, processing_class=planner.processor, data_collator=collator, **kwargs)
         self._planner = planner
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Mean cross-entropy over the targets of all devices and accumulation steps."""
+        labels = inputs.pop("labels")
+        columns = (labels != -100).any(0).nonzero().squeeze(1)
+        outputs = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
+        labels = labels[:, columns]
+        total = cross_entropy(outputs.logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+        if num_items_in_batch is None:
+            loss = total / (labels != -100).sum()
+        else:
+            loss = total / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over devices
+        return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
