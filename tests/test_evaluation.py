@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from factories import straight_scene
-from omegaconf import OmegaConf
+import json
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+import pytest
+from factories import RoadObject, straight_scene
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mtdrive.cli import load_config, main
 from mtdrive.commands.evaluate import check, read_families
 from mtdrive.evaluation.bootstrap import bootstrap_mean
-from mtdrive.evaluation.rows import PlanRow, ScoredAnswer, as_table, baseline_rows, rows_in_force
+from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, summarise
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.scene_cache.format import Fingerprint, save_scene
+
+
+def answer(status: TurnStatus, score: float | None = None) -> Turn:
+    nothing = np.zeros(0)
+    columns = {} if score is None else {"comfort": score}
+    return Turn(nothing, nothing, nothing, "", status, 0.0, "", score=score, scores=columns)
 
 
 def test_a_stopped_episode_keeps_its_plan_and_a_failed_answer_the_one_before():
-    answers = [
-        ScoredAnswer("ok", 0.4, {"comfort": 0.0}),
-        ScoredAnswer("unparsed", np.nan, None),
-        ScoredAnswer("ok", 0.9, {"comfort": 1.0}),
-    ]
-    rows = rows_in_force("a", "", "planner", answers, 4)
+    answers = (answer(TurnStatus.OK, 0.4), answer(TurnStatus.PARSE_ERROR), answer(TurnStatus.OK, 0.9))
+    rows = episode_rows(Episode("a", "", answers, EpisodeStatus.COMPLETED), "", 4)
     assert [row.score for row in rows] == [0.4, 0.4, 0.9, 0.9]
-    assert [row.status for row in rows] == ["ok", "unparsed", "ok", "stopped"]
+    assert [row.status for row in rows] == ["ok", "parse_error", "ok", "stopped"]
     assert [row.turn for row in rows] == [1, 2, 3, 4]
-    never = rows_in_force("a", "", "planner", answers[1:2], 1)[0]
-    assert (never.score, never.status, never.columns) == (0.0, "unparsed", {})
+    never = episode_rows(Episode("a", "", answers[1:2], EpisodeStatus.TRUNCATED), "", 1)[0]
+    assert (never.score, never.status, never.columns) == (0.0, "parse_error", {})
+    with pytest.raises(RuntimeError, match="scorer"):
+        episode_rows(Episode("a", "", (answer(TurnStatus.SCORER_ERROR),), EpisodeStatus.ERROR), "", 3)
 
 
 def test_bootstrap_interval_is_seeded_and_covers_the_mean():
@@ -67,11 +79,51 @@ def test_baselines_are_scored_as_one_turn():
     assert table.score[1] < 0.7
 
 
+@pytest.fixture
+def split(tmp_path):
+    """Two compiled scenes of a split `test`, with images."""
+    image = tmp_path / "sensor_blobs" / "test" / "front.jpg"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (252, 140), "grey").save(image)
+    folder = tmp_path / "scene_cache" / "test"
+    tokens = ["a" * 16, "b" * 16]
+    for token, objects in zip(tokens, ([], [RoadObject(24.0)]), strict=True):
+        scene = straight_scene(objects, token=token, reference_distance=12.0 if objects else None)
+        scene = replace(scene, camera=replace(scene.camera, image="front.jpg"))
+        save_scene(folder / "hand-made" / f"{token}.scene", scene, Fingerprint("", ""))
+    (folder / "index.json").write_text(json.dumps({"hand-made": {"log": "", "tokens": tokens}}))
+    return tmp_path
+
+
+def test_the_verb_scores_baselines_and_a_planner(split, capsys):
+    keys = [f"navsim_exp_root={split}", f"openscene_data_root={split}", f"out={split / 'results'}", "resamples=50"]
+    assert main(["evaluate", *keys, "planner=tiny", "turns=2", "baselines=[human,constant_velocity]"]) == 0
+    table = pd.read_csv(split / "results" / "scores.csv")
+    assert len(table) == 2 * (2 + 2)
+    scores = table.set_index(["token", "policy", "turn"]).score
+    assert scores["a" * 16, "constant_velocity", 1] == pytest.approx(1.0)
+    assert scores["b" * 16, "constant_velocity", 1] == 0.0
+    assert scores["b" * 16, "human", 1] > 0.9
+    summary = json.loads((split / "results" / "summary.json").read_text())
+    assert summary["provenance"]["feedback"] == "privileged"
+    assert summary["policies"]["planner"][1]["scenes"] == 2
+    episodes = [json.loads(line) for line in (split / "results" / "episodes.jsonl").read_text().splitlines()]
+    assert [episode["token"] for episode in episodes] == ["a" * 16, "b" * 16]
+    assert all(turn["feedback"] for episode in episodes for turn in episode["turns"])
+    assert "constant_velocity" in capsys.readouterr().out
+
+
 def test_bad_requests_are_refused(tmp_path):
-    good = {"baselines": ["human"], "feedback": "privileged", "planner": None, "turns": 3, "resamples": 10}
-    for key, value in {"baselines": ["robot"], "feedback": "guessed", "turns": 0}.items():
-        with pytest.raises(MTDriveError, match=str(value[0] if key == "baselines" else value)):
-            check(OmegaConf.create({**good, key: value}))
+    good = load_config("evaluate", [])
+    for override, reason in {
+        "baselines=[robot]": "robot",
+        "feedback=guessed": "guessed",
+        "turns=0": "turns=0",
+        "metric=pdms_v0": "pdms_v0",
+        "baselines=[]": "nothing",
+    }.items():
+        with pytest.raises(MTDriveError, match=reason):
+            check(OmegaConf.merge(good, OmegaConf.from_dotlist([override])))
     (tmp_path / "families.csv").write_text("token;family\n")
     with pytest.raises(MTDriveError, match=r"families=.* is not a CSV"):
         read_families(str(tmp_path / "families.csv"))

@@ -121,10 +121,10 @@ def test_parse_rate_counts_answers_that_were_given():
     table = pd.concat(
         [
             plans(SFT, "privileged", np.ones((7, 1))),
-            plans(SFT, "privileged", np.zeros((2, 1)), "unparsed"),
+            plans(SFT, "privileged", np.zeros((2, 1)), "parse_error"),
             plans(SFT, "privileged", np.ones((5, 1)), "stopped"),
             plans(SFT, "perceived", np.ones((1, 1)), "invalid_trajectory"),
-            plans(RL, "privileged", np.zeros((4, 1)), "unparsed"),
+            plans(RL, "privileged", np.zeros((4, 1)), "parse_error"),
         ]
     )
     assert parse_rate(table, SFT) == (8, 10)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 from tqdm import tqdm
 
-from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows
+from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, difference_lines, summarise
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
 from mtdrive.simulation.scene_cache.store import SceneStore
+
+if TYPE_CHECKING:
+    from mtdrive.rollout.episode import Episode
+
+WIDTH = 110  # of the table in a file or pipe
 
 
 def run(config: DictConfig) -> None:
@@ -26,51 +36,35 @@ def run(config: DictConfig) -> None:
     tokens = store.tokens[: config.limit]
     families = read_families(config.families) if config.families else {}
     rows: list[PlanRow] = []
-    for token in tqdm(tokens, desc="baselines", unit="scene"):
-        rows += baseline_rows(store.load(token), families.get(token, ""), config.baselines, config.metric)
-
-    table = as_table(rows)
-    summary = {
-        "provenance": {
-            "split": config.split,
-            "scenes": len(tokens),
-            "metric": config.metric,
-            "feedback": config.feedback,
-            "planner": config.planner,
-            "turns": config.turns,
-            "resamples": config.resamples,
-            "seed": config.seed,
-        },
-        **summarise(table, config.resamples, config.seed),
-    }
-    out = Path(config.out)
-    with atomic_path(out / "scores.csv") as path:
-        table.to_csv(path, index=False)
-    with atomic_path(out / "summary.json") as path:
-        path.write_text(json.dumps(summary, indent=2))
-    console = Console()
-    console.print(as_rich_table(summary, f"{config.split}, {config.metric}, {config.feedback} feedback"))
-    for line in difference_lines(summary):
-        console.print(line)
-    console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
+    if config.baselines:
+        for token in tqdm(tokens, desc="baselines", unit="scene"):
+            rows += baseline_rows(store.load(token), families.get(token, ""), config.baselines, config.metric)
+    episodes = drive_planner(config, store, tokens) if config.get("planner") else []
+    for episode in episodes:
+        rows += episode_rows(episode, families.get(episode.scene_token, ""), config.turns)
+    write_results(config, len(tokens), rows, episodes)
 
 
 def check(config: DictConfig) -> None:
-    """Refuse values that no scene is needed to refuse.
+    """Refuse what no scene is needed to refuse.
 
     Raises:
-        MTDriveError: an unknown baseline or feedback source, nothing to evaluate, or a number out of range.
+        MTDriveError: an unknown baseline, metric or feedback source, nothing to evaluate, or a number out of range.
     """
-    unknown = sorted(set(config.baselines) - set(BASELINES))
-    if unknown:
+    score_version(config.metric)
+    if unknown := sorted(set(config.baselines) - set(BASELINES)):
         raise MTDriveError(f"There is no baseline {', '.join(unknown)}: choose from {', '.join(BASELINES)}.")
     if config.feedback not in SOURCES:
         raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
-    if config.planner is None and not config.baselines:
+    if not (config.get("planner") or config.baselines):
         raise MTDriveError("There is nothing to evaluate: give planner=... or baselines=[...].")
-    for name in ("turns", "resamples"):
+    if config.get("planner") and config.openscene_data_root is None:
+        raise MTDriveError("A planner needs the images: openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
+    for name in ("turns", "batch_size", "resamples"):
         if config[name] < 1:
             raise MTDriveError(f"{name}={config[name]} must be at least 1.")
+    if config.temperature < 0:
+        raise MTDriveError(f"temperature={config.temperature} must not be negative.")
 
 
 def read_families(path: str) -> dict[str, str]:
@@ -84,3 +78,69 @@ def read_families(path: str) -> dict[str, str]:
         return dict(zip(table["token"], table["family"], strict=True))
     except (OSError, KeyError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise MTDriveError(f"families={path} is not a CSV file with columns token and family.") from error
+
+
+def drive_planner(config: DictConfig, store: SceneStore, tokens: list[str]) -> list[Episode]:
+    """One episode per scene."""
+    # Evaluating the baselines alone needs no torch.
+    from mtdrive.evaluation.drive import drive
+    from mtdrive.planner.models import load_planner
+    from mtdrive.rollout.multi_turn import Task
+
+    planner = load_planner(config.planner)
+
+    def load(token: str) -> Task:
+        scene = store.load(token)
+        return Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, scene.camera.image))
+
+    episodes = drive(
+        planner,
+        tokens,
+        load,
+        turns=config.turns,
+        metric=config.metric,
+        source=config.feedback,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    return list(tqdm(episodes, desc="planner", unit="scene", total=len(tokens)))
+
+
+def write_results(config: DictConfig, scenes: int, rows: list[PlanRow], episodes: list[Episode]) -> None:
+    """The files, and the table on the terminal."""
+    table, out = as_table(rows), Path(config.out)
+    summary = {"provenance": provenance(config, scenes), **summarise(table, config.resamples, config.seed)}
+    with atomic_path(out / "scores.csv") as path:
+        table.to_csv(path, index=False)
+    with atomic_path(out / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=2))
+    if episodes:
+        from mtdrive.evaluation.drive import write_episodes
+
+        write_episodes(episodes, out / "episodes.jsonl")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    feedback = f", {config.feedback} feedback" if episodes else ""
+    console.print(as_rich_table(summary, f"{config.split}, {scenes} scenes, {config.metric}{feedback}"))
+    for line in difference_lines(summary):
+        console.print(line)
+    console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
+
+
+def provenance(config: DictConfig, scenes: int) -> dict[str, Any]:
+    """What the numbers come from. feedback is null where no planner got any."""
+    planner = config.get("planner")
+    return {
+        "split": config.split,
+        "scenes": scenes,
+        "metric": config.metric,
+        "metric_version": METRIC_VERSIONS[config.metric],
+        "scene_cache_format": FORMAT_VERSION,
+        "planner": planner and planner.model,
+        "prompt": planner and planner.prompt,
+        "feedback": config.feedback if planner else None,
+        "turns": config.turns if planner else None,
+        "temperature": config.temperature if planner else None,
+        "resamples": config.resamples,
+        "seed": config.seed,
+    }

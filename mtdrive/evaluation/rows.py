@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from mtdrive.simulation.assessment import assess
+from mtdrive.rollout.episode import Episode, EpisodeStatus, TurnStatus
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scoring import score
 
-OK, UNPARSED = "ok", "unparsed"
+OK = TurnStatus.OK.value
+UNPARSED = TurnStatus.PARSE_ERROR.value
+STOPPED = "stopped"
+PLANNER = "planner"
 
 
 @dataclass(frozen=True)
 class PlanRow:
     """A policy's plan of one scene, in force after `turn` (1, 2, ...).
 
-    status: of that turn's own answer: "ok", "unparsed", "stopped" (the episode had ended with an earlier turn) or
-    what the scorer found wrong. score, columns: of the newest plan that could be scored; without any, the score is
-    0 and columns is empty, and the status tells why.
+    status: of that turn's own answer (a TurnStatus), or "stopped" where the episode had ended before. score, columns:
+    of the newest plan that could be scored, by the log; without any, the score is 0 and columns is empty, and the
+    status tells why.
     """
 
     token: str
@@ -32,26 +36,23 @@ class PlanRow:
     columns: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class ScoredAnswer:
-    """One turn of a policy. columns: navsim's sub-metrics, None if the answer gave no plan that can be scored."""
+def episode_rows(episode: Episode, family: str, turns: int) -> list[PlanRow]:
+    """Rows for turns 1..turns; an episode that stopped keeps its last plan, a failed answer leaves the one before.
 
-    status: str
-    score: float
-    columns: Mapping[str, float] | None
-
-
-def rows_in_force(token: str, family: str, policy: str, answers: Sequence[ScoredAnswer], turns: int) -> list[PlanRow]:
-    """Rows for turns 1..turns; an episode that stopped keeps its last plan, a failed answer leaves the one before."""
-    rows, score, columns = [], 0.0, {}
+    Raises:
+        RuntimeError: the scorer failed, which says nothing about the planner.
+    """
+    if episode.status is EpisodeStatus.ERROR:
+        raise RuntimeError(f"The scorer failed on scene {episode.scene_token}: {episode.turns[-1].error}")
+    rows, value, columns = [], 0.0, {}
     for turn in range(1, turns + 1):
-        status = "stopped"
-        if turn <= len(answers):
-            answer = answers[turn - 1]
-            status = answer.status
-            if answer.columns is not None:
-                score, columns = answer.score, answer.columns
-        rows.append(PlanRow(token, family, policy, turn, status, score, columns))
+        status = STOPPED
+        if turn <= len(episode.turns):
+            answer = episode.turns[turn - 1]
+            status = answer.status.value
+            if answer.status is TurnStatus.OK:
+                value, columns = answer.score, answer.scores
+        rows.append(PlanRow(episode.scene_token, family, PLANNER, turn, status, value, columns))
     return rows
 
 
@@ -59,8 +60,9 @@ def baseline_rows(scene: Scene, family: str, names: Sequence[str], metric: str) 
     """The baselines' plans, as turn 1."""
     rows = []
     for name in names:
-        assessment = assess(scene, BASELINES[name](scene)[None], metric=metric)[0]
-        rows.append(PlanRow(scene.token, family, name, 1, assessment.status, assessment.score, assessment.scores))
+        scores = score(scene, BASELINES[name](scene)[None], metric=metric)
+        columns = {column: float(values[0]) for column, values in scores.columns.items()}
+        rows.append(PlanRow(scene.token, family, name, 1, str(scores.status[0]), float(scores.score[0]), columns))
     return rows
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
 from mtdrive.evaluation.bootstrap import bootstrap_mean
 
@@ -73,7 +74,8 @@ def _differences(table: pd.DataFrame, resamples: int, seed: int) -> list[dict[st
 def as_rich_table(summary: dict[str, Any], title: str) -> Table:
     """The summary's policies as a table for the terminal."""
     names = list(dict.fromkeys(name for turns in summary["policies"].values() for t in turns for name in t["metrics"]))
-    table = Table("policy", "turn", "score", "95 % interval", *(SHORT.get(n, n) for n in names), "failed", title=title)
+    heads = ["policy", "turn", "score", "95 % interval", *(SHORT.get(name, name) for name in names), "failed"]
+    table = Table(*(Column(head, no_wrap=True) for head in heads), title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     for policy, turns in summary["policies"].items():
         for turn in turns:
             score = turn["score"]

@@ -18,8 +18,8 @@ SENTENCES = {
     "time_to_collision_within_bound": "Too close at {time} to {object} at {place}.",
     "driving_direction_compliance": "Wrong lane at {time} for {measured}.",
     "traffic_light_compliance": "Red light at {time}.",
-    "comfort": "Too much {quantity}: {measured}, limit {limit}.",
-    "history_comfort": "Too much {quantity}: {measured}, limit {limit}.",
+    "comfort": "Too much {quantity}: {measured} exceeds {limit}.",
+    "history_comfort": "Too much {quantity}: {measured} exceeds {limit}.",
     "lane_keeping": "Off the lane's centre at {time}.",
     "ego_progress": "Progress {measured} of {limit}.",
 }
