@@ -1,5 +1,6 @@
 """The planner: prompts, token ids over several turns, the tiny model, its processor, and loading."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,23 @@ def test_lora_trains_adapters_only_and_reloads(planner, tmp_path):
         first, second, base = (each.model(**batch).logits for each in (adapted, loaded, planner))
     assert torch.equal(first, second)
     assert not torch.equal(first, base)
+
+
+def test_a_directory_in_the_released_layout_loads_without_torchvision(planner, tmp_path):
+    planner.save(tmp_path)
+    (tmp_path / "processor_config.json").unlink()
+    released = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "min_pixels": 3136,
+        "max_pixels": 50176,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(released))
+    processor = load_processor(str(tmp_path))
+    assert isinstance(processor, PlannerProcessor)
+    pixels = processor.image_processor(view().image, return_tensors="pt")
+    assert pixels["pixel_values"].shape[1] == 3 * 2 * 14 * 14
+    assert pixels["image_grid_thw"].prod() * 14 * 14 <= 50176
