@@ -78,8 +78,10 @@ def bird_view(scene, plans):
     return image, pixel
 
 
-def test_a_plan_straight_ahead_covers_the_width_of_the_car_about_the_image_centre():
-    changed = (camera_view(scene_with(), GREY, [arc()], width=640) != GREY).any(axis=-1)
+@pytest.mark.parametrize("width", [640, 1280])
+def test_a_plan_straight_ahead_covers_the_width_of_the_car_about_the_image_centre(width):
+    changed = (camera_view(scene_with(), GREY, [arc()], width) != 90).any(axis=-1)
+    changed = cv2.resize(changed.astype(np.uint8), (640, 360), interpolation=cv2.INTER_AREA) > 0
     for x in (8.0, 15.0, 25.0):
         row = round(CAMERA.project(np.array([[x, 0.0, 0.0]]))[0][0, 1])
         columns = np.nonzero(changed[row])[0]
