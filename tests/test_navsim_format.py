@@ -84,6 +84,8 @@ def test_windows_need_a_route_and_keep_to_one_recording(frames):
     across = frames[10]["token"]  # its window runs into the next recording
     assert across not in windows
     assert list(logs.scene_windows(frames, [across])) == [across]
+    gappy = frames[:8] + frames[9:16]  # a frame is missing after the fourth
+    assert not logs.scene_windows(gappy)
     pathless = [frame | {"roadblock_ids": []} for frame in frames]
     assert not logs.scene_windows(pathless)
     assert list(logs.scene_windows(frames[:20], frame_interval=3)) == [frames[3]["token"]]

@@ -223,6 +223,7 @@ def test_a_failing_scene_is_named_and_does_not_stop_the_others(data, capsys):
         (["openscene_data_root=null"], "OPENSCENE_DATA_ROOT"),
         (["split=val"], "There is no folder"),
         (["tokens=[a]", "log_names=[b]"], "has no log b"),
+        (["navsim_exp_root=/dev/null"], "Cannot write scene caches to /dev/null"),
         (["no_such_key=1"], "no_such_key"),
     ],
 )

@@ -20,7 +20,7 @@ from mtdrive.simulation.scene import Camera, DrivingCommand, ObjectType
 NUM_HISTORY = 4  # frames up to and with t0
 NUM_FUTURE = 10  # frames after t0
 INTERVAL = 0.5  # [s] between frames
-MAX_GAP = 1.0  # [s] longer steps separate two recordings in one log
+MAX_STEP = 0.75  # [s] between frames; over a longer step frames are missing, or another recording begins
 
 Frame = Mapping[str, object]
 
@@ -80,8 +80,8 @@ def scene_windows(
 ) -> dict[str, Sequence[Frame]]:
     """Scenes of a log, by token: windows of 14 frames whose fourth frame has a route.
 
-    tokens selects scenes (navsim `SceneFilter`). Without it, windows that run across a gap between two
-    recordings are left out, which navsim leaves to its token lists.
+    tokens selects scenes (navsim `SceneFilter`). Without it, windows with missing frames, or across two recordings
+    in one log, are left out, which navsim leaves to its token lists.
     """
     length = NUM_HISTORY + NUM_FUTURE
     windows = {}
@@ -96,7 +96,7 @@ def scene_windows(
 
 def _has_gap(window: Sequence[Frame]) -> bool:
     steps = np.diff([frame["timestamp"] for frame in window]) / 1e6
-    return bool(steps.min() <= 0 or steps.max() > MAX_GAP)
+    return bool(steps.min() <= 0 or steps.max() > MAX_STEP)
 
 
 def ego_poses(frames: Sequence[Frame]) -> np.ndarray:

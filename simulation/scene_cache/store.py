@@ -109,13 +109,18 @@ def build_caches(
     A scene that cannot be compiled does not stop the others.
 
     Raises:
-        MTDriveError: the split, or a log that is asked for, is missing, or there is nothing to compile.
+        MTDriveError: the split, or a log that is asked for, is missing, there is nothing to compile, or nowhere to
+            write to.
     """
     available = logs.log_names(openscene_data_root, split)
     if log_names is not None and (unknown := set(log_names) - set(available)):
         raise MTDriveError(f"Split {split} has no log {', '.join(sorted(unknown))}.")
     selected = available if log_names is None else [name for name in available if name in set(log_names)]
     folder = Path(cache_root) / split
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MTDriveError(f"Cannot write scene caches to {folder}: {error.strerror}.") from error
     wanted = None if tokens is None else frozenset(tokens)
     paths = [logs.log_path(openscene_data_root, split, name) for name in selected]
     build = partial(_build_log, maps_root=Path(nuplan_maps_root), split=split, folder=folder, tokens=wanted)
