@@ -40,6 +40,7 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.multi_turn import Assess, Reward, Task, run_episodes
 from mtdrive.rollout.sampling import sampling
 from mtdrive.training.advantages import AdvantageConfig, Estimator
+from mtdrive.training.checkpoints import LoadsRenamedWeights
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
 from mtdrive.training.rewards import PdmsReward
@@ -71,7 +72,7 @@ def scene_order(tokens: Sequence[str], count: int, seed: int) -> list[str]:
     return order[:count]
 
 
-class MTGRPOTrainer(GRPOTrainer):
+class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
     """See the module docstring.
 
     Args:

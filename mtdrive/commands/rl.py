@@ -1,0 +1,144 @@
+"""`mtdrive rl`: multi-turn reinforcement learning of a planner on the scenes of a split."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache, partial
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import GRPOConfig
+
+from mtdrive.commands.record import FORBIDDEN_SPLITS
+from mtdrive.planner.models import TINY, load_planner
+from mtdrive.rollout.multi_turn import Task
+from mtdrive.simulation.assessment import assess
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.training.advantages import AdvantageConfig, estimator
+from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
+from mtdrive.training.progress import Progress
+from mtdrive.training.rewards import PdmsReward
+
+KEPT_SCENES = 512  # whose scene, prompt and processed image stay in memory
+
+
+def run(config: DictConfig) -> None:
+    """Train and save a planner; see configs/rl.yaml."""
+    check(config)
+    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    settings = MTGRPOSettings(
+        turns=config.turns,
+        estimator=estimator(config.estimator),
+        advantage=AdvantageConfig(scale=config.scale_advantages),
+        reward=PdmsReward(config.format_bonus),
+        shared_prefix=config.shared_prefix,
+        max_scorer_errors=config.max_scorer_errors,
+        max_parse_errors=config.max_parse_errors,
+    )
+    planner = load_planner(config.planner)
+    arguments = training_arguments(config, on_cpu=planner.model.device.type == "cpu")
+
+    @lru_cache(maxsize=KEPT_SCENES)
+    def load(token: str) -> Task:
+        scene = store.load(token)
+        return Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, scene.camera.image))
+
+    trainer = MTGRPOTrainer(
+        planner,
+        arguments,
+        settings,
+        scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
+        load,
+        partial(assess, metric=config.metric, source=config.feedback),
+        callbacks=[LogFile(config.out), Progress()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    checkpoint = latest_checkpoint(config.out)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_model(config.out)
+    if trainer.is_world_process_zero():
+        steps = [entry for entry in trainer.state.log_history if "turns" in entry]
+        last = f"pdms/turn_{config.turns}"
+        Console().print(
+            f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
+            f"{steps[-1][last]:.3f}; planner in {config.out}"
+        )
+
+
+def check(config: DictConfig) -> None:
+    """Refuse values that cannot work, before anything is loaded.
+
+    Raises:
+        MTDriveError: an evaluation split, an unknown feedback source, a planner without training, a missing data root,
+            or numbers out of range or that do not divide.
+    """
+    if config.split.startswith(FORBIDDEN_SPLITS):
+        raise MTDriveError(f"split={config.split} is for evaluation alone; train on a training split.")
+    if config.feedback not in SOURCES:
+        raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
+    if config.planner.model == TINY:
+        raise MTDriveError("planner.model=tiny has random weights and answers nothing; run mtdrive sft first.")
+    if config.openscene_data_root is None:
+        raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT: the planner needs images.")
+    for name, least in {
+        "turns": 1,
+        "max_steps": 1,
+        "scenes_per_step": 1,
+        "group_size": 2,
+        "updates_per_step": 1,
+    }.items():
+        if config[name] < least:
+            raise MTDriveError(f"{name}={config[name]} must be at least {least}.")
+    if not config.temperature > 0:
+        raise MTDriveError(f"temperature={config.temperature} must be above 0: training needs episodes that differ.")
+    if config.save_steps % config.updates_per_step:
+        raise MTDriveError(
+            f"save_steps={config.save_steps} must be a multiple of updates_per_step={config.updates_per_step}, "
+            "so that a checkpoint never falls between two updates on the same episodes."
+        )
+
+
+def training_arguments(config: DictConfig, on_cpu: bool) -> GRPOConfig:
+    """TRL's arguments for this process.
+
+    Raises:
+        MTDriveError: scenes_per_step does not divide among processes and passes.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_pass = config.scenes_per_pass or config.scenes_per_step // processes
+    if per_pass == 0 or config.scenes_per_step % (per_pass * processes):
+        raise MTDriveError(
+            f"scenes_per_step={config.scenes_per_step} must be a multiple of {processes} processes times "
+            f"scenes_per_pass={per_pass}."
+        )
+    passes = config.scenes_per_step // (per_pass * processes)
+    return GRPOConfig(
+        output_dir=config.out,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=per_pass * config.group_size,
+        gradient_accumulation_steps=passes,
+        steps_per_generation=passes,
+        num_generations=config.group_size,
+        num_iterations=config.updates_per_step,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant",
+        max_grad_norm=config.max_grad_norm,
+        temperature=config.temperature,
+        epsilon=config.clip,
+        beta=config.kl,
+        logging_steps=1,
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        seed=config.seed,
+        use_cpu=on_cpu,
+        bf16=False,
+        activation_checkpointing=config.activation_checkpointing,
+        report_to=[],
+    )

@@ -1,0 +1,27 @@
+"""A progress bar that shows what reinforcement learning is after."""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+
+class Progress(TrainerCallback):
+    """Steps, and the sampled PDM score of every turn at the last one."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="rl",
+            unit="step",
+            disable=not state.is_local_process_zero,
+        )
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        scores = [f"{value:.2f}" for name, value in (logs or {}).items() if name.startswith("pdms/")]
+        self._bar.set_postfix_str("PDMS by turn " + " ".join(scores) if scores else "", refresh=False)
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._bar.close()
