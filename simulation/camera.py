@@ -88,35 +88,13 @@ class PinholeCamera:
         """The camera of a scene for its stored image of width x height.
 
         The calibration counts as that of the stored image, unless its principal point lies outside: the
-        image is then a reduced copy of NAVSIM's 1920 x 1080.
+        image is then a reduced copy of NAVSIM's 1920 x 1080. `navsim_format.logs.front_camera` reads the
+        calibration of a log's frame.
         """
-        return cls._for_image(camera.intrinsic, camera.to_ego, camera.distortion, width, height)
-
-    @classmethod
-    def from_navsim(cls, frame: dict, width: int, height: int, name: str = "CAM_F0") -> PinholeCamera:
-        """The camera of one frame of a NAVSIM log for its stored image; see `from_scene`.
-
-        Uses `cams[name]` (sensor2lidar, cam_intrinsic, distortion) and lidar2ego.
-
-        Raises:
-            MTDriveError: a calibration field is missing.
-        """
-        try:
-            camera = frame["cams"][name]
-            sensor_to_lidar = rigid(camera["sensor2lidar_rotation"], camera["sensor2lidar_translation"])
-            lidar_to_ego = rigid(quaternion_matrix(frame["lidar2ego_rotation"]), frame["lidar2ego_translation"])
-            intrinsic, distortion = camera["cam_intrinsic"], camera["distortion"]
-        except KeyError as error:
-            token = frame.get("token", "?")
-            raise MTDriveError(f"Frame {token} of the log has no calibration field {error} for {name}.") from error
-        return cls._for_image(intrinsic, lidar_to_ego @ sensor_to_lidar, distortion, width, height)
-
-    @classmethod
-    def _for_image(cls, intrinsic, to_ego, distortion, width: int, height: int) -> PinholeCamera:
-        intrinsic = np.asarray(intrinsic, dtype=np.float64)
-        if intrinsic[0, 2] < width and intrinsic[1, 2] < height:
-            return cls(intrinsic, to_ego, distortion, width, height)
-        return cls(intrinsic, to_ego, distortion, *CALIBRATED_SIZE).resized(width, height)
+        calibration = camera.intrinsic, camera.to_ego, camera.distortion
+        if camera.intrinsic[0, 2] < width and camera.intrinsic[1, 2] < height:
+            return cls(*calibration, width, height)
+        return cls(*calibration, *CALIBRATED_SIZE).resized(width, height)
 
     def resized(self, width: int, height: int) -> PinholeCamera:
         """The same camera for the whole image resampled to width x height."""
@@ -199,23 +177,3 @@ def distort(flat: np.ndarray, distortion: np.ndarray) -> np.ndarray:
     x, y = inner[:, :1], inner[:, 1:]
     tangential = np.hstack([2 * p1 * x * y + p2 * (r**2 + 2 * x**2), p1 * (r**2 + 2 * y**2) + 2 * p2 * x * y])
     return inner * scale + tangential + (flat - inner)
-
-
-def rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """(4, 4) transform of a rotation (3, 3) and a translation (3,)."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation
-    matrix[:3, 3] = translation
-    return matrix
-
-
-def quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation matrix (3, 3) of a quaternion w, x, y, z of any length but zero."""
-    w, x, y, z = np.asarray(quaternion, dtype=np.float64) / np.linalg.norm(quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mtdrive.simulation.camera import NEAR, PinholeCamera, clip_polygon
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.scene import Camera, ObjectType
+from mtdrive.simulation.navsim_format.logs import front_camera
+from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.synthetic.rendering import render_front_camera
 from mtdrive.simulation.synthetic.rendering.order import painters_order
 from mtdrive.simulation.synthetic.rendering.scene import (
@@ -110,13 +111,12 @@ def test_cut_polygons_lie_within_every_plane(points):
     assert (len(cut) == 0) or not (~whole).all(axis=0).any()
 
 
-def test_camera_from_log_and_from_scene_agree_on_a_reduced_image():
+def test_calibration_of_a_log_fits_its_full_image_and_a_reduced_one():
     frame = {
-        "token": "0" * 16,
-        "lidar2ego_rotation": [1.0, 0.0, 0.0, 0.0],
-        "lidar2ego_translation": np.array([1.5, 0.0, 1.6]),
+        "lidar2ego": camera_at(1.5, 0.0, 1.6, rotation=np.eye(3)).to_ego,
         "cams": {
             "CAM_F0": {
+                "data_path": "log/CAM_F0/a.jpg",
                 "sensor2lidar_rotation": LOOKING_AHEAD,
                 "sensor2lidar_translation": np.array([0.1, 0.0, -0.1]),
                 "cam_intrinsic": INTRINSIC,
@@ -124,17 +124,26 @@ def test_camera_from_log_and_from_scene_agree_on_a_reduced_image():
             }
         },
     }
-    small = PinholeCamera.from_navsim(frame, 96, 54)
-    to_ego = camera_at(1.6, 0.0, 1.5).to_ego
-    stored = PinholeCamera.from_scene(Camera("", INTRINSIC, to_ego, NUPLAN_DISTORTION), 1920, 1080)
+    full, small = (PinholeCamera.from_scene(front_camera(frame), *size) for size in ((1920, 1080), (96, 54)))
+    np.testing.assert_allclose(full.position, [1.6, 0.0, 1.5])
     points = np.array([[12.0, 3.0, 0.0], [30.0, -4.0, 1.0]])
-    expected = (stored.project(points)[0] + 0.5) / 20 - 0.5
-    np.testing.assert_allclose(small.project(points)[0], expected, atol=1e-9)
-    del frame["cams"]["CAM_F0"]["cam_intrinsic"]
-    with pytest.raises(MTDriveError, match="cam_intrinsic"):
-        PinholeCamera.from_navsim(frame, 96, 54)
-    with pytest.raises(MTDriveError, match="rotation"):
-        replace(stored, to_ego=np.diag([1.0, 2.0, 1.0, 1.0]))
+    expected = camera_at(distortion=NUPLAN_DISTORTION).project(points)[0]
+    np.testing.assert_allclose(full.project(points)[0], expected, atol=1e-9)
+    np.testing.assert_allclose(small.project(points)[0], (expected + 0.5) / 20 - 0.5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("to_ego", np.diag([1.0, 2.0, 1.0, 1.0]), "rotation"),
+        ("intrinsic", np.eye(3) * np.nan, "intrinsic"),
+        ("intrinsic", np.diag([-1.0, 1.0, 1.0]), "focal"),
+        ("distortion", np.zeros(4), "distortion"),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(field, value, word):
+    with pytest.raises(MTDriveError, match=word):
+        replace(CAMERA, **{field: value})
 
 
 @pytest.mark.parametrize("lateral", [-2.5, 0.0, 1.8])
