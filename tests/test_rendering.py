@@ -151,7 +151,7 @@ def test_marking_is_painted_where_it_projects(lateral):
     xy = np.column_stack([np.linspace(0, 80, 41), np.full(41, lateral)])
     image = render_front_camera(RenderScene(surfaces=(ROAD,), markings=(Marking(xy, width=0.3),)), CAMERA)
     for x in (10.0, 14.0, 20.0, 30.0):
-        (u, v), = CAMERA.project(np.array([[x, lateral, 0.0]]))[0]
+        ((u, v),) = CAMERA.project(np.array([[x, lateral, 0.0]]))[0]
         row = image[round(v)].astype(float).mean(axis=-1)
         paint = np.nonzero(row > 160)[0]
         assert abs(paint.mean() - u) < 1.0
@@ -192,7 +192,7 @@ def test_objects_fill_their_projected_box(kind):
 def test_vehicle_paint_is_at_its_projected_place():
     image = render_front_camera(RenderScene(surfaces=(ROAD,), boxes=(CAR,)), CAMERA)
     rear_door = np.array([[CAR.x - CAR.length / 2, CAR.y, 0.5 * CAR.height]])
-    (u, v), = np.rint(CAMERA.project(rear_door)[0]).astype(int)
+    ((u, v),) = np.rint(CAMERA.project(rear_door)[0]).astype(int)
     red, green, blue = image[v, u].astype(int)
     assert red > 2 * max(green, blue)
     right_half = image[:, 320:].astype(int)
@@ -266,7 +266,7 @@ def test_a_tilted_camera_draws_and_lens_distortion_is_refused():
     roll = cv2.Rodrigues(np.array([0.15, 0.1, 0.0]))[0]
     tilted = camera_at(rotation=roll @ LOOKING_AHEAD).resized(320, 180)
     image = render_front_camera(RenderScene(surfaces=(ROAD,), boxes=(CAR,)), tilted)
-    (u, v), = np.rint(tilted.project(np.array([[40.0, 0.0, 0.0]]))[0]).astype(int)
+    ((u, v),) = np.rint(tilted.project(np.array([[40.0, 0.0, 0.0]]))[0]).astype(int)
     asphalt = image[v + 3, u].astype(int)
     assert asphalt.max() - asphalt.min() < 15
     with pytest.raises(MTDriveError, match="distortion"):

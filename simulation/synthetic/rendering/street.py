@@ -174,6 +174,7 @@ def building_mesh(length: float, width: float, height: float, colour: Colour) ->
     for along, depth, axis in ((length, width, 0), (width, length, 1)):
         bays = max(1, int(along // 4.5))
         for side in (-1.0, 1.0):
+
             def wall(s: float, z: float, axis=axis, side=side, depth=depth) -> tuple[float, float, float]:
                 out = side * (depth / 2 + 0.02)
                 return (-side * s, out, z) if axis == 0 else (out, side * s, z)
