@@ -31,7 +31,7 @@ KEPT_SCENES = 512  # whose scene, prompt and processed image stay in memory
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/rl.yaml."""
     check(config)
-    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    passes = passes_per_step(config)
     settings = MTGRPOSettings(
         turns=config.turns,
         estimator=estimator(config.estimator),
@@ -41,8 +41,8 @@ def run(config: DictConfig) -> None:
         max_scorer_errors=config.max_scorer_errors,
         max_parse_errors=config.max_parse_errors,
     )
+    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner = load_planner(config.planner)
-    arguments = training_arguments(config, on_cpu=planner.model.device.type == "cpu")
 
     @lru_cache(maxsize=KEPT_SCENES)
     def load(token: str) -> Task:
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
 
     trainer = MTGRPOTrainer(
         planner,
-        arguments,
+        training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
         settings,
         scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
         load,
@@ -105,24 +105,29 @@ def check(config: DictConfig) -> None:
         )
 
 
-def training_arguments(config: DictConfig, on_cpu: bool) -> GRPOConfig:
-    """TRL's arguments for this process.
+def passes_per_step(config: DictConfig) -> int:
+    """Forward and backward passes of this process in one step.
 
     Raises:
         MTDriveError: scenes_per_step does not divide among processes and passes.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    per_pass = config.scenes_per_pass or config.scenes_per_step // processes
-    if per_pass == 0 or config.scenes_per_step % (per_pass * processes):
+    per_pass = config.scenes_per_pass or max(1, config.scenes_per_step // processes)
+    if config.scenes_per_step % (per_pass * processes):
         raise MTDriveError(
-            f"scenes_per_step={config.scenes_per_step} must be a multiple of {processes} processes times "
-            f"scenes_per_pass={per_pass}."
+            f"scenes_per_step={config.scenes_per_step} must be a multiple of {processes} (processes) times "
+            f"{per_pass} (scenes_per_pass)."
         )
-    passes = config.scenes_per_step // (per_pass * processes)
+    return config.scenes_per_step // (per_pass * processes)
+
+
+def training_arguments(config: DictConfig, passes: int, on_cpu: bool) -> GRPOConfig:
+    """TRL's arguments for a process that makes `passes` passes a step."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     return GRPOConfig(
         output_dir=config.out,
         max_steps=config.max_steps,
-        per_device_train_batch_size=per_pass * config.group_size,
+        per_device_train_batch_size=config.scenes_per_step // (processes * passes) * config.group_size,
         gradient_accumulation_steps=passes,
         steps_per_generation=passes,
         num_generations=config.group_size,

@@ -1,0 +1,349 @@
+"""mtGRPO: exact log-probabilities and gradients, what counts as an action, learning, failures, resuming."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import straight_scene
+from test_planner import tiny_config
+from test_rollout import image
+from transformers import TrainerCallback
+from trl import GRPOConfig
+
+from mtdrive import cli
+from mtdrive.planner.answer import Parsed
+from mtdrive.planner.models import load_planner
+from mtdrive.rollout import multi_turn, shared_prefix
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.multi_turn import Task
+from mtdrive.rollout.sampling import sampling
+from mtdrive.simulation.assessment import Assessment, assess
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.training.advantages import AdvantageConfig, estimator
+from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
+from mtdrive.training.metrics import episode_metrics, merged
+from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, continuation, group_advantages, scene_order
+
+SCENES = ["scene0", "scene1", "scene2"]
+SETTINGS = MTGRPOSettings(turns=2, estimator=estimator("mtgrpo"))
+FEEDBACK = assess(straight_scene(), np.zeros((1, 8, 3)))[0].feedback  # of a plan that stands still
+
+
+@pytest.fixture
+def planner():
+    return replace(load_planner(tiny_config()), max_new_tokens=8)
+
+
+def load(planner) -> dict[str, Task]:
+    return {
+        token: Task.from_scene(planner, straight_scene(speed=6.0 + 2 * i, token=token), image(i, (60, 120 + 40 * i)))
+        for i, token in enumerate(SCENES)
+    }
+
+
+@pytest.fixture
+def any_text_is_a_plan(monkeypatch):
+    """Random weights write no plan; take the number of letters as one."""
+
+    def parse(text: str) -> Parsed:
+        return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
+
+    monkeypatch.setattr(multi_turn, "parse_answer", parse)
+
+
+def assess_letters(scene, poses) -> list[Assessment]:
+    """The fewer letters the better; none is clean."""
+    scores = np.exp(-poses[:, 0, 0] / 8)
+    return [
+        Assessment(score, {"score": score, "ego_progress": score}, "ok", score == 1.0, FEEDBACK, np.zeros((41, 11)))
+        for score in map(float, scores)
+    ]
+
+
+def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess=assess_letters, **changes):
+    arguments = {
+        "max_steps": steps,
+        "per_device_train_batch_size": 2 * changes.get("num_generations", 4),
+        "num_generations": 4,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "disable_tqdm": True,
+        "beta": 0.0,
+        **changes,
+    }
+    config = GRPOConfig(output_dir=str(out), **arguments)
+    scenes = config.per_device_train_batch_size * config.gradient_accumulation_steps // config.num_generations
+    return MTGRPOTrainer(
+        planner,
+        config,
+        settings,
+        scene_order(SCENES, steps * scenes, 0),
+        load(planner).__getitem__,
+        assess,
+        callbacks=[LogFile(out), *callbacks],
+    )
+
+
+def steps_of(trainer) -> list[dict]:
+    return [entry for entry in trainer.state.log_history if "turns" in entry]
+
+
+def weights(planner) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in planner.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["", "activation_checkpointing"])
+def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(planner, recompute):
+    rng = np.random.default_rng(0)
+    model, prompts = planner.model.train(), [task.prompt for task in load(planner).values()]
+    law = sampling(model, planner.processor.tokenizer, 0.7)
+    shared_prefix.enable(model)
+    add_scoring(model, law)
+    if recompute:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    continuations = [
+        Continuation(scene, rng.integers(50, 300, length), rng.random(length) < 0.6)
+        for scene, length in [(0, 3), (0, 40), (0, 17), (1, 29), (2, 8), (2, 8)]
+    ]
+    results = []
+    for build in (plain_inputs, shared_prefix_inputs):
+        model.zero_grad()
+        log_probs, entropies = model(**build(model, prompts, continuations))
+        assert len(log_probs) == sum(c.written.sum() for c in continuations)
+        (log_probs * torch.linspace(-1, 1, len(log_probs))).sum().backward()
+        results.append((log_probs, entropies, {name: p.grad for name, p in model.named_parameters()}))
+    (plain, plain_entropy, plain_grads), (shared, shared_entropy, shared_grads) = results
+    torch.testing.assert_close(shared, plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shared_entropy, plain_entropy, atol=1e-5, rtol=1e-5)
+    for name, grad in plain_grads.items():
+        assert grad.abs().sum() > 0, name
+        assert (shared_grads[name] - grad).norm() <= 1e-5 * grad.norm(), name
+
+
+def episode(rewards: list[float], answers: list[list[int]], deltas: list[list[int]]) -> Episode:
+    turns = tuple(
+        Turn(np.array(delta), np.array(answer), np.full(len(answer), -1.0, np.float32), "", TurnStatus.OK, reward, "")
+        for reward, answer, delta in zip(rewards, answers, deltas, strict=True)
+    )
+    return Episode("scene0", "", turns, EpisodeStatus.TRUNCATED)
+
+
+def test_only_what_the_planner_wrote_is_an_action():
+    c = continuation(4, episode([0.0, 1.0], [[11, 12], [15]], [[1, 2, 3], [13, 14]]))
+    assert c.scene == 4
+    np.testing.assert_array_equal(c.ids, [11, 12, 13, 14, 15])
+    np.testing.assert_array_equal(c.written, [True, True, False, False, True])
+
+
+def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, any_text_is_a_plan):
+    """Of one step: the mean over all written tokens of -advantage * log-probability, by the plain pass."""
+    trainer = make_trainer(planner, tmp_path, 1, per_device_train_batch_size=12)
+    planner.model.train()
+    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
+    kept = batch["continuations"]
+    mask = batch["completion_mask"].bool()
+    assert mask.sum() == sum(c.written.sum() for c in kept)
+    assert not batch["advantages"][~mask].any()
+    for row, c in enumerate(kept):
+        np.testing.assert_array_equal(batch["completion_ids"][row, : len(c.ids)], c.ids)
+
+    trainer.current_gradient_accumulation_steps = 1
+    planner.model.zero_grad()
+    trainer.compute_loss(planner.model, batch).backward()
+    ours = {name: p.grad.clone() for name, p in planner.model.named_parameters()}
+    planner.model.zero_grad()
+    log_probs, _ = planner.model(**plain_inputs(planner.model, batch["prompts"], kept))
+    torch.testing.assert_close(log_probs.detach(), batch["old_per_token_logps"][mask], atol=1e-5, rtol=1e-5)
+    (-(batch["advantages"][mask] * log_probs).sum() / batch["num_items_in_batch"]).backward()
+    for name, p in planner.model.named_parameters():
+        assert (ours[name] - p.grad).norm() <= 1e-4 * p.grad.norm() + 1e-9, name
+
+
+def test_groups_without_advantage_stay_in_the_denominator(planner, tmp_path, any_text_is_a_plan):
+    def flat_but_for_one(scene, poses):
+        results = assess_letters(scene, poses)
+        return results if scene.token == "scene1" else [replace(r, score=0.5, clean=False) for r in results]
+
+    trainer = make_trainer(planner, tmp_path, 1, assess=flat_but_for_one, per_device_train_batch_size=12)
+    planner.model.train()
+    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
+    assert len(batch["prompts"]) == 1
+    assert len(batch["continuations"]) == 4
+    assert batch["num_items_in_batch"] > 2 * batch["completion_mask"].sum()
+    assert trainer._metrics["train"]["groups_without_gradient"] == [pytest.approx(2 / 3)]
+
+
+@pytest.mark.parametrize("name", ["grpo", "mtgrpo"])
+def test_it_learns(planner, tmp_path, any_text_is_a_plan, name):
+    settings = replace(SETTINGS, estimator=estimator(name))
+    trainer = make_trainer(planner, tmp_path, 15, settings=settings, learning_rate=1e-2, num_generations=8)
+    trainer.train()
+    rewards = [[step["reward/turn_1"], step["reward/turn_2"]] for step in steps_of(trainer)]
+    assert np.mean(rewards[-4:]) > np.mean(rewards[:4]) + 0.2
+    assert max(step["clip_ratio/region_mean"] for step in steps_of(trainer)) == 0.0  # one update: old and new agree
+
+
+def test_accumulated_passes_add_up_to_one(planner, tmp_path, any_text_is_a_plan):
+    updated = []
+    for passes in (1, 2):
+        again = replace(load_planner(tiny_config()), max_new_tokens=8)
+        make_trainer(
+            again,
+            tmp_path / str(passes),
+            2,
+            per_device_train_batch_size=8 // passes,
+            gradient_accumulation_steps=passes,
+            learning_rate=1e-2,
+            optim="sgd",
+        ).train()
+        updated.append(weights(again))
+    moved = max((updated[0][name] - value).abs().max() for name, value in weights(planner).items())
+    assert moved > 1e-4
+    for name, value in updated[0].items():
+        torch.testing.assert_close(updated[1][name], value, atol=1e-3 * moved, rtol=0)
+
+
+def test_divergence_from_the_reference_is_held_down(planner, tmp_path, any_text_is_a_plan):
+    planner.save(tmp_path / "start")
+    divergence = []
+    for beta in (1e-6, 30.0):
+        start = load_planner(tiny_config(model=str(tmp_path / "start")))
+        trainer = make_trainer(replace(start, max_new_tokens=8), tmp_path / str(beta), 4, beta=beta)
+        trainer.train()
+        divergence.append([step["kl"] for step in steps_of(trainer)])
+    assert divergence[0][0] == pytest.approx(0.0, abs=1e-6)
+    assert divergence[0][-1] > 2 * divergence[1][-1] > 0
+
+
+class StopAfter(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan):
+    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
+    planner.save(tmp_path / "start")
+
+    def start():
+        return replace(load_planner(tiny_config(model=str(tmp_path / "start"))), max_new_tokens=8)
+
+    straight, cut, resumed = start(), start(), start()
+    make_trainer(straight, tmp_path / "straight", 5, **saving).train()
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(cut, tmp_path / "cut", 5, callbacks=[StopAfter(3)], **saving).train()
+    shutil.copytree(tmp_path / "cut/checkpoint-2", tmp_path / "cut/checkpoint-4")
+    (tmp_path / "cut/checkpoint-4/trainer_state.json").write_text('{"cut')
+    checkpoint = latest_checkpoint(tmp_path / "cut")
+    assert checkpoint.name == "checkpoint-2"
+    make_trainer(resumed, tmp_path / "cut", 5, **saving).train(resume_from_checkpoint=str(checkpoint))
+    for name, value in weights(straight).items():
+        torch.testing.assert_close(weights(resumed)[name], value, atol=0, rtol=0)
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if "seconds" not in key and "time" not in key}
+            for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
+            if "turns" in json.loads(line)
+        ]
+        for name in ("straight", "cut")
+    ]
+    assert logs[0] == logs[1]
+    assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 4, 5]
+
+
+def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path, any_text_is_a_plan):
+    def broken(scene, poses):
+        if scene.token == "scene1":
+            raise ZeroDivisionError
+        return assess_letters(scene, poses)
+
+    trainer = make_trainer(planner, tmp_path, 1, assess=broken, per_device_train_batch_size=12)
+    planner.model.train()
+    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
+    assert len(batch["prompts"]) == 2
+    assert trainer._metrics["train"]["scorer_errors"] == [pytest.approx(1 / 3)]
+    with pytest.raises(MTDriveError, match="scorings failed"):
+        make_trainer(planner, tmp_path, 10, assess=broken).train()
+
+
+def test_a_planner_whose_answers_do_not_parse_ends_the_run(planner, tmp_path):
+    settings = replace(SETTINGS, max_parse_errors=0.25)
+    with pytest.raises(MTDriveError, match="supervised fine-tuning"):
+        make_trainer(planner, tmp_path, 10, settings=settings).train()
+
+
+def test_a_group_with_a_scorer_failure_gives_no_advantage():
+    sound = [episode([0.1, 0.9], [[1], [2]], [[3], [4]]), episode([0.5], [[1]], [[3]])]
+    failed = replace(sound[0], status=EpisodeStatus.ERROR)
+    raw = replace(SETTINGS, advantage=AdvantageConfig(scale=False))
+    np.testing.assert_allclose(group_advantages(sound, 2, raw), [[-0.2, 0.2], [0.2, 0.0]])
+    assert not group_advantages([failed, sound[1]], 2, raw).any()
+
+
+def test_metrics_say_what_is_in_force():
+    first = episode([0.4, 0.0], [[1], [2, 2]], [[3], [4]])
+    turns = (
+        replace(first.turns[0], score=0.4, scores={"comfort": 1.0}, poses=np.arange(1, 9)[:, None] * [2.0, 0, 0]),
+        replace(first.turns[1], status=TurnStatus.PARSE_ERROR),
+    )
+    second = episode([0.9], [[1]], [[3]])
+    clean = replace(second.turns[0], score=0.9, scores={"comfort": 0.0}, clean=True, poses=np.zeros((8, 3)))
+    group = [replace(first, turns=turns), replace(second, turns=(clean,), status=EpisodeStatus.COMPLETED)]
+    sums = episode_metrics([group], np.array([[[1.0, 0.0], [0.0, 0.0]]]), 2)
+    means = {name: total / count for name, (total, count) in merged([sums, sums]).items()}
+    expected = {
+        "pdms/turn_1": 0.65,
+        "pdms/turn_2": 0.65,
+        "comfort/turn_2": 0.5,
+        "parse_errors/turn_1": 0.0,
+        "parse_errors/turn_2": 1.0,
+        "turns": 1.5,
+        "clean": 0.5,
+        "standing": 0.5,
+        "reversing": 0.0,
+        "reward_std": 0.45,
+        "groups_without_gradient": 0.0,
+        "episodes_without_gradient": 0.5,
+        "sampling_entropy": 1.0,
+        "scorer_errors": 0.0,
+    }
+    assert {name: means[name] for name in expected} == pytest.approx(expected)
+
+
+def test_the_order_of_scenes_is_fixed_and_grows_at_its_end():
+    order = scene_order(SCENES, 7, 3)
+    assert sorted(order[:3]) == sorted(order[3:6]) == SCENES
+    assert scene_order(SCENES, 20, 3)[:7] == order
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("split=navtest", "evaluation alone"),
+        ("split=test_small", "evaluation alone"),
+        ("planner.model=tiny", "mtdrive sft first"),
+        ("estimator=ppo", "choose from"),
+        ("group_size=1", "at least 2"),
+        ("temperature=0", "above 0"),
+        ("feedback=oracle", "no feedback source"),
+        ("scenes_per_pass=3", "multiple of"),
+    ],
+)
+def test_the_verb_refuses(tmp_path, capsys, override, message):
+    keys = [f"out={tmp_path / 'out'}", "openscene_data_root=x", "planner.model=tiny2", override]
+    assert cli.main(["rl", *keys]) == 2
+    assert message in capsys.readouterr().err
