@@ -48,6 +48,11 @@ class MeshBuilder:
         self._points.append(np.asarray(points, dtype=np.float64))
         self._rows.append((np.nan, np.nan, colour, glowing, two_sided, False))
 
+    def faces(self, polygons: np.ndarray, colour) -> None:
+        """Convex polygons of one colour; polygons: (F, N, 3), each as in `face`."""
+        self._points.extend(polygons)
+        self._rows.extend([(np.nan, np.nan, colour, False, False, False)] * len(polygons))
+
     def limb(self, start, end, colour, radius: float, end_radius: float | None = None, *, glowing: bool = False,
              flat: bool = False) -> None:  # fmt: skip
         """A thick segment between two points (3,)."""

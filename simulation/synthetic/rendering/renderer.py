@@ -10,21 +10,16 @@ import numpy as np
 
 from mtdrive.simulation.camera import PinholeCamera
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.geometry.frames import box_corners
 from mtdrive.simulation.scene import ObjectType
-from mtdrive.simulation.synthetic.rendering import ground, people, street, vehicles
+from mtdrive.simulation.synthetic.rendering import ground
 from mtdrive.simulation.synthetic.rendering.backdrop import GAIN_ONE, SUPERSAMPLING, Backdrop, backdrop
-from mtdrive.simulation.synthetic.rendering.mesh import Mesh, picture_polygons
+from mtdrive.simulation.synthetic.rendering.mesh import picture_polygons
 from mtdrive.simulation.synthetic.rendering.order import painters_order
-from mtdrive.simulation.synthetic.rendering.scene import (
-    Atmosphere,
-    Box,
-    RenderScene,
-    Scenery,
-    SceneryKind,
-    TrafficLight,
-)
+from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Box, RenderScene, Scenery, SceneryKind
+from mtdrive.simulation.synthetic.rendering.things import footprint, shape, things_in_sight
 
-REACH = 400.0  # [m] upright things farther away are left out
+SHADOW_REACH = 90.0  # [m] shadows farther away are a line
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners
 
 
@@ -110,101 +105,55 @@ def _fill(image: np.ndarray, corners, offsets, colours, *, convex: bool, smooth:
 def _shadows(view: RenderScene, camera: PinholeCamera) -> np.ndarray:
     """How much light (0..255) reaches each pixel of the ground: cast shadows, and darkness under things."""
     light = np.full((camera.height, camera.width, 3), 255, np.uint8)
+    casting = [thing for thing in (*view.scenery, *view.boxes) if -20 < thing.x < SHADOW_REACH]
+    if not casting:
+        return light
+    feet = np.array([footprint(thing) for thing in casting])
+    low, high = np.array([_shading_heights(thing) for thing in casting]).T
+    crowns = np.array([isinstance(thing, Scenery) and thing.kind == SceneryKind.TREE for thing in casting])
+    feet[crowns, 3:] = 0.5 * high[crowns, None]
+    corners = box_corners(feet[:, :3], feet[:, 3:])
     sky = view.atmosphere
-    cast = 255 * (1 - 0.45 * (1 - sky.overcast))
-    per_height = -np.array([np.cos(sky.sun_heading), np.sin(sky.sun_heading)]) / np.tan(max(sky.sun_elevation, 0.15))
-    polygons, darkness = [], []
-    for thing in (*view.scenery, *view.boxes):
-        low, high, outline = 0.0, 0.9 * thing.height, _footprint(thing)
-        if isinstance(thing, Scenery) and thing.kind == SceneryKind.TREE:
-            low, outline = 0.35 * thing.height, np.array([thing.x, thing.y, 0, *[0.5 * thing.height] * 2])
-        foot = _footprint_corners(outline, 1.0)
-        hull = cv2.convexHull(np.concatenate([foot + low * per_height, foot + high * per_height]).astype(np.float32))
-        polygons.append(ground.on_ground(hull[:, 0].astype(np.float64)))
-        darkness.append(cast)
+    per_height = -_sun(sky)[:2] / max(_sun(sky)[2], 0.15)
+    ends = [corners + (height[:, None] * per_height)[:, None] for height in (low, high)]
+    polygons = [cv2.convexHull(points)[:, 0] for points in np.concatenate(ends, axis=1).astype(np.float32)]
+    darkness = [255 * (1 - 0.45 * (1 - sky.overcast))] * len(polygons)
     for box in view.boxes:
         spread, contact = (1.06, 105) if box.kind == ObjectType.VEHICLE else (0.9, 150)
-        polygons.append(ground.on_ground(_footprint_corners(_footprint(box), spread)))
+        foot = np.array(footprint(box))
+        polygons.append(box_corners(foot[:3], spread * foot[3:]))
         darkness.append(contact)
-    if polygons:
-        grey = np.repeat(np.array(darkness, dtype=np.float64)[:, None], 3, axis=1)
-        _fill(light, *_flat_polygons(polygons, grey, camera), convex=True, smooth=True)
+    grey = np.repeat(np.array(darkness, dtype=np.float64)[:, None], 3, axis=1)
+    _fill(light, *_flat_polygons([ground.on_ground(xy) for xy in polygons], grey, camera), convex=True, smooth=True)
     return light
 
 
-def _footprint(thing: Box | Scenery | TrafficLight) -> np.ndarray:
-    """x, y, heading, length, width on the ground."""
-    if isinstance(thing, TrafficLight):
-        return np.array([thing.x, thing.y, thing.heading, 0.2, 0.2])
-    if isinstance(thing, Scenery) and thing.kind != SceneryKind.BUILDING:
-        return np.array([thing.x, thing.y, thing.heading, 0.4, 0.4])
-    return np.array([thing.x, thing.y, thing.heading, thing.length, thing.width])
-
-
-def _footprint_corners(footprint: np.ndarray, spread: float) -> np.ndarray:
-    """Corners (4, 2) of a footprint enlarged about its centre."""
-    x, y, heading, length, width = footprint
-    forward = np.array([np.cos(heading), np.sin(heading)]) * (0.5 * spread * length)
-    left = np.array([-np.sin(heading), np.cos(heading)]) * (0.5 * spread * width)
-    return np.array([x, y]) + np.array([forward + left, left - forward, -forward - left, forward - left])
-
-
-def _mesh(thing: Box | Scenery | TrafficLight) -> Mesh:
-    """The shape of a thing, standing at the origin."""
-    if isinstance(thing, TrafficLight):
-        return street.traffic_light_mesh(thing.state, thing.arm)
-    if isinstance(thing, Scenery):
-        variety = round(thing.height * 1000) % 97
-        if thing.kind == SceneryKind.TREE:
-            return street.tree_mesh(thing.height, variety)
-        if thing.kind == SceneryKind.BUSH:
-            return street.bush_mesh(thing.height, variety)
-        if thing.kind == SceneryKind.LAMP_POST:
-            return street.lamp_post_mesh(thing.height)
-        return street.building_mesh(thing.length, thing.width, thing.height, thing.colour)
-    if thing.kind == ObjectType.VEHICLE:
-        return vehicles.vehicle_mesh(thing.length, thing.width, thing.height, thing.colour, thing.braking)
-    if thing.kind == ObjectType.PEDESTRIAN:
-        return people.pedestrian_mesh(thing.height, thing.colour, thing.walking)
-    if thing.kind == ObjectType.BICYCLE:
-        return people.cyclist_mesh(thing.length, thing.height, thing.colour)
-    if thing.kind == ObjectType.TRAFFIC_CONE:
-        return street.cone_mesh(thing.width, thing.height)
-    if thing.kind == ObjectType.BARRIER:
-        return street.barrier_mesh(thing.length, thing.width, thing.height)
-    if thing.kind == ObjectType.CZONE_SIGN:
-        return street.sign_mesh(thing.width, thing.height)
-    return street.bin_mesh(thing.length, thing.width, thing.height, thing.colour)
-
-
-def _visible(thing: Box | Scenery | TrafficLight, camera: PinholeCamera) -> bool:
-    """Whether a thing may be seen: not the ego, within reach, not wholly behind the camera."""
-    if isinstance(thing, Box) and thing.kind == ObjectType.EGO:
-        return False
-    depth = camera.to_camera(np.array([thing.x, thing.y, 0.0]))[2]
-    radius = 10.0 if isinstance(thing, TrafficLight) else 0.5 * np.hypot(thing.length, thing.width) + 3.0
-    return -radius < depth < REACH
+def _shading_heights(thing: Box | Scenery) -> tuple[float, float]:
+    """From which height to which a thing keeps off the sun [m]."""
+    crown = isinstance(thing, Scenery) and thing.kind == SceneryKind.TREE
+    return 0.35 * thing.height if crown else 0.0, 0.9 * thing.height
 
 
 def _upright(image: np.ndarray, view: RenderScene, camera: PinholeCamera, land: Backdrop) -> None:
     """Draw everything that stands on the ground."""
-    things = [thing for thing in (*view.scenery, *view.traffic_lights, *view.boxes) if _visible(thing, camera)]
+    things = things_in_sight(view, camera)
     if not things:
         return
-    order = painters_order(np.array([_footprint(thing) for thing in things]), camera.position[:2].copy())
-    meshes, vertices, start = [], [], [np.zeros(1, dtype=np.int64)]
-    base = 0
-    for i in order:
-        thing, mesh = things[i], _mesh(things[i])
+    order = painters_order(np.array([footprint(thing) for thing in things]), camera.position[:2].copy())
+    shapes = [shape(things[i]) for i in order]
+    vertices, radii = [], []
+    for i, (mesh, scale) in zip(order, shapes, strict=True):
+        thing = things[i]
         c, s = np.cos(thing.heading), np.sin(thing.heading)
-        vertices.append(mesh.vertices @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + [thing.x, thing.y, 0.0])
-        start.append(mesh.start[1:] + base)
-        base += len(mesh.vertices)
-        meshes.append(mesh)
+        placing = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) * scale
+        vertices.append(mesh.vertices @ placing + [thing.x, thing.y, 0.0])
+        radii.append(mesh.radii * scale)
+    meshes = [mesh for mesh, _ in shapes]
+    sizes = np.concatenate([np.diff(mesh.start) for mesh in meshes])
     corners, offsets, colours = picture_polygons(
-        np.concatenate(vertices), np.concatenate(start),
+        np.concatenate(vertices), np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(radii),
         *(np.concatenate([getattr(mesh, name) for mesh in meshes])
-          for name in ("radii", "colours", "glowing", "two_sided", "flat")),
+          for name in ("colours", "glowing", "two_sided", "flat")),
         camera.from_ego, camera.intrinsic, camera.planes, camera.width, camera.height, _sun(view.atmosphere),
         0.55 + 0.25 * view.atmosphere.overcast, land.haze_colour, land.haze_length,
     )  # fmt: skip

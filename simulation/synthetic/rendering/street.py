@@ -17,6 +17,7 @@ METAL = (120, 124, 128)
 CONCRETE = (186, 184, 178)
 TRUNK = (92, 70, 50)
 WINDOW = (74, 92, 112)
+STOREY = 3.4  # [m]
 LIT = {LightState.RED: (255, 34, 26), LightState.YELLOW: (255, 196, 20), LightState.GREEN: (30, 240, 120)}
 UNLIT = {LightState.RED: (70, 20, 20), LightState.YELLOW: (70, 56, 18), LightState.GREEN: (18, 60, 36)}
 
@@ -123,13 +124,13 @@ def _light_head(mesh: MeshBuilder, y: float, z: float, state: LightState) -> Non
             mesh.face(disc, tuple(min(255, c + 90) for c in LIT[lamp]), glowing=True)
 
 
-@lru_cache(maxsize=256)
-def tree_mesh(height: float, variety: int) -> Mesh:
-    """A leafy tree; variety changes its crown and green."""
+@lru_cache(maxsize=64)
+def tree_mesh(variety: int) -> Mesh:
+    """A leafy tree of height 1; variety changes its crown and green."""
     mesh = MeshBuilder()
     random = np.random.default_rng(variety)
     green = np.array([62, 104, 44]) + random.integers(-16, 17, 3)
-    mesh.limb((0, 0, 0), (0, 0, 0.55 * height), TRUNK, 0.035 * height, 0.02 * height, flat=True)
+    mesh.limb((0, 0, 0), (0, 0, 0.55), TRUNK, 0.035, 0.02, flat=True)
     crown = [(0.0, 0.0, 0.68, 0.27)]
     for angle in random.uniform(0, 2 * np.pi) + np.arange(5) * 2 * np.pi / 5:
         reach, level = random.uniform(0.12, 0.20), random.uniform(0.52, 0.72)
@@ -137,30 +138,29 @@ def tree_mesh(height: float, variety: int) -> Mesh:
     crown.append((0.0, 0.0, 0.84, 0.16))
     for shade, shrink, lift in ((0.72, 1.0, 0.0), (1.0, 0.80, 0.035), (1.18, 0.45, 0.08)):
         for x, y, z, radius in crown:
-            centre = np.array([x, y, z + lift]) * height
-            mesh.ball(centre, tuple(np.clip(green * shade, 0, 255)), radius * height * shrink)
+            mesh.ball((x, y, z + lift), tuple(np.clip(green * shade, 0, 255)), radius * shrink)
     return mesh.build()
 
 
 @lru_cache(maxsize=64)
-def bush_mesh(height: float, variety: int) -> Mesh:
-    """A low round shrub."""
+def bush_mesh(variety: int) -> Mesh:
+    """A round shrub of height 1."""
     mesh = MeshBuilder()
     random = np.random.default_rng(variety)
     green = np.array([72, 110, 52]) + random.integers(-14, 15, 3)
     for shade, shrink in ((0.75, 1.0), (1.05, 0.7)):
         for y in (-0.4, 0.4, 0.0):
-            mesh.ball((0, y * height, 0.5 * height), tuple(green * shade), 0.55 * height * shrink)
+            mesh.ball((0, y, 0.5), tuple(green * shade), 0.55 * shrink)
     return mesh.build()
 
 
-@lru_cache(maxsize=8)
-def lamp_post_mesh(height: float) -> Mesh:
-    """A street lamp whose arm points to +y."""
+@lru_cache(maxsize=1)
+def lamp_post_mesh() -> Mesh:
+    """A street lamp of height 1 whose arm points to +y."""
     mesh = MeshBuilder()
-    mesh.limb((0, 0, 0), (0, 0, height), METAL, 0.09, 0.06, flat=True)
-    mesh.limb((0, 0, height), (0, 1.6, height + 0.25), METAL, 0.05)
-    mesh.limb((0, 1.2, height + 0.18), (0, 1.9, height + 0.24), WHITE, 0.09)
+    mesh.limb((0, 0, 0), (0, 0, 1), METAL, 0.014, 0.010, flat=True)
+    mesh.limb((0, 0, 1), (0, 0.25, 1.04), METAL, 0.008)
+    mesh.limb((0, 0.18, 1.03), (0, 0.30, 1.04), WHITE, 0.014)
     return mesh.build()
 
 
@@ -168,25 +168,18 @@ def lamp_post_mesh(height: float) -> Mesh:
 def building_mesh(length: float, width: float, height: float, colour: Colour) -> Mesh:
     """A house block with rows of windows and a darker foot and roof edge."""
     mesh = MeshBuilder()
-    dark = tuple(int(0.72 * c) for c in colour)
     mesh.block((-length / 2, length / 2), (-width / 2, width / 2), (0.0, height), colour)
-    floors = max(1, int(height // 3.4))
-    for along, depth, axis in ((length, width, 0), (width, length, 1)):
+    dark = tuple(int(0.72 * c) for c in colour)
+    sills = 1.1 + STOREY * np.arange(max(1, int(height // STOREY)))
+    for along, depth, front in ((length, width, False), (width, length, True)):
         bays = max(1, int(along // 4.5))
+        middles = (np.arange(bays) + 0.5) * along / bays - along / 2
+        middle, sill = (grid.ravel() for grid in np.meshgrid(middles, sills))
+        windows = np.column_stack([middle - 1.1, middle + 1.1, sill, sill + 1.6])
+        edges = np.array([[-along / 2, along / 2, 0.0, 0.5], [-along / 2, along / 2, height - 0.4, height]])
         for side in (-1.0, 1.0):
-
-            def wall(s: float, z: float, axis=axis, side=side, depth=depth) -> tuple[float, float, float]:
-                out = side * (depth / 2 + 0.02)
-                return (-side * s, out, z) if axis == 0 else (out, side * s, z)
-
-            def rectangle(s0: float, s1: float, z0: float, z1: float, paint, wall=wall) -> None:
-                mesh.face([wall(s0, z0), wall(s1, z0), wall(s1, z1), wall(s0, z1)], paint)
-
-            rectangle(-along / 2, along / 2, 0.0, 0.5, dark)
-            rectangle(-along / 2, along / 2, height - 0.4, height, dark)
-            for floor in range(floors):
-                for bay in range(bays):
-                    middle = (bay + 0.5) * along / bays - along / 2
-                    sill = 1.1 + floor * 3.4
-                    rectangle(middle - 1.1, middle + 1.1, sill, sill + 1.6, WINDOW)
+            for rectangles, paint in ((edges, dark), (windows, WINDOW)):
+                across, up = side * rectangles[:, [0, 1, 1, 0]], rectangles[:, [2, 2, 3, 3]]
+                out = np.full_like(across, side * (depth / 2 + 0.02))
+                mesh.faces(np.stack([out, across, up] if front else [-across, out, up], axis=-1), paint)
     return mesh.build()
