@@ -124,6 +124,14 @@ def test_bad_requests_are_refused(tmp_path):
     }.items():
         with pytest.raises(MTDriveError, match=reason):
             check(OmegaConf.merge(good, OmegaConf.from_dotlist([override])))
-    (tmp_path / "families.csv").write_text("token;family\n")
-    with pytest.raises(MTDriveError, match=r"families=.* is not a CSV"):
-        read_families(str(tmp_path / "families.csv"))
+    for name, content in {"families.csv": "token;family\n", "manifest.json": "[1]"}.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(MTDriveError, match=r"families=.* is neither a CSV"):
+            read_families(str(tmp_path / name))
+
+
+def test_families_come_from_a_table_or_a_worlds_manifest(tmp_path):
+    (tmp_path / "families.csv").write_text("token,family\na,cut_in\n")
+    (tmp_path / "manifest.json").write_text(json.dumps({"scenes": [{"token": "a", "family": "cut_in"}]}))
+    for name in ("families.csv", "manifest.json"):
+        assert read_families(str(tmp_path / name)) == {"a": "cut_in"}

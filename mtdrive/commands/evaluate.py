@@ -68,16 +68,20 @@ def check(config: DictConfig) -> None:
 
 
 def read_families(path: str) -> dict[str, str]:
-    """token -> family from a CSV.
+    """token -> family, from a CSV or from a synthetic world's manifest.json.
 
     Raises:
-        MTDriveError: the file is missing or lacks the columns.
+        MTDriveError: the file is missing or is neither.
     """
     try:
+        if path.endswith(".json"):
+            return {scene["token"]: scene["family"] for scene in json.loads(Path(path).read_text())["scenes"]}
         table = pd.read_csv(path, dtype=str)
         return dict(zip(table["token"], table["family"], strict=True))
-    except (OSError, KeyError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise MTDriveError(f"families={path} is not a CSV file with columns token and family.") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise MTDriveError(
+            f"families={path} is neither a CSV file with columns token and family nor a world's manifest.json."
+        ) from error
 
 
 def drive_planner(config: DictConfig, store: SceneStore, tokens: list[str]) -> list[Episode]:
@@ -124,7 +128,7 @@ def write_results(config: DictConfig, scenes: int, rows: list[PlanRow], episodes
     console.print(as_rich_table(summary, f"{config.split}, {scenes} scenes, {config.metric}{feedback}"))
     for line in difference_lines(summary):
         console.print(line)
-    console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
+    console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}", soft_wrap=True)
 
 
 def provenance(config: DictConfig, scenes: int) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def _time_to_collision(scene: Scene, scores: Scores, row: int) -> dict:
 
 def _conflict(scene: Scene, scores: Scores, row: int, time: float, track: int) -> dict:
     observation = scene.observations[scores.metric]
-    ego, box = _ego(scores, row, time), observation.poses[round(time / STEP), track]
+    step = round(time / STEP)
+    step += int(np.argmax(observation.present[step:, track]))  # a time to collision looks ahead to who comes later
+    ego, box = _ego(scores, row, time), observation.poses[step, track]
     footprints = [
         box_corners(translate_forward(ego, vehicle.REAR_AXLE_TO_CENTER), EGO_SIZE),
         box_corners(box, observation.size[track]),
