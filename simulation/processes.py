@@ -32,7 +32,7 @@ def map_unordered(function: Callable[[Item], Result], items: Sequence[Item], wor
             for future in as_completed([pool.submit(_work, item) for item in items]):
                 yield future.result()
         except BrokenProcessPool:
-            raise MTDriveError("A worker was killed (out of memory?); run again with workers=1.") from None
+            raise MTDriveError("A worker process was killed (out of memory?); run again with workers=1.") from None
 
 
 def _start(function: Callable) -> None:

@@ -19,7 +19,7 @@ class Tracks(NamedTuple):
     poses: (A, S, 4) centre x, y and direction cos, sin. present: (A, S) bool; never, for ignored objects.
     half_sizes: (A, 2) half length and width [m]. bounds: (A, 4) min x, min y, max x, max y over all steps, boxes
     included; inverted (never met) for an object that is never present.
-    stopped: (A,) bool, slow or static when first seen. is_agent: (A,) bool.
+    stopped: (A,) bool, static or slow when first seen. is_agent: (A,) bool.
     """
 
     poses: np.ndarray
@@ -60,6 +60,7 @@ def _build_tracks(observation: Observation) -> Tracks:
     half_sizes = observation.size / 2.0
     reach = np.hypot(half_sizes[:, 0], half_sizes[:, 1])[:, None]
     seen = present.T[..., None]
+    is_agent = (observation.kind <= ObjectType.BICYCLE) | (observation.kind == ObjectType.EGO)
     low = np.where(seen, centre, np.inf).min(axis=0, initial=np.inf) - reach
     high = np.where(seen, centre, -np.inf).max(axis=0, initial=-np.inf) + reach
     return Tracks(
@@ -67,8 +68,8 @@ def _build_tracks(observation: Observation) -> Tracks:
         present=present,
         half_sizes=half_sizes,
         bounds=np.concatenate([low, high], axis=1),
-        stopped=observation.first_speed <= STOPPED_SPEED,
-        is_agent=(observation.kind <= ObjectType.BICYCLE) | (observation.kind == ObjectType.EGO),
+        stopped=~is_agent | (observation.first_speed <= STOPPED_SPEED),
+        is_agent=is_agent,
     )
 
 

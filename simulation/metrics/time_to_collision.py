@@ -87,6 +87,11 @@ def _time_to_collision(states, frames, speeds, exposed, tracks, index, num_steps
 
 def time_to_collision(motion: Motion, surroundings: Surroundings, *, num_steps: int) -> Measurement:
     """TTC of each plan over its first num_steps steps. Events: the first violation's time [s] and track."""
+    observed = surroundings.tracks.present.shape[1]
+    if observed < num_steps + LOOK_AHEAD:
+        raise ValueError(
+            f"TTC over {num_steps} steps needs an observation of {num_steps + LOOK_AHEAD}, not {observed}."
+        )
     exposed = motion.areas.multiple_lanes | (motion.areas.off_road != 0)
     values, steps, met = _time_to_collision(
         motion.states, motion.frames, motion.speeds, exposed, surroundings.tracks, surroundings.polygon_index,

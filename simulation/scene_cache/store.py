@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,6 +19,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
+from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.format import (
@@ -126,7 +122,7 @@ def build_caches(
     build = partial(_build_log, maps_root=Path(nuplan_maps_root), split=split, folder=folder, tokens=wanted)
     results = {}
     with tqdm(total=len(paths), desc=f"scene caches of {split}", unit="log") as progress:
-        for result in _run(build, paths, workers):
+        for result in map_unordered(build, sorted(paths, key=lambda path: -path.stat().st_size), workers):
             results[result.log_name] = result
             progress.update()
     ordered = [results[name] for name in selected]
@@ -174,39 +170,6 @@ def _build_log(path: Path, maps_root: Path, split: str, folder: Path, tokens: fr
             at = traceback.extract_tb(error.__traceback__)[-1]
             result.failed[token] = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
     return result
-
-
-def _run(build: Callable[[Path], _LogResult], paths: list[Path], workers: int) -> Iterator[_LogResult]:
-    """Results as they come, large logs first."""
-    paths = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
-    workers = min(workers, len(paths))
-    if workers <= 1:
-        yield from map(build, paths)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(build,)) as pool:
-        try:
-            for future in as_completed([pool.submit(_work, path) for path in paths]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise MTDriveError(
-                "A worker was killed (out of memory?); run mtdrive cache again with workers=1; what is built stays."
-            ) from None
-
-
-def _start_worker(build: Callable[[Path], _LogResult]) -> None:
-    global _build
-    _build = build
-
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()  # a killed parent would leave its workers waiting
-
-
-def _work(path: Path) -> _LogResult:
-    return _build(path)
 
 
 def _scene_path(folder: Path, log_name: str, token: str) -> Path:
