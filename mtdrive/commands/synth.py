@@ -19,7 +19,7 @@ def run(config: DictConfig) -> None:
     families = {name: (family.weight, family.hidden) for name, family in config.families.items() if family.weight > 0}
     if not families:
         raise MTDriveError("families holds no scenario family with a positive weight.")
-    world = WorldConfig(config.seed, scenes, families, config.images, config.history_images, tuple(config.image_size))
+    world = WorldConfig(config.seed, scenes, families, config.close_calls, config.images, config.history_images, tuple(config.image_size))
     records = write_world(world, Path(config.out), config.workers)
     for split in SPLITS:
         chosen = [scene for scene in records if scene.split == split]

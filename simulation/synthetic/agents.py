@@ -25,6 +25,7 @@ class Agent:
     """A road user or object. size: length, width, height [m]. poses: (66, 3) box centre at TIMES, site frame.
 
     visible: (66,) whether the labels know it (nothing is labelled that is wholly hidden behind something).
+    halted: stands in traffic, with its brake lights on.
     """
 
     kind: ObjectType
@@ -32,6 +33,7 @@ class Agent:
     colour: Colour
     poses: np.ndarray
     visible: np.ndarray = field(default_factory=lambda: np.ones(len(TIMES), dtype=bool))
+    halted: bool = False
 
     @property
     def velocity(self) -> np.ndarray:
@@ -43,6 +45,10 @@ class Agent:
         """(66,) along the heading [m/s^2]."""
         change = np.gradient(self.velocity, 1.0 / RATE, axis=0)
         return change[:, 0] * np.cos(self.poses[:, 2]) + change[:, 1] * np.sin(self.poses[:, 2])
+
+    def waiting(self) -> Agent:
+        """The same agent, halted in traffic."""
+        return replace(self, halted=True)
 
     def appearing(self, time: float) -> Agent:
         """The same agent, hidden before `time` [s]."""

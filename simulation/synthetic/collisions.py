@@ -34,8 +34,8 @@ def boxes_touch(a: np.ndarray, half_a: np.ndarray, b: np.ndarray, half_b: np.nda
 def first_conflict(
     poses: np.ndarray, speeds: np.ndarray, others: np.ndarray, halves: np.ndarray, present: np.ndarray,
     margin: np.ndarray, lookahead: np.ndarray,
-) -> int:
-    """First step at which an ego plan touches another box, now or within the look-ahead; CLEAR if none.
+) -> tuple[int, int]:
+    """First step at which an ego plan touches another box, now or within the look-ahead, and which; CLEAR, -1 if none.
 
     poses: (T, 3) rear axle, speeds: (T,). others: (A, U, 3) box centres, halves: (A, 2), present: (A, U) bool, U >= T.
     margin: (2,) added to the ego's half length and half width. lookahead: (L,) steps projected at constant velocity
@@ -60,8 +60,8 @@ def first_conflict(
                 if dx * cos + dy * sin < -halves[a, 0]:
                     continue
                 if boxes_touch(centre, half + margin, others[a, t + ahead], halves[a]):
-                    return t
-    return CLEAR
+                    return t, a
+    return CLEAR, -1
 
 
 @njit(cache=True)

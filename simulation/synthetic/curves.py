@@ -116,8 +116,8 @@ def connect(start: Sequence[float], end: Sequence[float], ramp: float = 0.3, lea
     bend = (end[2] - start[2] + np.pi) % (2 * np.pi) - np.pi
     if abs(bend) > 0.3:
         before, after = np.linalg.solve(np.column_stack([t0, t1]), p1 - p0)
-        shape = Curve.from_curvature([(50 * ramp, 0.0), (100 * (1 - ramp), bend / 100 / (1 - ramp)), (50 * ramp, 0.0)],
-                                     100 * ramp)
+        shape = Curve.from_curvature([(15 * ramp, 0.0), (30 * (1 - ramp), bend / 30 / (1 - ramp)), (15 * ramp, 0.0)],
+                                     30 * ramp)
         reach = np.linalg.solve(np.column_stack([[1.0, 0.0], [np.cos(bend), np.sin(bend)]]), shape.xy[-1])[0]
         scale = (min(before, after) - lead) / reach
         bent = Curve(shape.s * scale, shape.xy * scale, shape.heading).moved((*(p0 + t0 * (before - reach * scale)), start[2]))

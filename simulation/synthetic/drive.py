@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 
@@ -43,15 +44,23 @@ class Situation:
     following: float | None = None
 
 
+class Surprise(Enum):
+    """What becomes of a good plan that is made from all that shows at t0: labels, lights, constant velocities."""
+
+    NONE = "none"
+    CLOSE_CALL = "close_call"  # its time to collision falls below a second
+    COLLISION = "collision"
+
+
 @dataclass(frozen=True, eq=False)
 class Drive:
-    """A situation with what the ego did. hidden_danger: a good plan from all that shows at t0 goes wrong."""
+    """A situation with what the ego did."""
 
     situation: Situation
     plan: Plan
     agents: Sequence[Agent]
     command: DrivingCommand
-    hidden_danger: bool
+    surprise: Surprise
 
 
 def record(situation: Situation, rng: np.random.Generator) -> Drive | None:
@@ -65,17 +74,20 @@ def record(situation: Situation, rng: np.random.Generator) -> Drive | None:
     plan = driver.plan(agents, situation.swerves, situation.stops)
     if plan is None:
         return None
-    expected = driver.plan(foreseen(agents), situation.swerves, [stop for stop in situation.stops if stop.begin <= 0])
-    surprised = expected is not None and _goes_wrong(expected, (poses, halves, present))
+    visible_stops = [stop for stop in situation.stops if stop.begin <= 0]
+    expected = driver.plan(foreseen(agents), situation.swerves, visible_stops)
+    surprise = Surprise.NONE if expected is None else _surprise(expected, (poses, halves, present))
     if situation.following is not None:
         agents.append(_follower(path, plan, situation.following, rng))
-    return Drive(situation, plan, agents, _command(path, situation.start), surprised)
+    return Drive(situation, plan, agents, _command(path, situation.start), surprise)
 
 
-def _goes_wrong(plan: Plan, obstacles: Boxes) -> bool:
+def _surprise(plan: Plan, obstacles: Boxes) -> Surprise:
     states = driven(plan)
-    speeds = np.hypot(states[:, VELOCITY_X], states[:, VELOCITY_Y])
-    return conflict(states[:, [X, Y, HEADING]], speeds, obstacles, np.zeros(2)) != CLEAR
+    poses, speeds = states[:, [X, Y, HEADING]], np.hypot(states[:, VELOCITY_X], states[:, VELOCITY_Y])
+    if conflict(poses, speeds, obstacles, np.zeros(2), lookahead=(0,)) != CLEAR:
+        return Surprise.COLLISION
+    return Surprise.NONE if conflict(poses, speeds, obstacles, np.zeros(2)) == CLEAR else Surprise.CLOSE_CALL
 
 
 def _follower(path: Curve, plan: Plan, distance: float, rng: np.random.Generator) -> Agent:

@@ -138,7 +138,7 @@ def _lay(path, step, s, begin, end, offset, poses):
 @njit(cache=True)
 def _next_clear(position, order, ways, s, speeds, path, step, now, others, halves, present, margin, lookahead, poses):
     """First position from `position` on in order (row = way * N + profile) that is gentle and clear, or -1."""
-    count = s.shape[0]
+    count, culprit = s.shape[0], 0
     for i in range(position, len(order)):
         way, k = order[i] // count, order[i] % count
         begin, end, offset = ways[way]
@@ -150,8 +150,15 @@ def _next_clear(position, order, ways, s, speeds, path, step, now, others, halve
             if 5.78 * abs(offset) / (end - begin) ** 2 * sideways > MAX_LATERAL_SWERVE:
                 continue
         _lay(path, step, s[k], begin, end, offset, poses)
-        if first_conflict(poses[now:], speeds[k, now:], others, halves, present, margin, lookahead) == CLEAR:
+        # Who was in the way of the last candidate is most likely in the way of this one.
+        one = slice(culprit, culprit + 1)
+        moment, _ = first_conflict(poses[now:], speeds[k, now:], others[one], halves[one], present[one], margin, lookahead)
+        if moment != CLEAR:
+            continue
+        moment, who = first_conflict(poses[now:], speeds[k, now:], others, halves, present, margin, lookahead)
+        if moment == CLEAR:
             return i
+        culprit = who
     return -1
 
 
@@ -262,10 +269,12 @@ def driven(plan: Plan) -> np.ndarray:
     return states
 
 
-def conflict(poses: np.ndarray, speeds: np.ndarray, obstacles: Boxes, margin: np.ndarray) -> int:
+def conflict(
+    poses: np.ndarray, speeds: np.ndarray, obstacles: Boxes, margin: np.ndarray, lookahead: tuple[int, ...] = LOOKAHEAD
+) -> int:
     """First step from t0 on at which poses (T, 3) conflict with `boxes`; see `collisions.first_conflict`."""
     others, halves, present = obstacles
-    return first_conflict(poses, speeds, others[:, NOW:], halves, present[:, NOW:], margin, np.array(LOOKAHEAD))
+    return first_conflict(poses, speeds, others[:, NOW:], halves, present[:, NOW:], margin, np.array(lookahead))[0]
 
 
 def boxes(agents: Sequence[Agent]) -> Boxes:

@@ -9,7 +9,7 @@ import shapely
 
 from mtdrive.simulation.synthetic.curves import Curve, band, connect
 from mtdrive.simulation.synthetic.rendering.scene import Crosswalk, Marking, Material, Scenery, SceneryKind, Surface
-from mtdrive.simulation.synthetic.site import Connector, GroupConnector, RoadEdge, Signal, Site
+from mtdrive.simulation.synthetic.site import KERB_MARGIN, Connector, GroupConnector, RoadEdge, Signal, Site
 
 APPROACH = 100.0  # [m] road before the place where the ego is at t0
 CROSSWALK_DEPTH = 3.0  # [m]
@@ -64,6 +64,13 @@ def crossroads(
                     corner=rng.uniform(*corner), signals=signals)
 
 
+def side_road(rng: np.random.Generator, *, limit: float) -> Site:
+    """A T-junction, where the ego arrives on the road that ends. Arms 1 and 2 lead to the right and to the left."""
+    askew = rng.uniform(-0.15, 0.15)
+    return junction([np.pi, 1.5 * np.pi + askew, 2.5 * np.pi + askew], lanes=[1, 1, 1], lane_width=rng.uniform(3.3, 3.6),
+                    speed_limit=limit, corner=rng.uniform(8.0, 11.0), signals=False)
+
+
 def junction(
     angles: Sequence[float],
     *,
@@ -92,10 +99,10 @@ def junction(
     ring = _junction_ring(angles, half, setback, inner)
     site.intersections["junction"] = ring
     shape = shapely.Polygon(ring)
-    for kerb in _kerbs(angles, half, setback, inner):
-        site.kerbs.append(kerb)
+    painted = [width + KERB_MARGIN for width in half]
+    site.kerbs += _kerbs(angles, painted, setback, inner)
     site.surfaces.insert(0, Surface(Material.PAVEMENT, np.array(shape.buffer(3.0).exterior.coords)))
-    site.surfaces.append(Surface(Material.ROAD, np.array(shape.buffer(0.4).exterior.coords)))
+    site.surfaces.append(Surface(Material.ROAD, _junction_ring(angles, painted, setback, inner)))
     for a, start in enumerate(names):
         heading = angles[a] + np.pi
         along, across = np.array([np.cos(heading), np.sin(heading)]), np.array([-np.sin(heading), np.cos(heading)])

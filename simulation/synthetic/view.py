@@ -48,7 +48,7 @@ def render_scene(drive: Drive, placement: Placement, step: int, atmosphere: Atmo
         x, y = frame.points(agent.poses[step, :2])
         if agent.visible[step] and -10.0 < x < RANGE:
             speed = np.hypot(*agent.velocity[step])
-            slowing = agent.acceleration[step] < BRAKE_LIGHT or (speed < 0.3 and np.hypot(*np.ptp(agent.poses[:, :2], axis=0)) > 1)
+            slowing = agent.halted or agent.acceleration[step] < BRAKE_LIGHT
             boxes.append(Box(agent.kind, float(x), float(y), frame.heading(agent.poses[step, 2]), *agent.size, agent.colour,
                              braking=agent.kind == ObjectType.VEHICLE and bool(slowing), walking=speed > 0.3))
     lights = []

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.synthetic.agents import NOW
-from mtdrive.simulation.synthetic.drive import Drive, record
+from mtdrive.simulation.synthetic.drive import Drive, Surprise, record
 from mtdrive.simulation.synthetic.families import FAMILIES
 from mtdrive.simulation.synthetic.geopackage import Feature, SiteFeatures, write_maps
 from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE, LogWriter
@@ -41,12 +41,13 @@ MANIFEST = "manifest.json"
 class WorldConfig:
     """seed; scenes per split; families: name to (weight, share of scenes with a hidden danger).
 
-    images: render CAM_F0. history_images: also for the three frames before t0. image_size: width, height [px].
+    close_calls: share of the hidden dangers that end in a close call rather than a collision. images: render CAM_F0. history_images: also for the three frames before t0. image_size: width, height [px].
     """
 
     seed: int
     scenes: Mapping[str, int]
     families: Mapping[str, tuple[float, float]]
+    close_calls: float = 0.4
     images: bool = True
     history_images: bool = False
     image_size: tuple[int, int] = (640, 360)
@@ -54,19 +55,24 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One row of the manifest. hidden_danger: a good plan from all that shows at t0 goes wrong in this scene."""
+    """One row of the manifest. surprise: see `drive.Surprise`; the danger is hidden if it is not "none"."""
 
     token: str
     log_name: str
     split: str
     number: int
     family: str
-    hidden_danger: bool
+    surprise: str
     location: str
     speed: float
     agents: int
     attempt: int
     features: list[Feature] = field(repr=False)
+
+    @property
+    def hidden_danger(self) -> bool:
+        """Whether a good plan from all that shows at t0 goes wrong."""
+        return self.surprise != Surprise.NONE.value
 
 
 def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bool]:
@@ -85,12 +91,14 @@ def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bo
 def build_scene(config: WorldConfig, split: int, number: int) -> tuple[Drive, int]:
     """Scene `number` of a split (index into SPLITS) and how often it was redrawn; depends on nothing else."""
     family, hidden = choose_family(config, split, number)
+    close = np.random.default_rng([config.seed, split, number, ATTEMPTS + 1]).uniform() < config.close_calls
+    wanted = {Surprise.CLOSE_CALL if close else Surprise.COLLISION} if hidden else {Surprise.NONE}
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([config.seed, split, number, attempt])
         drive = record(FAMILIES[family](rng, hidden), rng)
-        if drive is not None and (drive.hidden_danger or not hidden):
+        if drive is not None and drive.surprise in wanted:
             return drive, attempt
-    raise RuntimeError(f"Family {family} (hidden={hidden}) gave no drivable situation in {ATTEMPTS} attempts.")
+    raise RuntimeError(f"Family {family} (hidden={hidden}, close={close}) gave no situation in {ATTEMPTS} attempts.")
 
 
 def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneRecord:
@@ -116,7 +124,7 @@ def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneR
             path = root / "sensor_blobs" / SPLITS[split] / frames[k]["cams"]["CAM_F0"]["data_path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return SceneRecord(frames[CURRENT]["token"], log_name, SPLITS[split], number, family, drive.hidden_danger,
+    return SceneRecord(frames[CURRENT]["token"], log_name, SPLITS[split], number, family, drive.surprise.value,
                        location.name, round(float(drive.plan.speed[NOW]), 3), len(drive.agents), attempt, features.rows)
 
 
@@ -171,8 +179,8 @@ def _write_lists(out: Path, header: dict, records: list[SceneRecord]) -> None:
         chosen = [scene for scene in records if scene.split == split]
         folder = out / "splits" / split
         folder.mkdir(parents=True)
-        lines = [f"{scene.token},{scene.log_name},{scene.family},{scene.hidden_danger}" for scene in chosen]
-        (folder / "scene_tokens.csv").write_text("\n".join(["token,log_name,family,hidden_danger", *lines]) + "\n")
+        lines = [f"{scene.token},{scene.log_name},{scene.family},{scene.surprise}" for scene in chosen]
+        (folder / "scene_tokens.csv").write_text("\n".join(["token,log_name,family,surprise", *lines]) + "\n")
         scene_filter = {
             "_target_": "navsim.common.dataclasses.SceneFilter", "_convert_": "all", "num_history_frames": 4,
             "num_future_frames": 10, "frame_interval": 1, "has_route": True, "max_scenes": None,

@@ -18,9 +18,9 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     path, beside = site.path([f"main/{own}"]), site.path([f"main/{1 - own}"])
     speed = limit * rng.uniform(0.75, 1.0)
     width = site.lanes["main/0"].width * (1.0 if own == 0 else -1.0)  # the ego's lane lies left of lane 1
-    slower, gap = rng.uniform(1.0, 5.0), rng.uniform(1.0, 12.0)
+    slower, gap = rng.uniform(0.5, 5.0), rng.uniform(1.0, 18.0)
     if hidden:
-        offset = shift(rng.uniform(0.2, 1.4), rng.uniform(1.8, 3.0), width)
+        offset = shift(rng.uniform(0.2, 3.4), rng.uniform(1.8, 3.0), width)
     elif rng.uniform() < 0.5:
         offset = shift(-rng.uniform(0.8, 1.4), rng.uniform(1.8, 3.0), width)
         gap += 5.0

@@ -21,12 +21,12 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     lane = f"main/{lanes - 1}"
     path, half = site.path([lane]), site.lanes[lane].width / 2
     speed, pace = limit * rng.uniform(0.8, 1.0), rng.uniform(3.5, 6.0)
-    gap = (speed - pace) * rng.uniform(1.5, 3.0) + 4.0
+    gap = (speed - pace) * rng.uniform(1.5, 4.8) + 4.0
     offset: np.ndarray | float = -half - rng.uniform(0.1, 0.4) if hidden else -half + rng.uniform(0.0, 0.9)
     agents = []
     if hidden:
-        begin, duration = rng.uniform(0.3, 1.4), rng.uniform(0.9, 1.5)
-        offset = offset + shift(begin, duration, rng.uniform(1.0, 1.7))
+        begin, duration = rng.uniform(0.3, 3.2), rng.uniform(0.9, 1.5)
+        offset = offset + shift(begin, duration, rng.uniform(0.6, 1.7))
         # What the cyclist pulls out for.
         block = APPROACH + REAR_AXLE_TO_FRONT + gap + pace * (begin + duration) + rng.uniform(4.5, 7.0)
         agents.append(van(rng, standing(path.at(block, -half - 1.0))))

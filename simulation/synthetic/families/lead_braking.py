@@ -16,10 +16,10 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     lane = f"main/{rng.integers(lanes)}"
     path = site.path([lane])
     speed = limit * rng.uniform(0.75, 1.0)
-    gap = 2.0 + speed * rng.uniform(0.7, 1.6)
+    gap = 2.0 + speed * rng.uniform(0.7, 1.8)
     if hidden:
         lead = ahead(rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6),
-                     [(rng.uniform(0.1, 1.2), -rng.uniform(1.8, 6.5))])
+                     [(rng.uniform(0.1, 2.2), -rng.uniform(1.0, 6.5))])
     elif rng.uniform() < 0.5:
         lead = ahead(rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6), [(0.0, rng.uniform(-0.2, 0.3))])
     else:

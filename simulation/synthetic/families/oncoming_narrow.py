@@ -25,13 +25,13 @@ def _blocked(rng: np.random.Generator, hidden: bool) -> Situation:
     path, back = site.path(["main/0"]), site.path(["main_back/0"])
     width = site.lanes["main/0"].width
     speed = limit * rng.uniform(0.75, 1.0)
-    block = rng.uniform(20.0, 34.0)  # [m] ahead of the ego's rear axle
+    block = rng.uniform(18.0, 44.0)  # [m] ahead of the ego's rear axle
     place = back.length - APPROACH - block  # on the oncoming lane
     agents = [van(rng, standing(back.at(place, -rng.uniform(0.2, 0.5))))]
     # Meeting at the obstacle: the other passes it when an undisturbed ego would.
     meeting = arrival(block, speed, limit)
     pace = rng.uniform(5.0, 8.0)
-    start = place - pace * (meeting - rng.uniform(-0.3, 0.7))
+    start = place - pace * (meeting - rng.uniform(-0.8, 0.9))
     if hidden:
         swing = meeting - rng.uniform(1.6, 2.2)
         offset = shift(max(0.05, swing), 1.3, width * rng.uniform(0.75, 0.95))
@@ -52,7 +52,7 @@ def _drifting(rng: np.random.Generator, hidden: bool) -> Situation:
     site = street(rng, lanes=1, limit=limit, width=(3.1, 3.5), right=right, bend=0.3)
     path, back = site.path(["main/0"]), site.path(["main_back/0"])
     speed = limit * rng.uniform(0.75, 1.0)
-    pace, meeting = rng.uniform(7.0, 11.0), rng.uniform(1.8, 3.2)
+    pace, meeting = rng.uniform(7.0, 11.0), rng.uniform(1.8, 4.8)
     start = back.length - APPROACH - speed * meeting - pace * meeting
     drift = rng.uniform(1.3, 2.0)
     offset = shift(rng.uniform(0.2, max(0.3, meeting - 1.5)), rng.uniform(1.2, 1.8), drift)

@@ -24,7 +24,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     lane = f"main/{lanes - 1}"
     path, half = site.path([lane]), site.lanes[lane].width / 2
     speed = limit * rng.uniform(0.75, 1.0)
-    crossing = rng.uniform(15.0, 32.0)  # [m] ahead of the ego's front
+    crossing = speed * rng.uniform(1.8, 4.8)  # [m] ahead of the ego's front
     behind_van = rng.uniform() < 0.6
     meeting = arrival(crossing, speed, limit)
     place = APPROACH + REAR_AXLE_TO_FRONT + crossing
@@ -54,7 +54,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
 def _surprise(rng: np.random.Generator, path: Curve, half: float, place: float, meeting: float, behind_van: bool) -> Agent:
     """A person who is in the ego's way when an undisturbed ego arrives."""
     pace = rng.uniform(1.5, 2.6)
-    there = meeting + rng.uniform(-0.5, 0.3)  # when in the middle of the ego's lane
+    there = meeting + rng.uniform(-0.7, 0.5)  # when in the middle of the ego's lane
     kerb = -half - PARKING - 0.6
     leaves = there + kerb / pace
     if behind_van:

@@ -23,7 +23,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     route = [f"main/{own}", f"main/{own}>arm2_back/{own}", f"arm2_back/{own}"]
     line = site.lanes[route[0]].curve.length
     speed = limit * rng.uniform(0.7, 1.0)
-    distance = speed * (rng.uniform(1.2, 2.2) if hidden else rng.uniform(1.5, 3.0))  # to the stop line
+    distance = speed * (rng.uniform(1.2, 3.2) if hidden else rng.uniform(1.5, 3.0))  # to the stop line
     start = line - distance - REAR_AXLE_TO_FRONT
     turns_red, runner = (rng.uniform(1.0, 1.6), False) if rng.uniform() < 0.6 else (np.inf, True)
     if not hidden:
@@ -36,7 +36,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     if np.isfinite(turns_red):
         agents += _cross_traffic(rng, site, crossing if hidden else rng.uniform(0.0, 4.0), rng.uniform(6.5, 9.5), 3)
         if rng.uniform() < 0.4 and not hidden:
-            agents.append(ahead(rng, site.path(route), start, distance - rng.uniform(6.0, 7.0), 0.0))
+            agents.append(ahead(rng, site.path(route), start, distance - rng.uniform(6.0, 7.0), 0.0).waiting())
     elif runner:
         agents += _cross_traffic(rng, site, crossing, rng.uniform(7.0, 11.0), 1)
     return Situation(site, route, start, speed, limit, rng.uniform(-0.1, 0.2), agents, stops=stops, lights=lights)
@@ -57,7 +57,7 @@ def _cross_traffic(rng: np.random.Generator, site: Site, time: float, pace: floa
     path = site.path(route)
     line = site.lanes[route[0]].curve.length
     middle = line + site.connectors[route[1]].curve.length / 2
-    place = middle - pace * (time + rng.uniform(-0.3, 0.3))
+    place = middle - pace * (time + rng.uniform(-0.9, 0.9))
     vehicles = []
     for _ in range(count):
         s = travelled(place, pace)

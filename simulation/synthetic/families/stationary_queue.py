@@ -20,12 +20,13 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         path = site.path([f"main/{index}"])
         if hidden:
             flow = speed + rng.uniform(-0.5, 0.3)
-            gap, brake, begin = 2.0 + speed * rng.uniform(0.6, 1.2), rng.uniform(2.0, 4.5), rng.uniform(0.1, 0.9)
+            gap, brake, begin = 2.0 + speed * rng.uniform(0.6, 1.8), rng.uniform(1.0, 4.5), rng.uniform(0.1, 1.4)
         else:
             flow, brake, begin = 0.0, 0.0, 0.0
             gap = speed**2 / 2 / rng.uniform(1.5, 2.7) + 3.0 + rng.uniform(0.0, 14.0)
         for _ in range(int(rng.integers(2, 5))):
-            agents.append(ahead(rng, path, APPROACH, gap, flow, [(begin, -brake)]))
+            member = ahead(rng, path, APPROACH, gap, flow, [(begin, -brake)])
+            agents.append(member if hidden else member.waiting())
             begin = max(0.0, begin - 0.25)  # the halt comes from the front
             gap += 4.6 + rng.uniform(2.0, 4.0) + 0.5 * flow
     agents += oncoming(rng, site, "main_back", limit, (20.0, 60.0))

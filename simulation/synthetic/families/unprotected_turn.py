@@ -1,13 +1,15 @@
-"""A left turn across oncoming traffic: somebody comes from behind a waiting lorry (hidden), is seen coming, or the way
-is free; or a right turn, where somebody steps onto the crosswalk (hidden)."""
+"""Turns where others have the right of way: somebody comes whom something hides (hidden), is seen coming, or the way is
+free. To the left across oncoming traffic, out of a side road, or to the right over a crosswalk."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from mtdrive.simulation.synthetic.agents import Agent, along, car, lorry, pedestrian, standing, travelled, walked
 from mtdrive.simulation.synthetic.drive import Situation
-from mtdrive.simulation.synthetic.roads import crossroads
+from mtdrive.simulation.synthetic.roads import crossroads, side_road
 from mtdrive.simulation.synthetic.site import Site
 from mtdrive.simulation.synthetic.traffic import arrival
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_CENTER, REAR_AXLE_TO_FRONT
@@ -15,41 +17,50 @@ from mtdrive.simulation.vehicle import REAR_AXLE_TO_CENTER, REAR_AXLE_TO_FRONT
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
     """See the module docstring."""
-    main, limit = int(rng.integers(1, 3)), rng.uniform(7.0, 9.5)
-    site = crossroads(rng, limit=limit, signals=False, main=main, cross=1)
-    left = rng.uniform() < 0.65
-    lane = "main/0" if left else f"main/{main - 1}"
-    exit_lane = "arm3_back/0" if left else "arm1_back/0"
-    route = [lane, f"{lane}>{exit_lane}", exit_lane]
-    line = site.lanes[lane].curve.length
-    start = line - rng.uniform(3.0, 12.0) - REAR_AXLE_TO_FRONT
+    kind = rng.choice(["across", "side_road", "crosswalk"], p=[0.35, 0.45, 0.2])
+    limit, main = rng.uniform(7.0, 9.5), 1 if kind == "side_road" else int(rng.integers(1, 3))
+    if kind == "side_road":
+        site = side_road(rng, limit=limit)
+        lane, end = "main/0", str(rng.choice(["arm1_back/0", "arm2_back/0"]))
+    else:
+        site = crossroads(rng, limit=limit, signals=False, main=main, cross=1)
+        lane, end = ("main/0", "arm3_back/0") if kind == "across" else (f"main/{main - 1}", "arm1_back/0")
+    route = [lane, f"{lane}>{end}", end]
+    start = site.lanes[lane].curve.length - rng.uniform(2.0, 10.0) - REAR_AXLE_TO_FRONT
     speed = rng.uniform(4.5, 6.5)
-    agents = _oncoming(rng, site, hidden, start, speed, main) if left else _crosswalk(rng, site, route, hidden, start, speed)
+    if kind == "across":
+        other = f"arm2/{main - 1}", f"main_back/{main - 1}"
+        agents = _meeting(rng, site, route, other, hidden, start, speed)
+        if main == 2:  # a lorry that waits to turn left itself and blocks the view
+            waiting = site.lanes["arm2/0"].curve
+            agents.append(lorry(rng, standing(waiting.at(waiting.length - 4.0))).waiting())
+    elif kind == "side_road":
+        other = ("arm2/0", "arm1_back/0") if end == "arm1_back/0" or rng.uniform() < 0.6 else ("arm1/0", "arm2_back/0")
+        agents = _meeting(rng, site, route, other, hidden, start, speed)
+    else:
+        agents = _crosswalk(rng, site, route, hidden, start, speed)
     return Situation(site, route, start, speed, limit, rng.uniform(-0.3, 0.1), agents)
 
 
-def _oncoming(rng, site: Site, hidden: bool, start: float, speed: float, main: int) -> list[Agent]:
-    """Traffic that comes from the opposite arm on the lane next to the kerb, timed to meet the turning ego."""
-    lane = f"arm2/{main - 1}"
-    route = [lane, f"{lane}>main_back/{main - 1}", f"main_back/{main - 1}"]
-    path = site.path(route)
-    line = site.lanes[lane].curve.length
-    own = site.path(["main/0", "main/0>arm3_back/0", "arm3_back/0"])
-    away = np.hypot(*(own.xy[:, None] - path.xy[None]).transpose(2, 0, 1))
-    meeting, there = (int(k) for k in np.unravel_index(np.argmin(away), away.shape))  # where the two paths cross
-    entry = arrival(own.s[meeting] - start - REAR_AXLE_TO_CENTER, speed, 7.0)
-    pace = rng.uniform(8.0, 11.0)
-    place = path.s[there] - pace * (entry + rng.uniform(-0.5, 0.5))
-    agents: list[Agent] = []
-    if hidden or rng.uniform() < 0.6:
-        other = car(rng, along(path, travelled(place, pace)))
-        agents.append(other.appearing(rng.uniform(0.4, 1.0)) if hidden else other)
-    if main == 2:  # a lorry that waits to turn left itself and blocks the view
-        agents.append(lorry(rng, standing(site.lanes["arm2/0"].curve.at(line - 4.0))))
-    return agents
+def _meeting(
+    rng: np.random.Generator, site: Site, route: Sequence[str], other: tuple[str, str], hidden: bool, start: float,
+    speed: float,
+) -> list[Agent]:
+    """A vehicle that drives from one lane to another and meets the turning ego where their ways first touch."""
+    if not hidden and rng.uniform() < 0.4:
+        return []
+    own, path = site.path(route), site.path([other[0], f"{other[0]}>{other[1]}", other[1]])
+    distance = np.hypot(*(own.xy[:, None] - path.xy[None]).transpose(2, 0, 1)).min(axis=1)
+    touch = int(np.argmax(distance < 1.5))
+    when = arrival(own.s[touch] - start - REAR_AXLE_TO_CENTER, speed, 6.5)
+    pace = rng.uniform(7.0, 10.5)
+    vehicle = car(rng, along(path, travelled(path.project(own.xy[touch]) - pace * (when + rng.uniform(-0.9, 0.9)), pace)))
+    return [vehicle.appearing(rng.uniform(0.3, 1.0)) if hidden else vehicle]
 
 
-def _crosswalk(rng, site: Site, route: list[str], hidden: bool, start: float, speed: float) -> list[Agent]:
+def _crosswalk(
+    rng: np.random.Generator, site: Site, route: Sequence[str], hidden: bool, start: float, speed: float
+) -> list[Agent]:
     """A person at the crosswalk of the arm that the ego turns into."""
     path = site.path(route)
     lane = site.lanes[route[0]].curve
