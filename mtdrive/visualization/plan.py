@@ -79,11 +79,11 @@ class Plan:
 
 
 def assessed_plan(label: str, poses: np.ndarray, assessment: Assessment, role: Role = Role.TURN) -> Plan:
-    """A plan with what its assessment says: the earliest of the violations that have a place, the first of equals."""
+    """A plan with what its assessment says: the most important of the violations that have a place."""
     placed = [f for f in assessment.feedback.violations if f.time is not None and f.ego_position is not None]
     violation = None
     if placed:
-        first = min(placed, key=lambda finding: finding.time)
+        first = placed[0]  # findings come most important first
         name = VIOLATION_NAMES.get(first.metric, first.metric)
         violation = Violation(name, first.time, first.ego_position, first.object_position, first.side)
     states = assessment.states if np.isfinite(assessment.states).all() else None
