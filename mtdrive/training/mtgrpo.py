@@ -171,14 +171,16 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         ] or [(0, groups[0][0], advantages[0, 0])]
         scenes = sorted({scene for scene, _, _ in rows})
         continuations = [continuation(scenes.index(scene), episode) for scene, episode, _ in rows]
-        masks = _padded([c.written for c in continuations], self.accelerator.device)
+        # TRL gathers one value per row over all processes, so the rows left out still stand there, empty.
+        size, device = advantages.shape[0] * advantages.shape[1], self.accelerator.device
+        masks = _padded([c.written for c in continuations], size, device)
         values, old = (
             torch.zeros(masks.shape, device=masks.device).masked_scatter_(
                 masks, torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=masks.device)
             )
             for parts in zip(*((_per_token(e, a), np.concatenate([t.log_probs for t in e.turns])) for _, e, a in rows))
         )
-        ids = _padded([c.ids for c in continuations], self.accelerator.device)
+        ids = _padded([c.ids for c in continuations], size, device)
         batch = {
             "prompts": [tasks[scene].prompt for scene in scenes],
             "continuations": continuations,
@@ -293,8 +295,12 @@ def _per_token(episode: Episode, advantages: np.ndarray) -> np.ndarray:
     return np.repeat(advantages[: len(episode.turns)], [len(turn.completion_ids) for turn in episode.turns])
 
 
-def _padded(rows: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True).to(device)
+def _padded(rows: Sequence[np.ndarray], size: int, device: torch.device) -> Tensor:
+    """(size, longest row), filled up with zeros."""
+    out = np.zeros((size, max(map(len, rows))), dtype=rows[0].dtype)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = row
+    return torch.as_tensor(out, device=device)
 
 
 def _core(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
