@@ -13,6 +13,7 @@ from mtdrive.evaluation.report.data import RL, SFT, Panel, ReportData, SceneCard
 from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.headline import comparisons, parse_rate, verdict
 from mtdrive.evaluation.report.page import duration, signed, size, write_report
+from mtdrive.evaluation.rows import STOPPED, UNPARSED
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -27,6 +28,7 @@ def plans(policy: str, feedback: str, scores: np.ndarray, status: str = "ok") ->
                 "policy": policy,
                 "feedback": feedback,
                 "turn": turn + 1,
+                "surprise": "none",
                 "status": status,
                 "score": score,
                 "ego_progress": score,
@@ -121,10 +123,10 @@ def test_parse_rate_counts_answers_that_were_given():
     table = pd.concat(
         [
             plans(SFT, "privileged", np.ones((7, 1))),
-            plans(SFT, "privileged", np.zeros((2, 1)), "parse_error"),
-            plans(SFT, "privileged", np.ones((5, 1)), "stopped"),
+            plans(SFT, "privileged", np.zeros((2, 1)), UNPARSED),
+            plans(SFT, "privileged", np.ones((5, 1)), STOPPED),
             plans(SFT, "perceived", np.ones((1, 1)), "invalid_trajectory"),
-            plans(RL, "privileged", np.zeros((4, 1)), "parse_error"),
+            plans(RL, "privileged", np.zeros((4, 1)), UNPARSED),
         ]
     )
     assert parse_rate(table, SFT) == (8, 10)

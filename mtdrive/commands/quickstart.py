@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
@@ -34,8 +35,10 @@ from mtdrive.evaluation.report.collect import collect
 from mtdrive.evaluation.report.data import StageRun
 from mtdrive.evaluation.report.headline import headlines
 from mtdrive.evaluation.report.page import duration, size, write_report
+from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.scene_cache.store import SceneStore
 
 POLL = 0.5  # [s] between two looks at a running stage
 PLAIN, NOT_TEXT = re.compile(r"[A-Za-z_/][\w./-]*"), {"true", "false", "null", "nan", "inf"}  # in Hydra's grammar
@@ -46,7 +49,8 @@ LOG_TAIL = 12  # lines of its log that a failed stage shows
 class Stage:
     """One command. overrides: after the verb. makes: the file or folder that is its result.
 
-    fingerprint: of its whole configuration and of those before it.
+    fingerprint: of its whole configuration and of those before it. baseline: whose plans are to be written to the
+    file that the key `trajectories` names, or None.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Stage:
     overrides: tuple[str, ...]
     makes: Path
     fingerprint: str
+    baseline: str | None = None
 
     @property
     def command(self) -> str:
@@ -68,6 +73,7 @@ def run(config: DictConfig) -> None:
     stages = plan(config)
     console.print("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in config.environment.items()))
     with only_run_in(out) as lock:
+        OmegaConf.save(config, out / "quickstart.yaml")
         for number, stage in enumerate(stages, start=1):
             label = f"[bold]{number:2d}/{len(stages)} {stage.name:<{max(len(s.name) for s in stages)}}[/]"
             marker = out / "stages" / f"{stage.name}.json"
@@ -75,6 +81,8 @@ def run(config: DictConfig) -> None:
                 console.print(f"{label}  done before")
                 continue
             prepare(stage, marker)
+            if stage.baseline is not None:
+                write_plans(stage.baseline, config.stages[stage.name]["keys"], out)
             console.print(f"{label}  [dim]{stage.command}[/]")
             done = execute(stage, out / "stages" / f"{stage.name}.log", lock, console)
             write_marker(marker, {"fingerprint": stage.fingerprint, "done": True, **asdict(done)})
@@ -93,7 +101,9 @@ def plan(config: DictConfig) -> list[Stage]:
         overrides = tuple(f"{key}={to_override(value)}" for key, value in stage["keys"].items())
         settings = OmegaConf.to_yaml(load_config(stage.verb, list(overrides)))
         fingerprint = hashlib.blake2b(f"{fingerprint}\n{stage.verb}\n{settings}".encode(), digest_size=8).hexdigest()
-        stages.append(Stage(name, stage.verb, overrides, Path(config.out) / stage.makes, fingerprint))
+        stages.append(
+            Stage(name, stage.verb, overrides, Path(config.out) / stage.makes, fingerprint, stage.get("baseline"))
+        )
     return stages
 
 
@@ -153,6 +163,14 @@ def prepare(stage: Stage, marker: Path) -> None:
     if content and content["fingerprint"] != stage.fingerprint:
         shutil.rmtree(stage.makes, ignore_errors=True)
     write_marker(marker, {"fingerprint": stage.fingerprint, "done": False})
+
+
+def write_plans(baseline: str, keys: DictConfig, exp_root: Path) -> None:
+    """Write a baseline's plans of a split's scenes as `mtdrive score` reads them; keys: of that verb."""
+    store = SceneStore(exp_root / "scene_cache", keys.split)
+    poses = np.stack([BASELINES[baseline](store.load(token)) for token in store.tokens])
+    with atomic_path(Path(keys.trajectories)) as path, path.open("wb") as file:
+        np.savez(file, token=np.array(store.tokens), poses=poses, interval_length=INTERVAL)
 
 
 def execute(stage: Stage, log_path: Path, lock: int, console: Console) -> StageRun:

@@ -3,33 +3,164 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import platform
+from collections.abc import Sequence
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
+from safetensors import safe_open
 
-from mtdrive.evaluation.report.data import ReportData, StageRun
+from mtdrive.evaluation.report.cards import scene_card
+from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard, StageRun, Turn
+from mtdrive.evaluation.report.gallery import choose
+from mtdrive.evaluation.report.panels import panels, read_log
+from mtdrive.evaluation.rows import PLANNER
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.scene_cache.store import SceneStore
+
+POLICIES = {"sft": SFT, "rl": RL}
+SPLIT = "test"
+AGREEMENT = 1e-9  # between two verbs' scores of the same plans
+PACKAGES = ("mtdrive", "torch", "transformers", "trl", "numpy")
 
 
 def collect(run: Path) -> ReportData:
     """Read a finished run.
 
     Raises:
-        MTDriveError: a file of the run is missing or does not read.
+        MTDriveError: a file of the run is missing or does not read, or two stages contradict each other.
     """
+    table = read_evaluations(run / "evaluation")
+    table["surprise"] = table.token.map(read_surprises(run / "world"))
+    check_agreement(table, run / "scores" / "human.csv")
+    summary = read_json(run / "evaluation" / "rl-privileged" / "summary.json")
     return ReportData(
-        "MTDrive",
-        {},
-        read_stages(run),
-        pd.DataFrame(columns=["token", "policy", "feedback", "turn", "score", "status", "family"]),
-        (),
-        (),
+        title="MTDrive: multi-turn planning on the synthetic world",
+        facts=read_facts(run, summary["provenance"]),
+        stages=read_stages(run / "stages"),
+        table=table,
+        panels=(
+            *panels("sft", read_log(run / "sft" / "log.jsonl")),
+            *panels("rl", read_log(run / "rl" / "log.jsonl")),
+        ),
+        cards=draw_cards(run, table, summary["provenance"]["metric"]),
     )
 
 
-def read_stages(run: Path) -> tuple[StageRun, ...]:
-    """The stages in the order in which they ended."""
-    markers = sorted((run / "stages").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    contents = [json.loads(marker.read_text()) for marker in markers]
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise MTDriveError(
+            f"{path} is missing or damaged ({error}); delete it and run the quickstart again."
+        ) from error
+
+
+def read_stages(folder: Path) -> tuple[StageRun, ...]:
+    """The stages that are done, in the order in which they ended."""
+    contents = [read_json(marker) for marker in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)]
     names = [field.name for field in fields(StageRun)]
     return tuple(StageRun(**{name: content[name] for name in names}) for content in contents if content["done"])
+
+
+def read_evaluations(folder: Path) -> pd.DataFrame:
+    """The rows of all evaluations, folders `<policy>-<feedback>`, as `ReportData.table`."""
+    tables = []
+    for name, policy in POLICIES.items():
+        for path in sorted(folder.glob(f"{name}-*/scores.csv")):
+            table = pd.read_csv(path, dtype={"token": str}).fillna({"family": ""})
+            planner = table.policy == PLANNER
+            table["feedback"] = np.where(planner, path.parent.name.removeprefix(f"{name}-"), "")
+            table["policy"] = np.where(planner, policy, table.policy)
+            tables.append(table)
+    if not tables:
+        raise MTDriveError(f"{folder} holds no evaluation; run the quickstart again.")
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_surprises(world: Path) -> dict[str, str]:
+    """What becomes of a plan that is good by all that shows at t0, by scene token."""
+    return {scene["token"]: scene["surprise"] for scene in read_json(world / "manifest.json")["scenes"]}
+
+
+def check_agreement(table: pd.DataFrame, path: Path) -> None:
+    """Hold the human's scores of `mtdrive evaluate` against those of `mtdrive score`.
+
+    Raises:
+        MTDriveError: they differ.
+    """
+    scored = pd.read_csv(path, dtype={"token": str}).set_index("token").score
+    evaluated = table[table.policy == "human"].set_index("token").score
+    difference = (evaluated - scored).abs().max()
+    if len(evaluated) != len(scored) or not difference <= AGREEMENT:
+        raise MTDriveError(f"mtdrive evaluate and {path} score the human's plans differently, by up to {difference}.")
+
+
+def read_facts(run: Path, evaluation: dict[str, Any]) -> dict[str, str]:
+    """Provenance, label to value."""
+    config = OmegaConf.load(run / "quickstart.yaml")
+    world, dataset = read_json(run / "world" / "manifest.json"), read_json(run / "dataset" / "train" / "manifest.json")
+    counts = pd.Series([scene["split"] for scene in world["scenes"]]).value_counts()
+    by_turns = ", ".join(f"{count} of {turns}" for turns, count in dataset["samples_by_turns"].items())
+    return {
+        "Metric": f"{evaluation['metric']}, version {evaluation['metric_version']}",
+        "Seed": str(config.seed),
+        "Scenes": ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test")),
+        "Recorded conversations": f"{dataset['samples']} (turns: {by_turns})",
+        "Planner": f"{architecture(run / 'rl')}, {parameters(run / 'rl') / 1e6:.2f} M parameters, from random weights",
+        "Feedback in training": dataset["recipe"]["feedback"],
+        "Turns": f"up to {evaluation['turns']}, answers at temperature {evaluation['temperature']}",
+        "Versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "Machine": f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, {platform.system()}",
+    }
+
+
+def architecture(planner: Path) -> str:
+    return read_json(planner / "config.json")["architectures"][0]
+
+
+def parameters(planner: Path) -> int:
+    """How many weights are stored."""
+    with safe_open(planner / "model.safetensors", "np") as weights:
+        names = weights.keys()
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+
+
+def draw_cards(run: Path, table: pd.DataFrame, metric: str) -> tuple[SceneCard, ...]:
+    """The gallery: episodes of the RL planner with privileged feedback."""
+    shown = table[(table.policy == RL) & (table.feedback == "privileged")]
+    episodes = read_episodes(run / "evaluation" / "rl-privileged" / "episodes.jsonl")
+    families = shown.groupby("token").family.first()
+    store, cards = SceneStore(run / "scene_cache", SPLIT), []
+    for choice in choose(shown):
+        scene = store.load(choice.token)
+        image = read_image(run / "world", SPLIT, scene.camera.image)
+        turns = episodes[choice.token]
+        cards.append(scene_card(scene, image, families[choice.token], choice, turns, metric, "privileged"))
+    return tuple(cards)
+
+
+def read_episodes(path: Path) -> dict[str, Sequence[Turn]]:
+    """Turns by scene token, as `mtdrive evaluate` writes them."""
+    episodes = {}
+    for line in path.read_text().splitlines():
+        episode = json.loads(line)
+        episodes[episode["token"]] = [
+            Turn(
+                answer=turn["answer"],
+                status=turn["status"],
+                score=math.nan if turn["score"] is None else turn["score"],
+                columns=turn["columns"],
+                feedback=turn["feedback"],
+            )
+            for turn in episode["turns"]
+        ]
+    return episodes

@@ -73,7 +73,8 @@ def draw(panel: Panel, name: str) -> str:
 
 def _line(axes, series: Series, colour: str, dash) -> None:
     if len(series.x) <= SMOOTHING:
-        axes.plot(series.x, series.y, color=colour, linestyle=dash, linewidth=1.7, label=series.name)
+        marks = {"marker": "o", "markersize": 3}
+        axes.plot(series.x, series.y, color=colour, linestyle=dash, linewidth=1.7, label=series.name, **marks)
         return
     axes.plot(series.x, series.y, color=colour, linewidth=0.8, alpha=0.25)
     axes.plot(series.x, moving_mean(series.y), color=colour, linestyle=dash, linewidth=1.7, label=series.name)

@@ -76,7 +76,8 @@ class ReportData:
 
     facts: provenance, label to value. stages: in the order in which they ran.
     table: one row per policy, feedback source, scene and turn: the columns of `mtdrive.evaluation.rows.as_table`, with
-    `policy` "SFT", "RL" or a baseline's name, and `feedback` the source ("" for baselines, which get none).
+    `policy` "SFT", "RL" or a baseline's name, `feedback` the source ("" for baselines, which get none), and `surprise`
+    what the future does to a plan that is good by all that shows at t0 (see `mtdrive.simulation.synthetic`).
     """
 
     title: str

@@ -8,10 +8,9 @@ import pandas as pd
 
 from mtdrive.evaluation.bootstrap import Interval, bootstrap_mean
 from mtdrive.evaluation.report.data import RL, SFT
-from mtdrive.evaluation.rows import UNPARSED
+from mtdrive.evaluation.rows import STOPPED, UNPARSED
 
 RESAMPLES, SEED = 10_000, 0
-STOPPED = "stopped"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mtdrive.evaluation.bootstrap import Interval, bootstrap_mean
 from mtdrive.evaluation.report import curves, headline
 from mtdrive.evaluation.report.data import RL, SFT, ReportData
 from mtdrive.evaluation.report.headline import RESAMPLES, SEED, Plans
+from mtdrive.evaluation.rows import OK, STOPPED
 from mtdrive.evaluation.summary import FIXED, SHORT
 from mtdrive.simulation.files import atomic_path
 
@@ -24,6 +25,12 @@ BASELINE_NAMES = {
     "pdm_closed": "PDM-Closed (rule-based, knows the map)",
     "constant_velocity": "Constant velocity",
     "standstill": "Standstill",
+}
+
+SURPRISE_NAMES = {
+    "none": "Nothing hidden at t0",
+    "close_call": "A hidden danger, close call",
+    "collision": "A hidden danger, collision",
 }
 
 
@@ -40,10 +47,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class FamilyRow:
-    """Mean scores in one family of scenes, and the change from SFT's last turn to RL's."""
+class GroupRow:
+    """Mean scores in one group of scenes, and the change from SFT's last turn to RL's."""
 
-    family: str
+    name: str
     scenes: int
     sft: float
     first: float
@@ -79,9 +86,10 @@ def write_report(data: ReportData, path: Path) -> None:
     environment.filters.update(
         score=score, signed=signed, percent=percent, duration=duration, size=size, picture=picture, title=family_title
     )
-    metrics = [column for column in data.table.columns if column not in {*FIXED, "feedback"}]
+    metrics = [column for column in data.table.columns if column not in {*FIXED, "feedback", "surprise"}]
     scenes = data.table.token.nunique()
-    groups, families = evaluation_groups(data.table, metrics), family_rows(data.table)
+    groups = evaluation_groups(data.table, metrics)
+    families, surprises = group_rows(data.table, "family"), group_rows(data.table, "surprise")
     page = environment.get_template("page.html").render(
         data=data,
         style=Markup((FOLDER / "style.css").read_text()),
@@ -100,8 +108,10 @@ def write_report(data: ReportData, path: Path) -> None:
         metrics=metrics,
         short=SHORT,
         families=families,
+        surprises=surprises,
+        surprise_names=SURPRISE_NAMES,
         score_axis=axis_of([row.score for _, rows in groups for row in rows]),
-        change_axis=axis_of([row.change for row in families]),
+        change_axis=axis_of([row.change for row in (*families, *surprises)]),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -118,7 +128,7 @@ def evaluation_groups(table: pd.DataFrame, metrics: list[str]) -> list[tuple[str
         rows = []
         for policy, turns in table[table.feedback == feedback].groupby("policy", sort=False):
             for turn, group in turns.groupby("turn"):
-                answers = group[group.status != headline.STOPPED]
+                answers = group[group.status != STOPPED]
                 rows.append(
                     Row(
                         policy=BASELINE_NAMES.get(policy, policy),
@@ -126,7 +136,7 @@ def evaluation_groups(table: pd.DataFrame, metrics: list[str]) -> list[tuple[str
                         last=bool(feedback) and turn == turns.turn.max(),
                         score=bootstrap_mean(group.score.to_numpy(), RESAMPLES, SEED),
                         metrics={name: float(group[name].mean()) for name in metrics},
-                        failed=float((answers.status != "ok").mean()) if len(answers) else 0.0,
+                        failed=float((answers.status != OK).mean()) if len(answers) else 0.0,
                     )
                 )
         if rows:
@@ -134,16 +144,16 @@ def evaluation_groups(table: pd.DataFrame, metrics: list[str]) -> list[tuple[str
     return groups
 
 
-def family_rows(table: pd.DataFrame) -> list[FamilyRow]:
-    """Families in the order of the change, privileged feedback; empty if SFT or RL is missing."""
+def group_rows(table: pd.DataFrame, column: str) -> list[GroupRow]:
+    """Groups by a column, in the order of the change, privileged feedback; empty if SFT or RL is missing."""
     rows = []
-    for family, group in table.groupby("family"):
+    for name, group in table.groupby(column):
         sft, first, last = (
             headline.scores(group, Plans(policy, "privileged", turn)) for policy, turn in ((SFT, -1), (RL, 1), (RL, -1))
         )
         if len(sft) and len(last):
             change = bootstrap_mean((last - sft).to_numpy(), RESAMPLES, SEED)
-            rows.append(FamilyRow(family, len(last), sft.mean(), first.mean(), last.mean(), change))
+            rows.append(GroupRow(name, len(last), sft.mean(), first.mean(), last.mean(), change))
     return sorted(rows, key=lambda row: -row.change.mean)
 
 
@@ -151,7 +161,7 @@ def axis_of(intervals: list[Interval]) -> Axis:
     """The narrowest axis with ends at multiples of 0.1 that holds all intervals."""
     low = min((interval.low for interval in intervals), default=0.0)
     high = max((interval.high for interval in intervals), default=1.0)
-    return Axis(math.floor(10 * low) / 10, math.ceil(10 * high + 1e-9) / 10)
+    return Axis(math.floor(10 * low) / 10, max(math.ceil(10 * high), math.floor(10 * low) + 1) / 10)
 
 
 def score(value: float) -> str:
