@@ -39,5 +39,5 @@ numba.config.CACHE_DIR = str(_cache_folder() / f"kernels-{_fingerprint()}")
 
 
 def kernel(function: Callable) -> Callable:
-    """Compile on first use, in strict IEEE arithmetic, and keep the result on disk."""
-    return numba.njit(cache=True)(function)
+    """Compile on first use and keep the result on disk. Strict IEEE arithmetic: x / 0 is infinite or NaN, no error."""
+    return numba.njit(cache=True, error_model="numpy")(function)

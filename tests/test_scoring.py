@@ -59,7 +59,7 @@ def wild_plans(seed: int, count: int) -> np.ndarray:
     poses = np.cumsum(random.normal(size=(count, 8, 3)) * scale, axis=1)
     poses[random.random(count) < 0.1] = 0.0
     poses[random.random(count) < 0.1, :, 2] *= 1e9
-    poses[random.random(count) < 0.05, 3, 1] = 1e300
+    poses[random.random(count) < 0.1, random.integers(8), random.integers(3)] = random.choice([1e308, 1e155, 5e-324])
     poses[random.random(count) < 0.1, random.integers(8), random.integers(3)] = random.choice([np.nan, np.inf])
     return poses
 
