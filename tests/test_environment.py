@@ -46,6 +46,9 @@ def test_turns_run_out():
     plan = standstill_plan(environment.scene)
     assert environment.step(plan)[2:4] == (False, False)
     assert environment.step(plan)[2:4] == (False, True)
+    environment.reset()
+    environment.step(plan)
+    assert environment.step(constant_velocity_plan(environment.scene))[2:4] == (True, False)
 
 
 def test_an_action_that_is_no_trajectory_is_refused():

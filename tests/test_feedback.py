@@ -162,9 +162,13 @@ def test_following_what_is_told_gives_the_score_that_was_told_and_never_a_lower_
         before = assess(scene, plans)
         told = [(plan, a) for plan, a in zip(plans, before, strict=True) if a.feedback.changes]
         after = assess(scene, np.stack([apply(scene, plan, a.feedback.changes) for plan, a in told]))
-        for (_, old), new in zip(told, after, strict=True):
+        for (plan, old), new in zip(told, after, strict=True):
             assert new.score == pytest.approx(old.feedback.changes[-1].score)
             assert new.score >= old.score
+            for finding in old.feedback.violations:
+                if finding.change is not None:
+                    mended = first(scene, apply(scene, plan, [finding.change])).scores
+                    assert mended[finding.metric] > finding.value
         helped += [new.score > old.score + 0.02 for (_, old), new in zip(told, after, strict=True)]
         assert all(assessment.clean or assessment.feedback.violations for assessment in before)
     assert len(helped) > 30
@@ -185,6 +189,16 @@ def test_perceived_feedback_does_not_know_the_logs_future():
     assert after.clean
     assert after.score == 0.0  # the score is the true one
     assert not first(surprising, STRAIGHT).clean
+
+
+def test_perceived_feedback_does_not_forgive_what_the_recorded_human_did():
+    """epdms_v2 forgives what the human fails, too; the human drives in the future."""
+    scene = straight_scene([RoadObject(24.0)], reference_distance=12.0)
+    crashing = replace(scene, human_poses=np.vstack([STRAIGHT, STRAIGHT[-2:]]))
+    assert first(crashing, STRAIGHT, metric="epdms_v2").scores["no_at_fault_collisions"] == 1.0
+    before, after = (first(s, STRAIGHT, metric="epdms_v2", source="perceived") for s in (scene, crashing))
+    assert before.feedback == after.feedback
+    assert not after.feedback.finding("no_at_fault_collisions").passed
 
 
 def test_perceived_observation_extrapolates_agents_and_freezes_static_objects():
