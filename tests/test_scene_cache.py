@@ -31,7 +31,7 @@ MAPS = DATA / "maps"
 OFFICIAL = np.load(REFERENCE / "intermediates_v1.npz")
 COMPLETE = sorted(key.split("/")[0] for key in OFFICIAL.files if key.endswith("track_corners"))
 BOSTON, SINGAPORE = "2021.06.11.12.10.21_veh-36_00100_00377", "2021.08.11.12.10.23_veh-38_00100_00377"
-RED_AHEAD, CONSTRUCTION = "e61617c4709ad4f6", "e1c33c4c39967974"
+RED_AHEAD, CONSTRUCTION, TRACKS = "e61617c4709ad4f6", "e1c33c4c39967974", "3295c50926deaa2a"
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +193,8 @@ def test_a_selection_adds_to_the_store(data, tmp_path):
     assert report.built == [CONSTRUCTION]
     assert list(report.failed) == ["0000"]
     assert SceneStore(tmp_path / "caches", "test").tokens == [RED_AHEAD, CONSTRUCTION]
+    build_caches(*arguments, tokens=[TRACKS], log_names=[SINGAPORE], workers=1)
+    assert SceneStore(tmp_path / "caches", "test").tokens == [RED_AHEAD, CONSTRUCTION, TRACKS]
     with pytest.raises(MTDriveError, match="has no log nowhere"):
         build_caches(*arguments, log_names=["nowhere"])
 

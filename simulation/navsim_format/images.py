@@ -32,7 +32,7 @@ def decode_image(path: Path) -> np.ndarray:
         MTDriveError: the file is truncated or no image.
     """
     data = path.read_bytes()
-    # OpenCV fills the missing part of a truncated JPEG with grey and says nothing
+    # OpenCV 4 fills the missing part of a truncated JPEG with grey and says nothing
     truncated = data.startswith(b"\xff\xd8") and _JPEG_END not in data[-64:]
     image = None if truncated or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
