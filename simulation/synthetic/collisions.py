@@ -8,7 +8,13 @@ from numba import njit
 from mtdrive.simulation.vehicle import LENGTH, REAR_AXLE_TO_CENTER, WIDTH
 
 CLEAR = 999  # no violation
-LOOKAHEAD = (0, 3, 6, 9, 10)  # [0.1 s] the scorer looks up to 0.9 s ahead at constant velocity; one step more to be safe
+LOOKAHEAD = (
+    0,
+    3,
+    6,
+    9,
+    10,
+)  # [0.1 s] the scorer looks up to 0.9 s ahead at constant velocity; one step more to be safe
 
 
 @njit(cache=True)
@@ -32,8 +38,13 @@ def boxes_touch(a: np.ndarray, half_a: np.ndarray, b: np.ndarray, half_b: np.nda
 
 @njit(cache=True)
 def first_conflict(
-    poses: np.ndarray, speeds: np.ndarray, others: np.ndarray, halves: np.ndarray, present: np.ndarray,
-    margin: np.ndarray, lookahead: np.ndarray,
+    poses: np.ndarray,
+    speeds: np.ndarray,
+    others: np.ndarray,
+    halves: np.ndarray,
+    present: np.ndarray,
+    margin: np.ndarray,
+    lookahead: np.ndarray,
 ) -> tuple[int, int]:
     """First step at which an ego plan touches another box, now or within the look-ahead, and which; CLEAR, -1 if none.
 

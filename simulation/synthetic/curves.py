@@ -32,19 +32,22 @@ class Curve:
         ramp: length [m] over which curvature changes linearly from one piece to the next (a clothoid).
         """
         ends = np.cumsum([length for length, _ in pieces])
-        fine = np.linspace(0.0, ends[-1], int(round(ends[-1] / 0.05)) + 1)
+        fine = np.linspace(0.0, ends[-1], round(ends[-1] / 0.05) + 1)
         step = fine[1] - fine[0]
         kappa = np.array([k for _, k in pieces])[np.searchsorted(ends[:-1], fine, side="right")]
-        width = int(round(ramp / step))
+        width = round(ramp / step)
         if width > 1:
             padded = np.pad(kappa, (width // 2, width - width // 2 - 1), mode="edge")
             kappa = np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
         heading = np.concatenate([[0.0], np.cumsum(0.5 * (kappa[1:] + kappa[:-1]) * step)])
         middle = 0.5 * (heading[1:] + heading[:-1])
         xy = np.vstack([[0.0, 0.0], np.cumsum(np.column_stack([np.cos(middle), np.sin(middle)]) * step, axis=0)])
-        s = np.linspace(0.0, ends[-1], max(2, int(round(ends[-1] / STEP)) + 1))
-        return cls(s, np.column_stack([np.interp(s, fine, xy[:, 0]), np.interp(s, fine, xy[:, 1])]),
-                   np.interp(s, fine, heading))
+        s = np.linspace(0.0, ends[-1], max(2, round(ends[-1] / STEP) + 1))
+        return cls(
+            s,
+            np.column_stack([np.interp(s, fine, xy[:, 0]), np.interp(s, fine, xy[:, 1])]),
+            np.interp(s, fine, heading),
+        )
 
     @property
     def length(self) -> float:
@@ -116,23 +119,31 @@ def connect(start: Sequence[float], end: Sequence[float], ramp: float = 0.3, lea
     bend = (end[2] - start[2] + np.pi) % (2 * np.pi) - np.pi
     if abs(bend) > 0.3:
         before, after = np.linalg.solve(np.column_stack([t0, t1]), p1 - p0)
-        shape = Curve.from_curvature([(15 * ramp, 0.0), (30 * (1 - ramp), bend / 30 / (1 - ramp)), (15 * ramp, 0.0)],
-                                     30 * ramp)
+        shape = Curve.from_curvature(
+            [(15 * ramp, 0.0), (30 * (1 - ramp), bend / 30 / (1 - ramp)), (15 * ramp, 0.0)], 30 * ramp
+        )
         reach = np.linalg.solve(np.column_stack([[1.0, 0.0], [np.cos(bend), np.sin(bend)]]), shape.xy[-1])[0]
         scale = (min(before, after) - lead) / reach
-        bent = Curve(shape.s * scale, shape.xy * scale, shape.heading).moved((*(p0 + t0 * (before - reach * scale)), start[2]))
+        bent = Curve(shape.s * scale, shape.xy * scale, shape.heading).moved(
+            (*(p0 + t0 * (before - reach * scale)), start[2])
+        )
         xy = np.vstack([p0, bent.xy, p1])
-        fine = Curve(np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))]), xy,
-                     np.concatenate([[start[2]], bent.heading, [start[2] + bend]]))
+        fine = Curve(
+            np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))]),
+            xy,
+            np.concatenate([[start[2]], bent.heading, [start[2] + bend]]),
+        )
     else:
         d0, d1 = t0 * np.hypot(*(p1 - p0)), t1 * np.hypot(*(p1 - p0))
         u = np.linspace(0.0, 1.0, 201)[:, None]
         blend = u**3 * (10 - 15 * u + 6 * u**2)
         fine = Curve.from_points(
-            p0 * (1 - blend) + p1 * blend
-            + d0 * (u - 6 * u**3 + 8 * u**4 - 3 * u**5) + d1 * (-4 * u**3 + 7 * u**4 - 3 * u**5)
+            p0 * (1 - blend)
+            + p1 * blend
+            + d0 * (u - 6 * u**3 + 8 * u**4 - 3 * u**5)
+            + d1 * (-4 * u**3 + 7 * u**4 - 3 * u**5)
         )
-    poses = fine.at(np.linspace(0.0, fine.length, max(2, int(round(fine.length / (STEP / 2))) + 1)))
+    poses = fine.at(np.linspace(0.0, fine.length, max(2, round(fine.length / (STEP / 2)) + 1)))
     poses[[0, -1], :2] = p0, p1
     return Curve(np.linspace(0.0, fine.length, len(poses)), poses[:, :2], poses[:, 2])
 

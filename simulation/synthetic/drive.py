@@ -18,8 +18,8 @@ from mtdrive.simulation.synthetic.rendering.scene import LightState
 from mtdrive.simulation.synthetic.site import Site
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
 
-COMMAND_DISTANCE = 20.0  # [m] where along the route ...
-COMMAND_OFFSET = 2.0  # [m] ... a sideways displacement makes it a turn
+COMMAND_DISTANCE = 30.0  # [m] where along the route ...
+COMMAND_OFFSET = 3.0  # [m] ... a sideways displacement makes it a turn
 
 
 @dataclass(frozen=True, eq=False)

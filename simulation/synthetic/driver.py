@@ -112,8 +112,14 @@ def speed_limits(path: Curve, limit: float, step: float) -> np.ndarray:
 
 def footprint(poses: np.ndarray, margin: float = 0.0) -> np.ndarray:
     """Corners (..., 4, 2) of the car at rear-axle poses (..., 3)."""
-    x = np.array([REAR_AXLE_TO_FRONT + margin, -REAR_AXLE_TO_REAR - margin, -REAR_AXLE_TO_REAR - margin,
-                  REAR_AXLE_TO_FRONT + margin])
+    x = np.array(
+        [
+            REAR_AXLE_TO_FRONT + margin,
+            -REAR_AXLE_TO_REAR - margin,
+            -REAR_AXLE_TO_REAR - margin,
+            REAR_AXLE_TO_FRONT + margin,
+        ]
+    )
     y = (WIDTH / 2 + margin) * np.array([1, 1, -1, -1])
     cos, sin = np.cos(poses[..., 2:]), np.sin(poses[..., 2:])
     return poses[..., None, :2] + np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
@@ -152,7 +158,9 @@ def _next_clear(position, order, ways, s, speeds, path, step, now, others, halve
         _lay(path, step, s[k], begin, end, offset, poses)
         # Who was in the way of the last candidate is most likely in the way of this one.
         one = slice(culprit, culprit + 1)
-        moment, _ = first_conflict(poses[now:], speeds[k, now:], others[one], halves[one], present[one], margin, lookahead)
+        moment, _ = first_conflict(
+            poses[now:], speeds[k, now:], others[one], halves[one], present[one], margin, lookahead
+        )
         if moment != CLEAR:
             continue
         moment, who = first_conflict(poses[now:], speeds[k, now:], others, halves, present, margin, lookahead)
@@ -197,8 +205,22 @@ class Driver:
         poses = np.empty((len(TIMES), 3))
         position, tried = -1, 0
         while tried < MOST_TRIED:
-            position = _next_clear(position + 1, order, ways, self.s, self.v, self.path, PATH_STEP, NOW,
-                                   others[:, NOW:], halves, present[:, NOW:], MARGIN, np.array(LOOKAHEAD), poses)
+            position = _next_clear(
+                position + 1,
+                order,
+                ways,
+                self.s,
+                self.v,
+                self.path,
+                PATH_STEP,
+                NOW,
+                others[:, NOW:],
+                halves,
+                present[:, NOW:],
+                MARGIN,
+                np.array(LOOKAHEAD),
+                poses,
+            )
             if position < 0:
                 return None
             k = order[position] % len(self.s)
@@ -212,7 +234,7 @@ class Driver:
         """(N,) whether a speed profile keeps behind all stop lines."""
         keeps = np.ones(len(self.s), dtype=bool)
         for stop in stops:
-            during = (TIMES >= stop.begin) & (TIMES <= stop.end)
+            during = (stop.begin <= TIMES) & (stop.end >= TIMES)
             front = self.s[:, during] + REAR_AXLE_TO_FRONT
             keeps &= (front[:, 0] > stop.s) | (front[:, -1] < stop.s - 0.5)
         return keeps
@@ -262,9 +284,15 @@ def driven(plan: Plan) -> np.ndarray:
     waypoints = plan.poses[NOW + WAYPOINTS] - plan.poses[NOW]
     local = np.column_stack([cos * waypoints[:, 0] + sin * waypoints[:, 1],
                              cos * waypoints[:, 1] - sin * waypoints[:, 0], waypoints[:, 2]])  # fmt: skip
-    acceleration = plan.acceleration[NOW], plan.speed[NOW] * (plan.poses[NOW + 1, 2] - plan.poses[NOW - 1, 2]) * RATE / 2
+    acceleration = (
+        plan.acceleration[NOW],
+        plan.speed[NOW] * (plan.poses[NOW + 1, 2] - plan.poses[NOW - 1, 2]) * RATE / 2,
+    )
     states = simulate(sample_plans(local[None], 0.5, 0), np.array([plan.speed[NOW], 0.0]), np.array(acceleration))[0]
-    states[:, X], states[:, Y] = x + cos * states[:, X] - sin * states[:, Y], y + sin * states[:, X] + cos * states[:, Y]
+    states[:, X], states[:, Y] = (
+        x + cos * states[:, X] - sin * states[:, Y],
+        y + sin * states[:, X] + cos * states[:, Y],
+    )
     states[:, HEADING] += heading
     return states
 

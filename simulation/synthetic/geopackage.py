@@ -95,8 +95,14 @@ class SiteFeatures:
         for name, ring in site.intersections.items():
             self._add("intersections", ring, self.fid[name], intersection_type_fid=5, is_mini=0)
         for name, group in site.group_connectors.items():
-            self._add("lane_group_connectors", group.ring, self.fid[name], from_lane_group_fid=self.fid[group.start],
-                      to_lane_group_fid=self.fid[group.end], intersection_fid=self.fid[group.intersection])
+            self._add(
+                "lane_group_connectors",
+                group.ring,
+                self.fid[name],
+                from_lane_group_fid=self.fid[group.start],
+                to_lane_group_fid=self.fid[group.end],
+                intersection_fid=self.fid[group.intersection],
+            )
         for connector in site.connectors.values():
             self._add_connector(connector)
         for crosswalk in site.crosswalks:
@@ -106,7 +112,9 @@ class SiteFeatures:
         for ring in site.walkways:
             self._add("walkways", ring)
         for signal in site.signals:
-            self._add("traffic_lights", np.array([[signal.x, signal.y]]), traffic_light_type_fid=0, heading=signal.heading)
+            self._add(
+                "traffic_lights", np.array([[signal.x, signal.y]]), traffic_light_type_fid=0, heading=signal.heading
+            )
 
     def _new_fid(self) -> int:
         self._next += 1
@@ -118,33 +126,63 @@ class SiteFeatures:
         return fid
 
     def _edges(self, lane: Lane | Connector) -> dict[str, int]:
-        sides = {"left": lane.width / 2, "right": -lane.width / 2}
-        return {
-            f"{side}_boundary_fid": self._add("boundaries", lane.curve.at(lane.curve.s, offset)[:, :2], has_reflectors=0,
-                                              boundary_type_fid=2)
-            for side, offset in sides.items()
-        }  # fmt: skip
+        fids = {}
+        for side, offset in (("left", lane.width / 2), ("right", -lane.width / 2)):
+            line = lane.curve.at(lane.curve.s, offset)[:, :2]
+            fids[f"{side}_boundary_fid"] = self._add("boundaries", line, has_reflectors=0, boundary_type_fid=2)
+        return fids
 
     def _add_lane(self, lane: Lane) -> None:
         fid, group = self.fid[lane.name], self.fid[lane.group]
-        self._add("lanes_polygons", _ribbon(lane), fid, lane_fid=fid, lane_group_fid=group, lane_index=lane.index,
-                  name=lane.name, width=round(lane.width), speed_limit_mps=lane.speed_limit, road_type_fid=0,
-                  lane_type_fid=0, stops=0, **self._edges(lane))
+        self._add(
+            "lanes_polygons",
+            _ribbon(lane),
+            fid,
+            lane_fid=fid,
+            lane_group_fid=group,
+            lane_index=lane.index,
+            name=lane.name,
+            width=round(lane.width),
+            speed_limit_mps=lane.speed_limit,
+            road_type_fid=0,
+            lane_type_fid=0,
+            stops=0,
+            **self._edges(lane),
+        )
         self._add("baseline_paths", lane.curve.xy, lane_fid=fid, path_type_fid=0)
         stop = lane.curve.parallel(0.0, start=lane.curve.length - STOP_DEPTH)
-        self._add("stop_polygons", band(stop, lane.width / 2, -lane.width / 2), stop_polygon_type_fid=2,
-                  lane_group_fid=group, lane_fids=str(fid))
+        self._add(
+            "stop_polygons",
+            band(stop, lane.width / 2, -lane.width / 2),
+            stop_polygon_type_fid=2,
+            lane_group_fid=group,
+            lane_fids=str(fid),
+        )
 
     def _add_connector(self, connector: Connector) -> None:
         fid, start, end = self.fid[connector.name], self._site.lanes[connector.start], self._site.lanes[connector.end]
-        self._add("lane_connectors", connector.curve.xy, fid, exit_lane_fid=self.fid[start.name],
-                  entry_lane_fid=self.fid[end.name], exit_lane_group_fid=self.fid[start.group],
-                  entry_lane_group_fid=self.fid[end.group], lane_group_connector_fid=self.fid[connector.group],
-                  intersection_fid=self.fid[connector.intersection], turn_type_fid=TURNS[connector.turn], overlap=0,
-                  speed_limit_mps=connector.speed_limit)
+        self._add(
+            "lane_connectors",
+            connector.curve.xy,
+            fid,
+            exit_lane_fid=self.fid[start.name],
+            entry_lane_fid=self.fid[end.name],
+            exit_lane_group_fid=self.fid[start.group],
+            entry_lane_group_fid=self.fid[end.group],
+            lane_group_connector_fid=self.fid[connector.group],
+            intersection_fid=self.fid[connector.intersection],
+            turn_type_fid=TURNS[connector.turn],
+            overlap=0,
+            speed_limit_mps=connector.speed_limit,
+        )
         baseline = self._add("baseline_paths", connector.curve.xy, lane_connector_fid=fid, path_type_fid=0)
-        self._add("gen_lane_connectors_scaled_width_polygons", _ribbon(connector), lane_connector_fid=fid,
-                  baseline_path_fid=baseline, **self._edges(connector))
+        self._add(
+            "gen_lane_connectors_scaled_width_polygons",
+            _ribbon(connector),
+            lane_connector_fid=fid,
+            baseline_path_fid=baseline,
+            **self._edges(connector),
+        )
 
 
 def write_maps(root: Path, features: dict[str, list[Feature]]) -> None:
@@ -167,15 +205,21 @@ def _write(path: Path, location: Location, features: Iterable[Feature]) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {USER_VERSION}")
         _write_tables(connection)
-        meta = {"mapName": location.name, "mapVersion": location.version, "isAerialImageAligned": "True",
-                "projectedCoordSystem": f"epsg:{location.epsg}"}
+        meta = {
+            "mapName": location.name,
+            "mapVersion": location.version,
+            "isAerialImageAligned": "True",
+            "projectedCoordSystem": f"epsg:{location.epsg}",
+        }
         connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", meta.items())
         for layer, (kind, columns) in LAYERS.items():
             rows = sorted(by_layer[layer], key=lambda row: row.fid)
             degrees = _transformed(to_degrees, [row.points for row in rows])
             bounds = _bounds(degrees)
-            connection.execute("INSERT INTO gpkg_contents VALUES (?, 'features', ?, '', '2024-01-01T00:00:00Z', ?, ?, ?, ?, ?)",
-                               (layer, layer, *bounds, SRS))
+            connection.execute(
+                "INSERT INTO gpkg_contents VALUES (?, 'features', ?, '', '2024-01-01T00:00:00Z', ?, ?, ?, ?, ?)",
+                (layer, layer, *bounds, SRS),
+            )
             connection.execute("INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', ?, ?, 0, 0)", (layer, kind, SRS))
             places = ", ".join("?" * (2 + len(columns)))
             connection.executemany(
@@ -188,24 +232,32 @@ def _write(path: Path, location: Location, features: Iterable[Feature]) -> None:
 
 def _write_tables(connection: sqlite3.Connection) -> None:
     run = connection.execute
-    run("CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT NOT NULL, srs_id INTEGER NOT NULL PRIMARY KEY, organization "
-        "TEXT NOT NULL, organization_coordsys_id INTEGER NOT NULL, definition TEXT NOT NULL, description TEXT)")
+    run(
+        "CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT NOT NULL, srs_id INTEGER NOT NULL PRIMARY KEY, organization "
+        "TEXT NOT NULL, organization_coordsys_id INTEGER NOT NULL, definition TEXT NOT NULL, description TEXT)"
+    )
     wgs84 = pyproj.CRS.from_epsg(SRS).to_wkt("WKT1_GDAL")
     connection.executemany("INSERT INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?, ?, ?)", [
         ("Undefined Cartesian SRS", -1, "NONE", -1, "undefined", "undefined Cartesian coordinate reference system"),
         ("Undefined geographic SRS", 0, "NONE", 0, "undefined", "undefined geographic coordinate reference system"),
         ("WGS 84", SRS, "EPSG", SRS, wgs84, "longitude and latitude in degrees"),
     ])  # fmt: skip
-    run("CREATE TABLE gpkg_contents (table_name TEXT NOT NULL PRIMARY KEY, data_type TEXT NOT NULL, identifier TEXT "
+    run(
+        "CREATE TABLE gpkg_contents (table_name TEXT NOT NULL PRIMARY KEY, data_type TEXT NOT NULL, identifier TEXT "
         "UNIQUE, description TEXT DEFAULT '', last_change DATETIME NOT NULL, min_x DOUBLE, min_y DOUBLE, max_x DOUBLE, "
-        "max_y DOUBLE, srs_id INTEGER, FOREIGN KEY (srs_id) REFERENCES gpkg_spatial_ref_sys(srs_id))")
-    run("CREATE TABLE gpkg_geometry_columns (table_name TEXT NOT NULL, column_name TEXT NOT NULL, geometry_type_name "
+        "max_y DOUBLE, srs_id INTEGER, FOREIGN KEY (srs_id) REFERENCES gpkg_spatial_ref_sys(srs_id))"
+    )
+    run(
+        "CREATE TABLE gpkg_geometry_columns (table_name TEXT NOT NULL, column_name TEXT NOT NULL, geometry_type_name "
         "TEXT NOT NULL, srs_id INTEGER NOT NULL, z TINYINT NOT NULL, m TINYINT NOT NULL, PRIMARY KEY (table_name, "
         "column_name), UNIQUE (table_name), FOREIGN KEY (table_name) REFERENCES gpkg_contents(table_name), FOREIGN KEY "
-        "(srs_id) REFERENCES gpkg_spatial_ref_sys(srs_id))")
+        "(srs_id) REFERENCES gpkg_spatial_ref_sys(srs_id))"
+    )
     run("CREATE TABLE meta (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, key TEXT, value TEXT)")
-    run("INSERT INTO gpkg_contents VALUES ('meta', 'attributes', 'meta', '', '2024-01-01T00:00:00Z', NULL, NULL, NULL, "
-        "NULL, 0)")
+    run(
+        "INSERT INTO gpkg_contents VALUES ('meta', 'attributes', 'meta', '', '2024-01-01T00:00:00Z', NULL, NULL, NULL, "
+        "NULL, 0)"
+    )
     for layer, (kind, columns) in LAYERS.items():
         fields = "".join(f", {name} {sql}" for name, sql in columns.items())
         run(f"CREATE TABLE {layer} (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom {kind}{fields})")

@@ -37,13 +37,16 @@ class LogWriter:
 
     image_size: tuple[int, int]
 
-    def frames(self, log_name: str, drive: Drive, features: SiteFeatures, placement: Placement, number: int) -> list[dict]:
+    def frames(
+        self, log_name: str, drive: Drive, features: SiteFeatures, placement: Placement, number: int
+    ) -> list[dict]:
         """The 14 frames of a drive, the fourth of which is t0."""
         ego = placement.poses(drive.plan.poses)
         tokens = [token(log_name, "frame", k) for k in range(0, len(ego), STRIDE)]
         tracks = [token(log_name, "track", k) for k in range(len(drive.agents))]
         moved = [(agent, placement.poses(agent.poses), np.gradient(placement.points(agent.poses[:, :2]), 0.1, axis=0))
                  for agent in drive.agents]  # fmt: skip
+        route = [str(features.fid[name]) for name in drive.situation.site.roadblocks(drive.situation.route)]
         frames = []
         for k, frame_token in enumerate(tokens):
             step = k * STRIDE
@@ -56,7 +59,7 @@ class LogWriter:
                 "scene_name": f"{log_name}-scene-0001",
                 "scene_token": token(log_name, "scene"),
                 "map_location": placement.location.name,
-                "roadblock_ids": [str(features.fid[name]) for name in drive.situation.site.roadblocks(drive.situation.route)],
+                "roadblock_ids": route,
                 "vehicle_name": "mtdrive-synthetic",
                 **self._ego(drive, ego[step], step, placement),
                 "traffic_lights": _lights(drive, features, step),
@@ -140,7 +143,9 @@ def _lights(drive: Drive, features: SiteFeatures, step: int) -> list[tuple[int, 
     ]
 
 
-def _annotations(moved: list[tuple[Agent, np.ndarray, np.ndarray]], tracks: list[str], ego: np.ndarray, step: int) -> dict:
+def _annotations(
+    moved: list[tuple[Agent, np.ndarray, np.ndarray]], tracks: list[str], ego: np.ndarray, step: int
+) -> dict:
     seen = [(agent, poses[step], velocity[step], track)
             for (agent, poses, velocity), track in zip(moved, tracks, strict=True) if agent.visible[step]]  # fmt: skip
     cos, sin = np.cos(ego[2]), np.sin(ego[2])

@@ -9,7 +9,7 @@ import shapely
 
 from mtdrive.simulation.synthetic.curves import Curve, band, connect
 from mtdrive.simulation.synthetic.rendering.scene import Crosswalk, Marking, Material, Scenery, SceneryKind, Surface
-from mtdrive.simulation.synthetic.site import KERB_MARGIN, Connector, GroupConnector, RoadEdge, Signal, Site
+from mtdrive.simulation.synthetic.site import KERB_MARGIN, PAVEMENT, Connector, GroupConnector, RoadEdge, Signal, Site
 
 APPROACH = 100.0  # [m] road before the place where the ego is at t0
 CROSSWALK_DEPTH = 3.0  # [m]
@@ -23,16 +23,25 @@ def road(
     backward: int,
     lane_width: float,
     speed_limit: float | None,
-    right: RoadEdge = RoadEdge(),
-    left: RoadEdge = RoadEdge(),
+    right: RoadEdge = PAVEMENT,
+    left: RoadEdge = PAVEMENT,
     centre: str = "solid",
     ramp: float = 12.0,
 ) -> Site:
     """A road without junctions: `APPROACH` metres straight, then pieces of (length, curvature)."""
     curve = Curve.from_curvature([(APPROACH, 0.0), *pieces], ramp).moved((0.0, 0.0, 0.0), APPROACH)
     site = Site()
-    site.add_road("main", curve, forward=forward, backward=backward, lane_width=lane_width, speed_limit=speed_limit,
-                  right=right, left=left, centre=centre)
+    site.add_road(
+        "main",
+        curve,
+        forward=forward,
+        backward=backward,
+        lane_width=lane_width,
+        speed_limit=speed_limit,
+        right=right,
+        left=left,
+        centre=centre,
+    )
     return site
 
 
@@ -49,26 +58,52 @@ def street(
     """A town street, straight or (with probability `bend`) gently curved, with `lanes` in each direction."""
     curvature = rng.uniform(-1, 1) / 150 if rng.uniform() < bend else 0.0
     pavement = RoadEdge(pavement=float(rng.choice([0.0, 2.0, 3.0])))
-    return road([(rng.uniform(10, 40), 0.0), (140.0, curvature)], forward=lanes, backward=lanes,
-                lane_width=rng.uniform(*width), speed_limit=limit, right=right or pavement, left=left or pavement,
-                centre=str(rng.choice(["solid", "dashed"])), ramp=20.0)
+    return road(
+        [(rng.uniform(10, 40), 0.0), (140.0, curvature)],
+        forward=lanes,
+        backward=lanes,
+        lane_width=rng.uniform(*width),
+        speed_limit=limit,
+        right=right or pavement,
+        left=left or pavement,
+        centre=str(rng.choice(["solid", "dashed"])),
+        ramp=20.0,
+    )
 
 
 def crossroads(
-    rng: np.random.Generator, *, limit: float, signals: bool, main: int, cross: int, corner: tuple[float, float] = (8.0, 11.0)
+    rng: np.random.Generator,
+    *,
+    limit: float,
+    signals: bool,
+    main: int,
+    cross: int,
+    corner: tuple[float, float] = (8.0, 11.0),
 ) -> Site:
     """A junction with four arms, somewhat askew. main, cross: lanes per direction. corner: range of kerb radii [m]."""
     askew = rng.uniform(-0.12, 0.12, 3)
     angles = [np.pi, 1.5 * np.pi + askew[0], 2 * np.pi + 0.3 * askew[1], 2.5 * np.pi + askew[2]]
-    return junction(angles, lanes=[main, cross, main, cross], lane_width=rng.uniform(3.3, 3.6), speed_limit=limit,
-                    corner=rng.uniform(*corner), signals=signals)
+    return junction(
+        angles,
+        lanes=[main, cross, main, cross],
+        lane_width=rng.uniform(3.3, 3.6),
+        speed_limit=limit,
+        corner=rng.uniform(*corner),
+        signals=signals,
+    )
 
 
 def side_road(rng: np.random.Generator, *, limit: float) -> Site:
     """A T-junction, where the ego arrives on the road that ends. Arms 1 and 2 lead to the right and to the left."""
     askew = rng.uniform(-0.15, 0.15)
-    return junction([np.pi, 1.5 * np.pi + askew, 2.5 * np.pi + askew], lanes=[1, 1, 1], lane_width=rng.uniform(3.3, 3.6),
-                    speed_limit=limit, corner=rng.uniform(8.0, 11.0), signals=False)
+    return junction(
+        [np.pi, 1.5 * np.pi + askew, 2.5 * np.pi + askew],
+        lanes=[1, 1, 1],
+        lane_width=rng.uniform(3.3, 3.6),
+        speed_limit=limit,
+        corner=rng.uniform(8.0, 11.0),
+        signals=False,
+    )
 
 
 def junction(
@@ -160,7 +195,9 @@ def _connect_arms(site: Site, start: str, end: str, lanes_in: int, lanes_out: in
         a, b = site.lanes[f"{start}/{k}"], site.lanes[f"{end}/{m}"]
         lead = 0.5 * (CROSSWALK_GAP + CROSSWALK_DEPTH) if turn == "right" else 0.0
         curve = connect((*a.curve.xy[-1], a.curve.heading[-1]), (*b.curve.xy[0], b.curve.heading[0]), lead=lead)
-        connector = Connector(f"{a.name}>{b.name}", name, "junction", a.name, b.name, turn, curve, a.width, a.speed_limit)
+        connector = Connector(
+            f"{a.name}>{b.name}", name, "junction", a.name, b.name, turn, curve, a.width, a.speed_limit
+        )
         site.connectors[connector.name] = connector
         shapes.append(shapely.Polygon(band(curve, a.width / 2, -a.width / 2)).buffer(0.01))
     ring = np.array(shapely.union_all(shapes).exterior.coords)
@@ -180,8 +217,18 @@ def plant(site: Site, rng: np.random.Generator, density: float) -> None:
             height = float(rng.uniform(5, 18))
             size = rng.uniform(8, 16, 2)
             colour = tuple(int(c) for c in np.clip(rng.normal((165, 145, 125), 30), 60, 230))
-            site.scenery.append(Scenery(SceneryKind.BUILDING, x, y, height, float(rng.choice([0.0, 0.1, -0.1])),
-                                        float(size[0]), float(size[1]), colour))
+            site.scenery.append(
+                Scenery(
+                    SceneryKind.BUILDING,
+                    x,
+                    y,
+                    height,
+                    float(rng.choice([0.0, 0.1, -0.1])),
+                    float(size[0]),
+                    float(size[1]),
+                    colour,
+                )
+            )
         elif 1.0 < gap < 12.0 and dice < 0.5:
             kind, low, high = ((SceneryKind.TREE, 4.0, 9.0), (SceneryKind.BUSH, 0.7, 1.6))[int(rng.uniform() < 0.3)]
             site.scenery.append(Scenery(kind, x, y, float(rng.uniform(low, high))))

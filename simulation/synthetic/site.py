@@ -78,6 +78,9 @@ class RoadEdge:
     pavement: float = 2.5
 
 
+PAVEMENT = RoadEdge()
+
+
 @dataclass(eq=False)
 class Site:
     """Lane graph, areas and scenery. Names are keys within the site; rings are closed (N, 2) arrays."""
@@ -129,8 +132,8 @@ class Site:
         backward: int,
         lane_width: float,
         speed_limit: float | None,
-        right: RoadEdge = RoadEdge(),
-        left: RoadEdge = RoadEdge(),
+        right: RoadEdge = PAVEMENT,
+        left: RoadEdge = PAVEMENT,
         centre: str = "solid",
     ) -> None:
         """Add a road along `curve`, which separates the directions.

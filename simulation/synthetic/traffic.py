@@ -75,7 +75,9 @@ def ahead(
     return make(rng, along(path, travelled(place, speed, script), offset))
 
 
-def oncoming(rng: np.random.Generator, site: Site, group: str, speed: float, spacing: tuple[float, float]) -> list[Agent]:
+def oncoming(
+    rng: np.random.Generator, site: Site, group: str, speed: float, spacing: tuple[float, float]
+) -> list[Agent]:
     """Traffic on all lanes of a lane group, over its whole length."""
     vehicles = []
     for lane in site.lanes.values():

@@ -34,8 +34,12 @@ class _EgoFrame:
 
 def random_atmosphere(rng: np.random.Generator) -> Atmosphere:
     """Sky and light of a drive."""
-    return Atmosphere(float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.3, 1.2)), float(rng.uniform(0.1, 0.6)),
-                      float(rng.uniform(0.0, 0.9)))
+    return Atmosphere(
+        float(rng.uniform(-np.pi, np.pi)),
+        float(rng.uniform(0.3, 1.2)),
+        float(rng.uniform(0.1, 0.6)),
+        float(rng.uniform(0.0, 0.9)),
+    )
 
 
 def render_scene(drive: Drive, placement: Placement, step: int, atmosphere: Atmosphere, seed: int) -> RenderScene:
@@ -49,8 +53,18 @@ def render_scene(drive: Drive, placement: Placement, step: int, atmosphere: Atmo
         if agent.visible[step] and -10.0 < x < RANGE:
             speed = np.hypot(*agent.velocity[step])
             slowing = agent.halted or agent.acceleration[step] < BRAKE_LIGHT
-            boxes.append(Box(agent.kind, float(x), float(y), frame.heading(agent.poses[step, 2]), *agent.size, agent.colour,
-                             braking=agent.kind == ObjectType.VEHICLE and bool(slowing), walking=speed > 0.3))
+            boxes.append(
+                Box(
+                    agent.kind,
+                    float(x),
+                    float(y),
+                    frame.heading(agent.poses[step, 2]),
+                    *agent.size,
+                    agent.colour,
+                    braking=agent.kind == ObjectType.VEHICLE and bool(slowing),
+                    walking=speed > 0.3,
+                )
+            )
     lights = []
     for signal in site.signals:
         x, y = frame.points(np.array([signal.x, signal.y]))

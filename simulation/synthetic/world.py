@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.synthetic.agents import NOW
 from mtdrive.simulation.synthetic.drive import Drive, Surprise, record
 from mtdrive.simulation.synthetic.families import FAMILIES
@@ -39,9 +38,10 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """seed; scenes per split; families: name to (weight, share of scenes with a hidden danger).
+    """What to write. scenes: per split. families: name to (weight, share of scenes with a hidden danger).
 
-    close_calls: share of the hidden dangers that end in a close call rather than a collision. images: render CAM_F0. history_images: also for the three frames before t0. image_size: width, height [px].
+    close_calls: share of the hidden dangers that end in a close call rather than a collision. images: render CAM_F0.
+    history_images: also for the three frames before t0. image_size: width, height [px].
     """
 
     seed: int
@@ -55,24 +55,20 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One row of the manifest. surprise: see `drive.Surprise`; the danger is hidden if it is not "none"."""
+    """One row of the manifest. surprise: see `drive.Surprise`; hidden_danger: whether there is one."""
 
     token: str
     log_name: str
     split: str
     number: int
     family: str
+    hidden_danger: bool
     surprise: str
     location: str
     speed: float
     agents: int
     attempt: int
     features: list[Feature] = field(repr=False)
-
-    @property
-    def hidden_danger(self) -> bool:
-        """Whether a good plan from all that shows at t0 goes wrong."""
-        return self.surprise != Surprise.NONE.value
 
 
 def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bool]:
@@ -92,8 +88,11 @@ def build_scene(config: WorldConfig, split: int, number: int) -> tuple[Drive, in
     """Scene `number` of a split (index into SPLITS) and how often it was redrawn; depends on nothing else."""
     family, hidden = choose_family(config, split, number)
     close = np.random.default_rng([config.seed, split, number, ATTEMPTS + 1]).uniform() < config.close_calls
+    surprises = {Surprise.CLOSE_CALL, Surprise.COLLISION}
     wanted = {Surprise.CLOSE_CALL if close else Surprise.COLLISION} if hidden else {Surprise.NONE}
     for attempt in range(ATTEMPTS):
+        if hidden and attempt == ATTEMPTS // 2:
+            wanted = surprises  # some families hardly have close calls
         rng = np.random.default_rng([config.seed, split, number, attempt])
         drive = record(FAMILIES[family](rng, hidden), rng)
         if drive is not None and drive.surprise in wanted:
@@ -124,8 +123,20 @@ def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneR
             path = root / "sensor_blobs" / SPLITS[split] / frames[k]["cams"]["CAM_F0"]["data_path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return SceneRecord(frames[CURRENT]["token"], log_name, SPLITS[split], number, family, drive.surprise.value,
-                       location.name, round(float(drive.plan.speed[NOW]), 3), len(drive.agents), attempt, features.rows)
+    return SceneRecord(
+        frames[CURRENT]["token"],
+        log_name,
+        SPLITS[split],
+        number,
+        family,
+        drive.surprise is not Surprise.NONE,
+        drive.surprise.value,
+        location.name,
+        round(float(drive.plan.speed[NOW]), 3),
+        len(drive.agents),
+        attempt,
+        features.rows,
+    )
 
 
 def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecord]:
@@ -147,10 +158,9 @@ def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecor
     for split in SPLITS:
         (partial_out / "navsim_logs" / split).mkdir(parents=True)
     jobs = [(split, number) for split, name in enumerate(SPLITS) for number in range(config.scenes.get(name, 0))]
-    # Spawned, since a forked copy of a process with threads (torch, OpenCV) may hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        work = pool.map(partial(write_scene, config, partial_out), jobs, chunksize=4)
-        records = list(tqdm(work, total=len(jobs), desc="scenes", unit="scene"))
+    work = map_unordered(partial(write_scene, config, partial_out), jobs, workers)
+    records = list(tqdm(work, total=len(jobs), desc="scenes", unit="scene"))
+    records.sort(key=lambda scene: (SPLITS.index(scene.split), scene.number))
     features: dict[str, list[Feature]] = defaultdict(list)
     for scene in records:
         features[scene.location] += scene.features
@@ -168,7 +178,9 @@ def _existing(out: Path, header: dict) -> list[SceneRecord]:
     content = json.loads(manifest.read_text())
     rows = content.pop("scenes")
     if content != header:
-        raise MTDriveError(f"{out} holds a synthetic world of another configuration; give another out=... or remove it.")
+        raise MTDriveError(
+            f"{out} holds a synthetic world of another configuration; give another out=... or remove it."
+        )
     return [SceneRecord(**row, features=[]) for row in rows]
 
 
@@ -179,8 +191,12 @@ def _write_lists(out: Path, header: dict, records: list[SceneRecord]) -> None:
         chosen = [scene for scene in records if scene.split == split]
         folder = out / "splits" / split
         folder.mkdir(parents=True)
-        lines = [f"{scene.token},{scene.log_name},{scene.family},{scene.surprise}" for scene in chosen]
-        (folder / "scene_tokens.csv").write_text("\n".join(["token,log_name,family,surprise", *lines]) + "\n")
+        lines = [
+            f"{scene.token},{scene.log_name},{scene.family},{scene.hidden_danger},{scene.surprise}" for scene in chosen
+        ]
+        (folder / "scene_tokens.csv").write_text(
+            "\n".join(["token,log_name,family,hidden_danger,surprise", *lines]) + "\n"
+        )
         scene_filter = {
             "_target_": "navsim.common.dataclasses.SceneFilter", "_convert_": "all", "num_history_frames": 4,
             "num_future_frames": 10, "frame_interval": 1, "has_route": True, "max_scenes": None,

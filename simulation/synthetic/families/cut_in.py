@@ -29,8 +29,18 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     cutter = ahead(rng, beside, APPROACH, gap, max(3.0, speed - slower), [(0.0, rng.uniform(-0.8, 0.3))], offset)
     agents = [cutter, *oncoming(rng, site, "main_back", limit, (25.0, 80.0))]
     if rng.uniform() < 0.5:  # what makes the other change lanes
-        agents.append(ahead(rng, beside, APPROACH, gap + rng.uniform(22, 35), max(0.0, speed - slower - rng.uniform(3, 6))))
+        agents.append(
+            ahead(rng, beside, APPROACH, gap + rng.uniform(22, 35), max(0.0, speed - slower - rng.uniform(3, 6)))
+        )
     if rng.uniform() < 0.5:
         agents += stream(rng, path, limit, APPROACH + rng.uniform(40, 60), APPROACH + 120, (30.0, 50.0))
-    return Situation(site, [f"main/{own}"], APPROACH, speed, limit, rng.uniform(0, 0.3), agents,
-                     following=rng.uniform(14, 30) if rng.uniform() < 0.3 else None)
+    return Situation(
+        site,
+        [f"main/{own}"],
+        APPROACH,
+        speed,
+        limit,
+        rng.uniform(0, 0.3),
+        agents,
+        following=rng.uniform(14, 30) if rng.uniform() < 0.3 else None,
+    )

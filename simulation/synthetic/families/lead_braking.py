@@ -18,12 +18,15 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     speed = limit * rng.uniform(0.75, 1.0)
     gap = 2.0 + speed * rng.uniform(0.7, 1.8)
     if hidden:
-        lead = ahead(rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6),
-                     [(rng.uniform(0.1, 2.2), -rng.uniform(1.0, 6.5))])
+        lead = ahead(
+            rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6), [(rng.uniform(0.1, 2.2), -rng.uniform(1.0, 6.5))]
+        )
     elif rng.uniform() < 0.5:
         lead = ahead(rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6), [(0.0, rng.uniform(-0.2, 0.3))])
     else:
-        lead = ahead(rng, path, APPROACH, gap + 0.8 * speed, speed * rng.uniform(0.3, 0.6), [(-0.8, -rng.uniform(0, 1.5))])
+        lead = ahead(
+            rng, path, APPROACH, gap + 0.8 * speed, speed * rng.uniform(0.3, 0.6), [(-0.8, -rng.uniform(0, 1.5))]
+        )
     following = rng.uniform(14, 30) if rng.uniform() < 0.5 else None
     agents = [lead, *oncoming(rng, site, "main_back", limit, (25.0, 80.0))]
     return Situation(site, [lane], APPROACH, speed, limit, rng.uniform(0, 0.3), agents, following=following)

@@ -39,7 +39,7 @@ def _blocked(rng: np.random.Generator, hidden: bool) -> Situation:
     elif rng.uniform() < 0.5:
         pace = rng.uniform(3.0, 5.0)
         start = place - rng.uniform(14.0, 20.0)
-        agents.append(car(rng, along(back, travelled(start, pace, [(-1.5, -pace**2 / 2 / (place - start - 7.0))]))))
+        agents.append(car(rng, along(back, travelled(start, pace, [(-1.5, -(pace**2) / 2 / (place - start - 7.0))]))))
     agents += parked(rng, path, -width / 2 - 1.15, APPROACH - 30, APPROACH + 90, 0.6)
     agents += parked(rng, back, -width / 2 - 1.15, 20, back.length - 40, 0.6)
     agents += walkers(rng, path, -width / 2 - 3.6, APPROACH, APPROACH + 80, int(rng.integers(4)))
@@ -50,7 +50,7 @@ def _drifting(rng: np.random.Generator, hidden: bool) -> Situation:
     limit = rng.uniform(8.0, 12.0)
     right = RoadEdge(parking=2.4, drivable=True, pavement=2.0)
     site = street(rng, lanes=1, limit=limit, width=(3.1, 3.5), right=right, bend=0.3)
-    path, back = site.path(["main/0"]), site.path(["main_back/0"])
+    back = site.path(["main_back/0"])
     speed = limit * rng.uniform(0.75, 1.0)
     pace, meeting = rng.uniform(7.0, 11.0), rng.uniform(1.8, 4.8)
     start = back.length - APPROACH - speed * meeting - pace * meeting

@@ -47,11 +47,17 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         line = path.at(place, np.array([start - pace * 1.5, half * 6]))[:, :2]
         agents.append(pedestrian(rng, walked(line, pace, -1.5)))
     agents += walkers(rng, path, -half - PARKING - 2.0, APPROACH + 5, APPROACH + 90, int(rng.integers(4)))
-    agents += oncoming(rng, site, "main_back", limit, (40.0, 90.0)) if rng.uniform() < 0.5 and not someone and not hidden else []
+    agents += (
+        oncoming(rng, site, "main_back", limit, (40.0, 90.0))
+        if rng.uniform() < 0.5 and not someone and not hidden
+        else []
+    )
     return Situation(site, [lane], APPROACH, speed, limit, rng.uniform(0, 0.3), agents)
 
 
-def _surprise(rng: np.random.Generator, path: Curve, half: float, place: float, meeting: float, behind_van: bool) -> Agent:
+def _surprise(
+    rng: np.random.Generator, path: Curve, half: float, place: float, meeting: float, behind_van: bool
+) -> Agent:
     """A person who is in the ego's way when an undisturbed ego arrives."""
     pace = rng.uniform(1.5, 2.6)
     there = meeting + rng.uniform(-0.7, 0.5)  # when in the middle of the ego's lane

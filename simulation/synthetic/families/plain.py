@@ -28,15 +28,27 @@ def _street(rng: np.random.Generator) -> Situation:
     agents = oncoming(rng, site, "main_back", limit, (20.0, 70.0))
     speed = limit * rng.uniform(0.3, 1.0)
     if rng.uniform() < 0.6:
-        agents += stream(rng, path, limit * rng.uniform(0.9, 1.1), APPROACH + 30 + 1.5 * limit, APPROACH + 130, (30.0, 60.0))
+        agents += stream(
+            rng, path, limit * rng.uniform(0.9, 1.1), APPROACH + 30 + 1.5 * limit, APPROACH + 130, (30.0, 60.0)
+        )
     if lanes == 2:
         agents += stream(rng, site.path([f"main/{1 - own}"]), limit * 0.9, APPROACH - 60, APPROACH + 100, (25.0, 60.0))
     if edge.parking:
         last = site.path([f"main/{lanes - 1}"])
         agents += parked(rng, last, -width / 2 - 1.1, APPROACH - 30, APPROACH + 100, rng.uniform(0.2, 0.9))
-    agents += walkers(rng, path, -(lanes - own - 0.5) * width - edge.parking - 1.8, APPROACH, APPROACH + 90, int(rng.integers(5)))
-    return Situation(site, [f"main/{own}"], APPROACH, speed, limit, rng.uniform(0, 0.5), agents,
-                     following=rng.uniform(14, 30) if rng.uniform() < 0.4 else None)
+    agents += walkers(
+        rng, path, -(lanes - own - 0.5) * width - edge.parking - 1.8, APPROACH, APPROACH + 90, int(rng.integers(5))
+    )
+    return Situation(
+        site,
+        [f"main/{own}"],
+        APPROACH,
+        speed,
+        limit,
+        rng.uniform(0, 0.5),
+        agents,
+        following=rng.uniform(14, 30) if rng.uniform() < 0.4 else None,
+    )
 
 
 def _crossing(rng: np.random.Generator) -> Situation:
@@ -47,10 +59,14 @@ def _crossing(rng: np.random.Generator) -> Situation:
     connector = options[rng.integers(len(options))]
     route = [connector.start, connector.name, connector.end]
     speed = limit * rng.uniform(0.6, 1.0) if turn == "straight" else rng.uniform(4.0, 6.0)
-    start = site.lanes[connector.start].curve.length - REAR_AXLE_TO_FRONT - rng.uniform(-6.0, 25.0)
+    distance, acceleration = rng.uniform(-6.0, 25.0), 0.0  # to the stop line
+    if rng.uniform() < 0.25:  # just moving off
+        speed, distance = rng.uniform(0.3, 2.0), rng.uniform(0.0, 2.0)
+        acceleration = 0.6 * speed
+    start = site.lanes[connector.start].curve.length - REAR_AXLE_TO_FRONT - distance
     green, red = [LightState.GREEN] * len(TIMES), [LightState.RED] * len(TIMES)
     lights = {"main": green, "arm2": green, "arm1": red, "arm3": red} if signals else {}
     agents = []
     if turn != "left":
         agents = stream(rng, site.lanes["main_back/0"].curve, limit, 0.0, 80.0, (25.0, 60.0))
-    return Situation(site, route, start, speed, limit, 0.0, agents, lights=lights)
+    return Situation(site, route, start, speed, limit, acceleration, agents, lights=lights)

@@ -19,8 +19,16 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     limit = np.sqrt(2.9 * radius) * rng.uniform(0.95, 1.15)
     pieces = [(straight, 0.0), (angle * radius, side / radius), (90.0, 0.0)]
     edge = RoadEdge(pavement=float(rng.choice([0.0, 2.0])))
-    site = road(pieces, forward=1, backward=1, lane_width=rng.uniform(3.5, 4.0), speed_limit=limit, right=edge, left=edge,
-                ramp=10.0)
+    site = road(
+        pieces,
+        forward=1,
+        backward=1,
+        lane_width=rng.uniform(3.5, 4.0),
+        speed_limit=limit,
+        right=edge,
+        left=edge,
+        ramp=10.0,
+    )
     path = site.path(["main/0"])
     speed = limit * rng.uniform(0.8, 1.1)
     agents = []

@@ -30,5 +30,13 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
             begin = max(0.0, begin - 0.25)  # the halt comes from the front
             gap += 4.6 + rng.uniform(2.0, 4.0) + 0.5 * flow
     agents += oncoming(rng, site, "main_back", limit, (20.0, 60.0))
-    return Situation(site, [f"main/{own}"], APPROACH, speed, limit, rng.uniform(-0.3, 0.1), agents,
-                     following=rng.uniform(14, 25) if rng.uniform() < 0.4 else None)
+    return Situation(
+        site,
+        [f"main/{own}"],
+        APPROACH,
+        speed,
+        limit,
+        rng.uniform(-0.3, 0.1),
+        agents,
+        following=rng.uniform(14, 25) if rng.uniform() < 0.4 else None,
+    )

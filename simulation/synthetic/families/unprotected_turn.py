@@ -17,7 +17,7 @@ from mtdrive.simulation.vehicle import REAR_AXLE_TO_CENTER, REAR_AXLE_TO_FRONT
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
     """See the module docstring."""
-    kind = rng.choice(["across", "side_road", "crosswalk"], p=[0.35, 0.45, 0.2])
+    kind = rng.choice(["across", "side_road", "crosswalk"], p=[0.3, 0.5, 0.2])
     limit, main = rng.uniform(7.0, 9.5), 1 if kind == "side_road" else int(rng.integers(1, 3))
     if kind == "side_road":
         site = side_road(rng, limit=limit)
@@ -26,7 +26,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         site = crossroads(rng, limit=limit, signals=False, main=main, cross=1)
         lane, end = ("main/0", "arm3_back/0") if kind == "across" else (f"main/{main - 1}", "arm1_back/0")
     route = [lane, f"{lane}>{end}", end]
-    start = site.lanes[lane].curve.length - rng.uniform(2.0, 10.0) - REAR_AXLE_TO_FRONT
+    start = site.lanes[lane].curve.length - rng.uniform(-3.0, 8.0) - REAR_AXLE_TO_FRONT
     speed = rng.uniform(4.5, 6.5)
     if kind == "across":
         other = f"arm2/{main - 1}", f"main_back/{main - 1}"
@@ -43,7 +43,12 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
 
 
 def _meeting(
-    rng: np.random.Generator, site: Site, route: Sequence[str], other: tuple[str, str], hidden: bool, start: float,
+    rng: np.random.Generator,
+    site: Site,
+    route: Sequence[str],
+    other: tuple[str, str],
+    hidden: bool,
+    start: float,
     speed: float,
 ) -> list[Agent]:
     """A vehicle that drives from one lane to another and meets the turning ego where their ways first touch."""
@@ -54,7 +59,9 @@ def _meeting(
     touch = int(np.argmax(distance < 1.5))
     when = arrival(own.s[touch] - start - REAR_AXLE_TO_CENTER, speed, 6.5)
     pace = rng.uniform(7.0, 10.5)
-    vehicle = car(rng, along(path, travelled(path.project(own.xy[touch]) - pace * (when + rng.uniform(-0.9, 0.9)), pace)))
+    vehicle = car(
+        rng, along(path, travelled(path.project(own.xy[touch]) - pace * (when + rng.uniform(-0.9, 0.9)), pace))
+    )
     return [vehicle.appearing(rng.uniform(0.3, 1.0)) if hidden else vehicle]
 
 
