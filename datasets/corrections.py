@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtdrive.datasets.plans import TIMES, centerline_path, expert_path, plan_along, profile_distances, shifted
+from mtdrive.datasets.schema import Target
 from mtdrive.simulation.baselines import human_plan, pdm_closed_plan
 from mtdrive.simulation.scene import Scene
 
 FIRST = np.array([-4.0, -3.0, -2.0, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8])  # [m/s^2] up to 2 s
 SECOND = np.array([-3.0, -1.8, -0.9, 0.0, 0.9, 1.6])  # [m/s^2] from 2 s on
 OFFSETS = (-2.4, -1.6, -0.8, 0.0, 0.8, 1.6, 2.4)  # [m]
-TOLERANCE = 0.02  # PDMS by which a preferred source may fall short of the best plan found
+TOLERANCE = 0.02  # PDMS by which the human or PDM-Closed may fall short of the best plan found
+TOLD_TOLERANCE = 0.1  # likewise the told plan: an answer that follows from the feedback is the easier one to learn
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Vocabulary:
     poses: np.ndarray
     source: np.ndarray
     score: np.ndarray
+
+    def expert(self) -> Target:
+        """The plan to answer with unasked: the human if nearly the best, else PDM-Closed likewise, else the best."""
+        best = int(np.argmax(self.score))
+        row = next(row for row in (0, 1, best) if self.score[row] >= self.score[best] - TOLERANCE)
+        return Target(self.poses[row], str(self.source[row]), float(self.score[row]))
 
 
 def candidate_plans(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -38,14 +46,12 @@ def candidate_plans(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     return poses[:, : len(TIMES)], source
 
 
-def choose(vocabulary: Vocabulary, above: float) -> tuple[np.ndarray, str, float] | None:
-    """The correction: the human if nearly the best, else PDM-Closed if nearly the best, else the best.
+def correct(expert: Target, told: Target | None, above: float) -> Target | None:
+    """The correction of a plan that scores `above`: what it was told if nearly as good as the expert, or the expert.
 
-    above: PDMS of the flawed plan; a correction scores higher. Returns poses (8, 3), its source and its score,
-    or None where nothing scores higher.
+    None where neither scores higher than the plan.
     """
-    best = int(np.argmax(vocabulary.score))
-    for row in (0, 1, best):
-        if vocabulary.score[row] >= vocabulary.score[best] - TOLERANCE and vocabulary.score[row] > above:
-            return vocabulary.poses[row], str(vocabulary.source[row]), float(vocabulary.score[row])
+    for plan, least in ((told, expert.score - TOLD_TOLERANCE), (expert, expert.score)):
+        if plan is not None and plan.score >= least and plan.score > above:
+            return plan
     return None

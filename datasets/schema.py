@@ -21,18 +21,27 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Target:
+    """A plan (8, 3) to answer with, its true score, and its source.
+
+    source: `told` (the plan before it with the changes that its feedback names), `human`, `pdm_closed`, `search`.
+    """
+
+    poses: np.ndarray
+    source: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Interaction:
     """A conversation to learn from: flawed plans with their feedback, then the plan to answer with.
 
     token: scene token. exchanges: earlier turns, oldest first; empty for single-turn planning.
-    target: (8, 3) plan; its source (`human`, `pdm_closed`, `search`) and true score.
     """
 
     token: str
     exchanges: tuple[Exchange, ...]
-    target: np.ndarray
-    target_source: str
-    target_score: float
+    target: Target
 
 
 CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])

@@ -58,9 +58,9 @@ def test_every_target_scores_higher_than_the_plans_before_it(store):
     for token in store.tokens:
         scene = store.load(token)
         for sample in interactions(scene, Recipe()):
-            plans = np.stack([*(turn.poses for turn in sample.exchanges), sample.target])
+            plans = np.stack([*(turn.poses for turn in sample.exchanges), sample.target.poses])
             scores = score(scene, plans).score
-            assert scores[-1] == pytest.approx(sample.target_score)
+            assert scores[-1] == pytest.approx(sample.target.score)
             assert (scores[:-1] < scores[-1]).all()
             found += len(sample.exchanges)
     assert found >= 2 * len(store.tokens)

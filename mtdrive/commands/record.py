@@ -33,7 +33,7 @@ def conversation(scene: Scene, image_hash: str, sample: Interaction, style_name:
         command=scene.command,
     )
     exchanges = [(format_answer(turn.poses, style.integer_digits), turn.feedback) for turn in sample.exchanges]
-    answer = format_answer(sample.target, style.integer_digits)
+    answer = format_answer(sample.target.poses, style.integer_digits)
     return [*messages(view, exchanges, style), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 
