@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from test_planner import tiny_config
 from trl import SFTConfig
 
-from datasets import Dataset
 from mtdrive import cli
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.planner.images import ImageInputs

@@ -33,6 +33,7 @@ def run(config: DictConfig) -> None:
         max_steps=config.max_steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
+        train_sampling_strategy="group_by_length",  # conversations of one to four turns: least padding
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",

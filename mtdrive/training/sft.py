@@ -16,12 +16,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers.processing_utils import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
-from datasets import Dataset
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import Planner
@@ -32,11 +32,14 @@ ReadImage = Callable[[str], np.ndarray]
 
 
 def tokenise(dataset: Dataset, processor: ProcessorMixin) -> Dataset:
-    """Rows `messages`, `image` -> rows `input_ids` (image placeholder single), `labels` (-100 off target), `image`."""
+    """Rows `messages`, `image` -> rows `input_ids` (image placeholder single), `labels` (-100 off target), `length`,
+    `image`.
+    """
 
     def row(sample: dict) -> dict:
         ids, mask = encode(processor, sample["messages"])
-        return {"input_ids": ids, "labels": [token if on else -100 for token, on in zip(ids, mask, strict=True)]}
+        labels = [token if on else -100 for token, on in zip(ids, mask, strict=True)]
+        return {"input_ids": ids, "labels": labels, "length": len(ids)}
 
     return dataset.map(
         row, remove_columns=[name for name in dataset.column_names if name != "image"], desc="Tokenising"

@@ -1,0 +1,45 @@
+"""The command line: its verbs, overrides and sentences."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from mtdrive.cli import CONFIGS, VERBS, main
+from mtdrive.commands import doctor
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_a_configuration_that_composes(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert VERBS[verb] in capsys.readouterr().out
+    assert (CONFIGS / f"{verb}.yaml").is_file()
+    assert callable(importlib.import_module(f"mtdrive.commands.{verb}").run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fly"], "fly"),
+        (["cache", "split=test", "colour=red"], "colour"),
+        (["cache", "split"], "split"),
+        (["synth"], "out=..."),
+        (["rl", "planner=nothing"], "nothing"),
+        (["cache", "split=test", "openscene_data_root=/nowhere", "nuplan_maps_root=/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_arguments_end_with_one_sentence_and_status_2(arguments, expected, capsys):
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert expected in errors
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_doctor_finds_this_installation_sound_and_a_broken_one_not(monkeypatch, capsys):
+    assert main(["doctor"]) == 0
+    monkeypatch.setattr(np.linalg, "inv", lambda matrices: np.zeros_like(matrices))
+    assert main(["doctor"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="navsim_logs"):
+        doctor.data_root("/nowhere", "navsim_logs")
