@@ -98,6 +98,8 @@ def plan(config: DictConfig) -> list[Stage]:
     """The stages of the configuration, each with its composed settings checked."""
     stages, fingerprint = [], __version__
     for name, stage in config.stages.items():
+        if stage is None:
+            continue
         overrides = tuple(f"{key}={to_override(value)}" for key, value in stage["keys"].items())
         settings = OmegaConf.to_yaml(load_config(stage.verb, list(overrides)))
         fingerprint = hashlib.blake2b(f"{fingerprint}\n{stage.verb}\n{settings}".encode(), digest_size=8).hexdigest()

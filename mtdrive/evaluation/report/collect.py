@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
@@ -108,12 +109,12 @@ def read_facts(run: Path, evaluation: dict[str, Any]) -> dict[str, str]:
     """Provenance, label to value."""
     config = OmegaConf.load(run / "quickstart.yaml")
     world, dataset = read_json(run / "world" / "manifest.json"), read_json(run / "dataset" / "train" / "manifest.json")
-    counts = pd.Series([scene["split"] for scene in world["scenes"]]).value_counts()
+    counts = Counter(scene["split"] for scene in world["scenes"])
     by_turns = ", ".join(f"{count} of {turns}" for turns, count in dataset["samples_by_turns"].items())
     return {
         "Metric": f"{evaluation['metric']}, version {evaluation['metric_version']}",
         "Seed": str(config.seed),
-        "Scenes": ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test")),
+        "Scenes": ", ".join(f"{count} {split}" for split, count in counts.items()),
         "Recorded conversations": f"{dataset['samples']} (turns: {by_turns})",
         "Planner": f"{architecture(run / 'rl')}, {parameters(run / 'rl') / 1e6:.2f} M parameters, from random weights",
         "Feedback in training": dataset["recipe"]["feedback"],
