@@ -11,12 +11,17 @@ import shapely
 from factories import RoadObject, straight_scene
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.signal import savgol_filter
 
 from mtdrive.simulation.geometry.frames import box_corners
 from mtdrive.simulation.geometry.polygons import pack
 from mtdrive.simulation.metrics import geometry
 from mtdrive.simulation.metrics.collisions import CollisionKind
+from mtdrive.simulation.metrics.comfort import LOWER, QUANTITIES, UPPER, comfort
+from mtdrive.simulation.metrics.history_comfort import history_comfort
+from mtdrive.simulation.metrics.motion import build_motion
 from mtdrive.simulation.metrics.polygon_index import build_polygon_index, mark_contained
+from mtdrive.simulation.metrics.surroundings import prepare_surroundings
 from mtdrive.simulation.scene import DrivableMap, MapLayer, ObjectType, Scene
 from mtdrive.simulation.scoring import Scores, score_states
 
@@ -115,9 +120,9 @@ FROM_THE_SIDE = RoadObject(0.0, 8.0, -0.6, 8.0 / np.cos(0.6), length=2.0, width=
         ([RoadObject(20.0, speed=1.0)], CRUISE, 0.0, CollisionKind.FRONT),
         ([RoadObject(20.0)], CRUISE, 0.0, CollisionKind.STOPPED_TRACK),
         ([RoadObject(20.0, kind=ObjectType.BARRIER)], CRUISE, 0.5, CollisionKind.STOPPED_TRACK),
-        ([RoadObject(20.0, kind=ObjectType.BARRIER), RoadObject(30.0)], CRUISE, 0.0, CollisionKind.STOPPED_TRACK),
+        ([RoadObject(20.0), RoadObject(30.0, kind=ObjectType.BARRIER)], CRUISE, 0.0, CollisionKind.STOPPED_TRACK),
         ([RoadObject(-15.0, speed=14.0)], CRUISE, 1.0, None),  # rear-ended
-        ([RoadObject(-15.0, speed=14.0)], STANDING, 1.0, None),  # hit while standing
+        ([RoadObject(15.0, heading=np.pi, speed=6.0)], STANDING, 1.0, None),  # hit while standing
         ([FROM_THE_SIDE], CRUISE, 1.0, None),  # while the ego is in its lane
     ],
 )
@@ -146,13 +151,14 @@ def test_ignored_and_absent_objects_never_collide():
     assert scores.columns["no_at_fault_collisions"][0] == scores.columns["time_to_collision_within_bound"][0] == 1.0
 
 
-def test_time_to_collision_looks_a_second_ahead():
-    """At 8 m/s, bumper to bumper 7.2 m (0.9 s) touches, a little more does not."""
-    ahead = 4.049 + 4.6 / 2 + 32.0 + 7.2
+@pytest.mark.parametrize(("metric", "last"), [("pdms_v1", 4.0), ("epdms_v2", 3.1)])
+def test_time_to_collision_looks_a_second_ahead(metric: str, last: float):
+    """At 8 m/s, bumper to bumper 7.2 m (0.9 s) at the last step touches, a little more does not."""
+    ahead = 4.049 + 4.6 / 2 + 8.0 * last + 7.2
     for gap, value in ((-1e-6, 0.0), (1e-6, 1.0)):
-        scores = drive(straight_scene([RoadObject(ahead + gap, speed=1e-12)]), states=CRUISE)
+        scores = drive(straight_scene([RoadObject(ahead + gap, speed=1e-12)]), metric, states=CRUISE)
         assert scores.columns["time_to_collision_within_bound"][0] == value
-        assert scores.events.ttc_time[0] == (pytest.approx(4.0) if value == 0.0 else np.inf)
+        assert scores.events.ttc_time[0] == (pytest.approx(last) if value == 0.0 else np.inf)
 
 
 def test_drivable_area_names_time_and_corner():
@@ -177,6 +183,43 @@ def test_comfort_bounds_are_strict_and_peaks_signed():
     assert scores.events.comfort_peak[0, 0] == pytest.approx(-4.05)
     assert not scores.events.comfort_ok[0, 0]
     assert scores.events.comfort_ok[0, 1:].all()
+
+
+@pytest.mark.parametrize("with_past", [False, True])
+def test_comfort_quantities_are_scipys(with_past: bool):
+    """v1 over the plan alone, v2.2 over past and plan, each with the windows of the official code."""
+    random = np.random.default_rng(7)
+    states = random.normal(size=(3, 56 if with_past else 41, 11)) * [1, 1, 0.2, 1, 1, 1, 1, 1, 1, 0.1, 0.3]
+    past, plan = states[0, :-41], states[:, -41:]
+    states[:, :-41] = past
+    longitudinal, magnitude = states[..., 5], np.hypot(states[..., 5], states[..., 6])
+    if with_past:
+        longitudinal = longitudinal + 1.461 * (states[..., 9] ** 2 + states[..., 10])
+    smoothing, jerk = (8, 15) if with_past else (41, 41)
+
+    def filtered(series: np.ndarray, window: int, order: int, derivative: int = 0) -> np.ndarray:
+        return savgol_filter(series, window, order, deriv=derivative, delta=0.1, axis=-1)
+
+    headings = np.unwrap(states[..., 2])
+    series = [
+        filtered(longitudinal, smoothing, 2),
+        filtered(states[..., 6], smoothing, 2),
+        filtered(filtered(magnitude, 8, 2), jerk, 2, 1),
+        filtered(filtered(longitudinal, 8, 2), jerk, 2, 1),
+        filtered(headings, 5, 3, 2),
+        filtered(headings, 5, 2, 1),
+    ]
+    scene = straight_scene()
+    surroundings = prepare_surroundings(
+        scene.observations["epdms_v2"], scene.drivable_map, scene.centerline, past if with_past else None
+    )
+    motion = build_motion(np.ascontiguousarray(plan), surroundings.polygon_index)
+    events = (history_comfort if with_past else comfort)(motion, surroundings).events
+    for quantity, values in enumerate(series):
+        share = np.where(values > 0, values / UPPER[quantity], values / LOWER[quantity])
+        peaks = np.take_along_axis(values, share.argmax(axis=1)[:, None], axis=1)[:, 0]
+        np.testing.assert_allclose(events["comfort_peak"][:, quantity], peaks, atol=1e-6, err_msg=QUANTITIES[quantity])
+        np.testing.assert_array_equal(events["comfort_ok"][:, quantity], share.max(axis=1) < 1)
 
 
 def with_intersection(scene: Scene, x0: float, x1: float) -> Scene:
