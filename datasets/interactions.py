@@ -23,9 +23,9 @@ DRAWS = 4  # flawed plans drawn for each one wanted; those without fault are dro
 class Recipe:
     """How many interactions of one, two and three turns a scene gives, and how they are scored."""
 
-    one_turn: int = 1
+    one_turn: int = 2
     two_turns: int = 3
-    three_turns: int = 2
+    three_turns: int = 1
     metric: str = "pdms_v1"
     feedback: str = "privileged"
     seed: int = 0
