@@ -66,7 +66,7 @@ def run(config: DictConfig) -> None:
     if trainer.is_world_process_zero():
         steps = [entry for entry in trainer.state.log_history if "turns" in entry]
         last = f"pdms/turn_{config.turns}"
-        Console().print(
+        Console(soft_wrap=True).print(
             f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
             f"{steps[-1][last]:.3f}; planner in {config.out}"
         )

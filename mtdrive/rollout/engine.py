@@ -36,7 +36,7 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, sampling: Sampling, max_new_tokens: int):
         shared_prefix.enable(model)
-        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
+        self.model, self.sampling, self.max_new_tokens = shared_prefix.core(model), sampling, max_new_tokens
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> Session:
         """Prefill the prompts for `group` episodes each. generator: source of randomness of the whole session."""

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -42,8 +43,14 @@ AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def enable(model: PreTrainedModel) -> None:
+def core(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model itself; adapters, if there are any, are layers inside it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def enable(model: PreTrainedModel | PeftModel) -> None:
     """Switch the text model of `model` to `ATTENTION` (the vision tower keeps its own)."""
+    model = core(model)
     model.set_attn_implementation({"text_config": ATTENTION} if hasattr(model.config, "text_config") else ATTENTION)
 
 

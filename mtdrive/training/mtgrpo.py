@@ -25,20 +25,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from peft import PeftModel
+from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
-from datasets import Dataset
 from mtdrive.planner.models import Planner
-from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.engine import Engine
 from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.multi_turn import Assess, Reward, Task, run_episodes
 from mtdrive.rollout.sampling import sampling
+from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import LoadsRenamedWeights
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
@@ -106,11 +105,11 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             callbacks=callbacks,
         )
         self._planner, self._settings, self._load, self._assess = planner, settings, load, assess
-        self._sampling = sampling(_core(planner.model), planner.processor.tokenizer, args.temperature)
+        self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
         for model in filter(None, (self.model, self.ref_model)):
-            core = _core(self.accelerator.unwrap_model(model))
-            shared_prefix.enable(core)
-            add_scoring(core, self._sampling)
+            inner = core(self.accelerator.unwrap_model(model))
+            enable(inner)
+            add_scoring(inner, self._sampling)
         self._scorer_guard = FailureGuard("episodes' scorings", settings.max_scorer_errors)
         self._parse_guard = FailureGuard("answers' parsings", settings.max_parse_errors)
         self._scored: dict = {}
@@ -133,7 +132,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             episodes = run_episodes(
                 tasks,
                 self._planner,
-                Engine(_core(model), self._sampling, self._planner.max_new_tokens),
+                Engine(core(model), self._sampling, self._planner.max_new_tokens),
                 scoring,
                 turns=turns,
                 group=group,
@@ -173,23 +172,22 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         continuations = [continuation(scenes.index(scene), episode) for scene, episode, _ in rows]
         # TRL gathers one value per row over all processes, so the rows left out still stand there, empty.
         size, device = advantages.shape[0] * advantages.shape[1], self.accelerator.device
-        masks = _padded([c.written for c in continuations], size, device)
-        values, old = (
-            torch.zeros(masks.shape, device=masks.device).masked_scatter_(
-                masks, torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=masks.device)
-            )
-            for parts in zip(*((_per_token(e, a), np.concatenate([t.log_probs for t in e.turns])) for _, e, a in rows))
-        )
         ids = _padded([c.ids for c in continuations], size, device)
+        mask = _padded([c.written for c in continuations], size, device)
+
+        def place(values: list[np.ndarray]) -> Tensor:
+            flat = torch.as_tensor(np.concatenate(values), dtype=torch.float32, device=device)
+            return torch.zeros(mask.shape, device=device).masked_scatter_(mask, flat)
+
         batch = {
             "prompts": [tasks[scene].prompt for scene in scenes],
             "continuations": continuations,
             "prompt_ids": ids[:, :0],
             "prompt_mask": ids[:, :0],
             "completion_ids": ids,
-            "completion_mask": masks.long(),
-            "advantages": values,
-            "old_per_token_logps": old,
+            "completion_mask": mask.long(),
+            "advantages": place([_per_token(episode, advantage) for _, episode, advantage in rows]),
+            "old_per_token_logps": place([turn.log_probs for _, episode, _ in rows for turn in episode.turns]),
         }
         if self.beta:
             batch["ref_per_token_logps"] = self._reference_log_probs(batch)
@@ -205,9 +203,9 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
         """Log-probabilities and entropies (N, C) of the written tokens, elsewhere 0; no auxiliary loss."""
         build = shared_prefix_inputs if self._settings.shared_prefix else plain_inputs
-        core = _core(self.accelerator.unwrap_model(model))
+        inner = core(self.accelerator.unwrap_model(model))
         mask = self._scored["completion_mask"].bool()
-        values = model(**build(core, self._scored["prompts"], self._scored["continuations"]))
+        values = model(**build(inner, self._scored["prompts"], self._scored["continuations"]))
         log_probs, entropies = (value.new_zeros(mask.shape).masked_scatter(mask, value) for value in values)
         return log_probs, entropies, None
 
@@ -301,8 +299,3 @@ def _padded(rows: Sequence[np.ndarray], size: int, device: torch.device) -> Tens
     for index, row in enumerate(rows):
         out[index, : len(row)] = row
     return torch.as_tensor(out, device=device)
-
-
-def _core(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The model itself, whose layers carry the adapters if there are any."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
