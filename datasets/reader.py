@@ -6,9 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 
-import datasets
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image
 
