@@ -53,13 +53,14 @@ def street(
     width: tuple[float, float] = (3.3, 3.7),
     right: RoadEdge | None = None,
     left: RoadEdge | None = None,
-    bend: float = 0.5,
+    bend: float = 0.6,
 ) -> Site:
-    """A town street, straight or (with probability `bend`) gently curved, with `lanes` in each direction."""
-    curvature = rng.uniform(-1, 1) / 150 if rng.uniform() < bend else 0.0
+    """A town street, straight or (with probability `bend`) curved for its speed limit, with `lanes` per direction."""
+    tightest = min(1 / 45, 2.3 / limit**2)
+    curvature = rng.choice([-1.0, 1.0]) * rng.uniform(1 / 250, tightest) if rng.uniform() < bend else 0.0
     pavement = RoadEdge(pavement=float(rng.choice([0.0, 2.0, 3.0])))
     return road(
-        [(rng.uniform(10, 40), 0.0), (140.0, curvature)],
+        [(rng.uniform(0, 30), 0.0), (140.0, curvature)],
         forward=lanes,
         backward=lanes,
         lane_width=rng.uniform(*width),

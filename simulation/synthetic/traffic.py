@@ -84,3 +84,9 @@ def oncoming(
         if lane.group == group:
             vehicles += stream(rng, lane.curve, speed * rng.uniform(0.85, 1.1), 0.0, lane.curve.length, spacing)
     return vehicles
+
+
+def approach(rng: np.random.Generator, limit: float) -> tuple[float, float]:
+    """Speed [m/s] and acceleration [m/s^2] at t0 of a free ego: the slower below the limit, the more it speeds up."""
+    speed = limit * rng.uniform(0.62, 1.0)
+    return speed, float(np.clip(0.35 * (limit - speed) + rng.normal(0.0, 0.08), -0.2, 1.2))

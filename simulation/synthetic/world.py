@@ -47,7 +47,7 @@ class WorldConfig:
     seed: int
     scenes: Mapping[str, int]
     families: Mapping[str, tuple[float, float]]
-    close_calls: float = 0.4
+    close_calls: float = 0.55
     images: bool = True
     history_images: bool = False
     image_size: tuple[int, int] = (640, 360)
@@ -176,17 +176,16 @@ def _existing(out: Path, header: dict) -> list[SceneRecord]:
     if not manifest.is_file():
         raise MTDriveError(f"{out} exists and is no synthetic world; give another out=... or remove it.")
     content = json.loads(manifest.read_text())
-    rows = content.pop("scenes")
-    if content != header:
+    if content.get("world") != header:
         raise MTDriveError(
             f"{out} holds a synthetic world of another configuration; give another out=... or remove it."
         )
-    return [SceneRecord(**row, features=[]) for row in rows]
+    return [SceneRecord(**row, features=[]) for row in content["scenes"]]
 
 
 def _write_lists(out: Path, header: dict, records: list[SceneRecord]) -> None:
     rows = [{key: value for key, value in vars(scene).items() if key != "features"} for scene in records]
-    (out / MANIFEST).write_text(json.dumps({**header, "scenes": rows}, indent=1))
+    (out / MANIFEST).write_text(json.dumps({"world": header, "scenes": rows}, indent=1))
     for split in SPLITS:
         chosen = [scene for scene in records if scene.split == split]
         folder = out / "splits" / split

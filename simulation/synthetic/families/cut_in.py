@@ -7,16 +7,16 @@ import numpy as np
 from mtdrive.simulation.synthetic.agents import shift
 from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.roads import APPROACH, street
-from mtdrive.simulation.synthetic.traffic import ahead, oncoming, stream
+from mtdrive.simulation.synthetic.traffic import ahead, approach, oncoming, stream
 
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
     """See the module docstring."""
-    limit = rng.uniform(10.0, 15.0)
+    limit = rng.uniform(11.0, 16.0)
     site = street(rng, lanes=2, limit=limit)
     own = int(rng.integers(2))
     path, beside = site.path([f"main/{own}"]), site.path([f"main/{1 - own}"])
-    speed = limit * rng.uniform(0.75, 1.0)
+    speed, acceleration = approach(rng, limit)
     width = site.lanes["main/0"].width * (1.0 if own == 0 else -1.0)  # the ego's lane lies left of lane 1
     slower, gap = rng.uniform(0.5, 5.0), rng.uniform(1.0, 18.0)
     if hidden:
@@ -26,7 +26,10 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         gap += 5.0
     else:
         offset = 0.0
-    cutter = ahead(rng, beside, APPROACH, gap, max(3.0, speed - slower), [(0.0, rng.uniform(-0.8, 0.3))], offset)
+    script = [(0.0, rng.uniform(-0.8, 0.3))]
+    if hidden and rng.uniform() < 0.5:  # and brakes
+        script.append((rng.uniform(1.0, 2.5), -rng.uniform(2.0, 5.0)))
+    cutter = ahead(rng, beside, APPROACH, gap, max(3.0, speed - slower), script, offset)
     agents = [cutter, *oncoming(rng, site, "main_back", limit, (25.0, 80.0))]
     if rng.uniform() < 0.5:  # what makes the other change lanes
         agents.append(
@@ -40,7 +43,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         APPROACH,
         speed,
         limit,
-        rng.uniform(0, 0.3),
+        acceleration,
         agents,
         following=rng.uniform(14, 30) if rng.uniform() < 0.3 else None,
     )

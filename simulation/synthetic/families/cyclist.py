@@ -9,19 +9,20 @@ from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.driver import Swerve
 from mtdrive.simulation.synthetic.roads import APPROACH, street
 from mtdrive.simulation.synthetic.site import RoadEdge
-from mtdrive.simulation.synthetic.traffic import ahead, oncoming
+from mtdrive.simulation.synthetic.traffic import ahead, approach, oncoming
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
 
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
     """See the module docstring."""
-    lanes, limit = int(rng.integers(1, 3)), rng.uniform(8.0, 12.0)
+    lanes, limit = int(rng.integers(1, 3)), rng.uniform(9.0, 14.0)
     edge = RoadEdge(parking=2.2, pavement=2.0)
-    site = street(rng, lanes=lanes, limit=limit, width=(3.5, 3.8), right=edge, bend=0.3)
+    site = street(rng, lanes=lanes, limit=limit, width=(3.5, 3.8), right=edge, bend=0.4)
     lane = f"main/{lanes - 1}"
     path, half = site.path([lane]), site.lanes[lane].width / 2
-    speed, pace = limit * rng.uniform(0.8, 1.0), rng.uniform(3.5, 6.0)
-    gap = (speed - pace) * rng.uniform(1.5, 4.8) + 4.0
+    speed, acceleration = approach(rng, limit)
+    pace = rng.uniform(3.0, min(6.0, speed - 0.8))
+    gap = (0.5 * (speed + limit) - pace) * rng.uniform(1.5, 4.8) + 4.0
     offset: np.ndarray | float = -half - rng.uniform(0.1, 0.4) if hidden else -half + rng.uniform(0.0, 0.9)
     agents = []
     if hidden:
@@ -38,4 +39,4 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         Swerve(APPROACH + begin, APPROACH + begin + length, side)
         for side in sides for begin in (1.0, 7.0, 14.0) for length in (14.0, 22.0, 32.0)
     ]  # fmt: skip
-    return Situation(site, [lane], APPROACH, speed, limit, rng.uniform(0, 0.3), agents, swerves)
+    return Situation(site, [lane], APPROACH, speed, limit, acceleration, agents, swerves)

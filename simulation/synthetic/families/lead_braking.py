@@ -11,15 +11,15 @@ from mtdrive.simulation.synthetic.traffic import ahead, oncoming
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
     """See the module docstring."""
-    lanes, limit = int(rng.integers(1, 3)), rng.uniform(9.0, 14.0)
+    lanes, limit = int(rng.integers(1, 3)), rng.uniform(10.0, 15.5)
     site = street(rng, lanes=lanes, limit=limit)
     lane = f"main/{rng.integers(lanes)}"
     path = site.path([lane])
     speed = limit * rng.uniform(0.75, 1.0)
-    gap = 2.0 + speed * rng.uniform(0.7, 1.8)
+    gap = 2.0 + speed * rng.uniform(0.6, 1.6)
     if hidden:
         lead = ahead(
-            rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6), [(rng.uniform(0.1, 2.2), -rng.uniform(1.0, 6.5))]
+            rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6), [(rng.uniform(0.1, 1.8), -rng.uniform(1.5, 7.0))]
         )
     elif rng.uniform() < 0.5:
         lead = ahead(rng, path, APPROACH, gap, speed + rng.uniform(-0.4, 0.6), [(0.0, rng.uniform(-0.2, 0.3))])

@@ -10,19 +10,19 @@ from mtdrive.simulation.synthetic.curves import Curve
 from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.driver import Swerve
 from mtdrive.simulation.synthetic.roads import APPROACH, street
-from mtdrive.simulation.synthetic.traffic import oncoming, stream
+from mtdrive.simulation.synthetic.traffic import approach, oncoming, stream
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
 
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
     """See the module docstring."""
-    limit = rng.uniform(8.5, 13.0)
-    site = street(rng, lanes=2, limit=limit, bend=0.3)
+    limit = rng.uniform(9.5, 14.5)
+    site = street(rng, lanes=2, limit=limit, bend=0.4)
     own = int(rng.integers(2))
     lane, other = f"main/{own}", f"main/{1 - own}"
     path, width = site.path([lane]), site.lanes[lane].width
     side = -width if own == 0 else width
-    speed = limit * rng.uniform(0.75, 1.0)
+    speed, acceleration = approach(rng, limit)
     if hidden:
         gap = 2.0 + speed * rng.uniform(0.9, 1.4)  # to the car in front
         until = rng.uniform(0.5, 1.4)
@@ -40,7 +40,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
         Swerve(APPROACH + begin, APPROACH + begin + length, side * share)
         for begin in (0.5, 5.0, 10.0, 16.0) for length in (14.0, 20.0, 27.0, 35.0) for share in (0.8, 1.0)
     ]  # fmt: skip
-    return Situation(site, [lane], APPROACH, speed, limit, rng.uniform(0, 0.3), agents, swerves)
+    return Situation(site, [lane], APPROACH, speed, limit, acceleration, agents, swerves)
 
 
 def _blockers(rng: np.random.Generator, path: Curve, place: float, width: float) -> list[Agent]:

@@ -10,7 +10,7 @@ from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.driver import Swerve
 from mtdrive.simulation.synthetic.roads import APPROACH, street
 from mtdrive.simulation.synthetic.site import RoadEdge
-from mtdrive.simulation.synthetic.traffic import arrival, parked, walkers
+from mtdrive.simulation.synthetic.traffic import approach, arrival, parked, walkers
 
 
 def build(rng: np.random.Generator, hidden: bool) -> Situation:
@@ -19,13 +19,13 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
 
 
 def _blocked(rng: np.random.Generator, hidden: bool) -> Situation:
-    limit = rng.uniform(7.0, 10.0)
+    limit = rng.uniform(8.0, 11.0)
     edge = RoadEdge(parking=2.2, pavement=2.0)
-    site = street(rng, lanes=1, limit=limit, width=(2.9, 3.2), right=edge, left=edge, bend=0.3)
+    site = street(rng, lanes=1, limit=limit, width=(2.9, 3.2), right=edge, left=edge, bend=0.4)
     path, back = site.path(["main/0"]), site.path(["main_back/0"])
     width = site.lanes["main/0"].width
-    speed = limit * rng.uniform(0.75, 1.0)
-    block = rng.uniform(18.0, 44.0)  # [m] ahead of the ego's rear axle
+    speed, acceleration = approach(rng, limit)
+    block = rng.uniform(20.0, 50.0)  # [m] ahead of the ego's rear axle
     place = back.length - APPROACH - block  # on the oncoming lane
     agents = [van(rng, standing(back.at(place, -rng.uniform(0.2, 0.5))))]
     # Meeting at the obstacle: the other passes it when an undisturbed ego would.
@@ -43,15 +43,15 @@ def _blocked(rng: np.random.Generator, hidden: bool) -> Situation:
     agents += parked(rng, path, -width / 2 - 1.15, APPROACH - 30, APPROACH + 90, 0.6)
     agents += parked(rng, back, -width / 2 - 1.15, 20, back.length - 40, 0.6)
     agents += walkers(rng, path, -width / 2 - 3.6, APPROACH, APPROACH + 80, int(rng.integers(4)))
-    return Situation(site, ["main/0"], APPROACH, speed, limit, rng.uniform(0, 0.3), agents)
+    return Situation(site, ["main/0"], APPROACH, speed, limit, acceleration, agents)
 
 
 def _drifting(rng: np.random.Generator, hidden: bool) -> Situation:
-    limit = rng.uniform(8.0, 12.0)
+    limit = rng.uniform(9.0, 13.5)
     right = RoadEdge(parking=2.4, drivable=True, pavement=2.0)
-    site = street(rng, lanes=1, limit=limit, width=(3.1, 3.5), right=right, bend=0.3)
+    site = street(rng, lanes=1, limit=limit, width=(3.1, 3.5), right=right, bend=0.4)
     back = site.path(["main_back/0"])
-    speed = limit * rng.uniform(0.75, 1.0)
+    speed, acceleration = approach(rng, limit)
     pace, meeting = rng.uniform(7.0, 11.0), rng.uniform(1.8, 4.8)
     start = back.length - APPROACH - speed * meeting - pace * meeting
     drift = rng.uniform(1.3, 2.0)
@@ -63,4 +63,4 @@ def _drifting(rng: np.random.Generator, hidden: bool) -> Situation:
         Swerve(APPROACH + begin, APPROACH + begin + length, -side)
         for side in (0.9, 1.4, 1.9) for begin in (1.0, 6.0) for length in (14.0, 22.0)
     ]  # fmt: skip
-    return Situation(site, ["main/0"], APPROACH, speed, limit, rng.uniform(0, 0.3), agents, swerves)
+    return Situation(site, ["main/0"], APPROACH, speed, limit, acceleration, agents, swerves)

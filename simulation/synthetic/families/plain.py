@@ -9,7 +9,7 @@ from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.rendering.scene import LightState
 from mtdrive.simulation.synthetic.roads import APPROACH, crossroads, street
 from mtdrive.simulation.synthetic.site import RoadEdge
-from mtdrive.simulation.synthetic.traffic import oncoming, parked, stream, walkers
+from mtdrive.simulation.synthetic.traffic import approach, oncoming, parked, stream, walkers
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
 
 
@@ -26,7 +26,7 @@ def _street(rng: np.random.Generator) -> Situation:
     path = site.path([f"main/{own}"])
     width = site.lanes["main/0"].width
     agents = oncoming(rng, site, "main_back", limit, (20.0, 70.0))
-    speed = limit * rng.uniform(0.3, 1.0)
+    speed, acceleration = approach(rng, limit)
     if rng.uniform() < 0.6:
         agents += stream(
             rng, path, limit * rng.uniform(0.9, 1.1), APPROACH + 30 + 1.5 * limit, APPROACH + 130, (30.0, 60.0)
@@ -45,7 +45,7 @@ def _street(rng: np.random.Generator) -> Situation:
         APPROACH,
         speed,
         limit,
-        rng.uniform(0, 0.5),
+        acceleration,
         agents,
         following=rng.uniform(14, 30) if rng.uniform() < 0.4 else None,
     )
@@ -58,8 +58,8 @@ def _crossing(rng: np.random.Generator) -> Situation:
     options = [c for c in site.connectors.values() if c.start.startswith("main/") and c.turn == turn]
     connector = options[rng.integers(len(options))]
     route = [connector.start, connector.name, connector.end]
-    speed = limit * rng.uniform(0.6, 1.0) if turn == "straight" else rng.uniform(4.0, 6.0)
-    distance, acceleration = rng.uniform(-6.0, 25.0), 0.0  # to the stop line
+    speed, acceleration = approach(rng, limit) if turn == "straight" else (rng.uniform(4.0, 6.0), 0.0)
+    distance = rng.uniform(-6.0, 25.0)  # to the stop line
     if rng.uniform() < 0.25:  # just moving off
         speed, distance = rng.uniform(0.3, 2.0), rng.uniform(0.0, 2.0)
         acceleration = 0.6 * speed

@@ -11,7 +11,7 @@ from mtdrive.simulation.synthetic.driver import StopLine
 from mtdrive.simulation.synthetic.rendering.scene import LightState
 from mtdrive.simulation.synthetic.roads import crossroads
 from mtdrive.simulation.synthetic.site import Site
-from mtdrive.simulation.synthetic.traffic import ahead, arrival
+from mtdrive.simulation.synthetic.traffic import ahead, approach, arrival
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_CENTER, REAR_AXLE_TO_FRONT
 
 
@@ -22,7 +22,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     own = int(rng.integers(main))
     route = [f"main/{own}", f"main/{own}>arm2_back/{own}", f"arm2_back/{own}"]
     line = site.lanes[route[0]].curve.length
-    speed = limit * rng.uniform(0.7, 1.0)
+    speed, acceleration = approach(rng, limit)
     distance = speed * (rng.uniform(1.2, 3.2) if hidden else rng.uniform(1.5, 3.0))  # to the stop line
     start = line - distance - REAR_AXLE_TO_FRONT
     turns_red, runner = (rng.uniform(1.0, 1.6), False) if rng.uniform() < 0.6 else (np.inf, True)
@@ -34,12 +34,24 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     crossing = arrival(distance + REAR_AXLE_TO_FRONT - REAR_AXLE_TO_CENTER + middle, speed, limit)
     agents = _waiting(rng, site, "arm2")
     if np.isfinite(turns_red):
-        agents += _cross_traffic(rng, site, crossing if hidden else rng.uniform(0.0, 4.0), rng.uniform(6.5, 9.5), 3)
+        agents += _cross_traffic(rng, site, crossing + rng.uniform(-0.9, 0.9) if hidden else rng.uniform(0.0, 4.0), 3)
         if rng.uniform() < 0.4 and not hidden:
             agents.append(ahead(rng, site.path(route), start, distance - rng.uniform(6.0, 7.0), 0.0).waiting())
     elif runner:
-        agents += _cross_traffic(rng, site, crossing, rng.uniform(7.0, 11.0), 1)
-    return Situation(site, route, start, speed, limit, rng.uniform(-0.1, 0.2), agents, stops=stops, lights=lights)
+        agents += _cross_traffic(rng, site, crossing + rng.uniform(-0.9, 0.9), 1, halts=rng.uniform() < 0.4)
+    elif rng.uniform() < 0.5:  # only who dawdles meets this one
+        agents += _cross_traffic(rng, site, crossing + rng.uniform(1.4, 3.0), 1)
+    return Situation(
+        site,
+        route,
+        start,
+        speed,
+        limit,
+        min(acceleration, 0.1) if turns_red < 0 else acceleration,
+        agents,
+        stops=stops,
+        lights=lights,
+    )
 
 
 def _lights(turns_red: float) -> dict[str, list[LightState]]:
@@ -50,17 +62,22 @@ def _lights(turns_red: float) -> dict[str, list[LightState]]:
     return {"main": main, "arm2": main, "arm1": cross, "arm3": cross}
 
 
-def _cross_traffic(rng: np.random.Generator, site: Site, time: float, pace: float, count: int) -> list[Agent]:
-    """Vehicles that cross the ego's way, the first of them at `time`; houses hide them until they are near."""
+def _cross_traffic(rng: np.random.Generator, site: Site, time: float, count: int, halts: bool = False) -> list[Agent]:
+    """Vehicles that cross the ego's way, the first of them at `time`; houses hide them until they are near.
+
+    halts: the first one stops in the middle.
+    """
     arm, end = ("arm3", "arm1") if rng.uniform() < 0.7 else ("arm1", "arm3")
     route = [f"{arm}/0", f"{arm}/0>{end}_back/0", f"{end}_back/0"]
     path = site.path(route)
     line = site.lanes[route[0]].curve.length
     middle = line + site.connectors[route[1]].curve.length / 2
-    place = middle - pace * (time + rng.uniform(-0.9, 0.9))
+    pace = rng.uniform(6.5, 10.5)
+    place = middle - pace * time
+    braking = [(time - pace / 6.0, -3.0)] if halts else []
     vehicles = []
     for _ in range(count):
-        s = travelled(place, pace)
+        s = travelled(place, pace, braking)
         near = TIMES[np.argmax(s > line - rng.uniform(2.0, 8.0))]
         vehicles.append(car(rng, along(path, s)).appearing(near))
         place -= rng.uniform(12.0, 22.0)

@@ -33,7 +33,7 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     speed = limit * rng.uniform(0.8, 1.1)
     agents = []
     if hidden:
-        place = APPROACH + REAR_AXLE_TO_FRONT + speed * rng.uniform(2.0, 4.4)
+        place = APPROACH + REAR_AXLE_TO_FRONT + speed * rng.uniform(1.6, 4.4)
         agents.append(car(rng, standing(path.at(place + 2.4))).appearing(rng.uniform(0.4, 1.0)))
     if rng.uniform() < 0.5:
         agents += oncoming(rng, site, "main_back", 0.8 * limit, (35.0, 80.0))

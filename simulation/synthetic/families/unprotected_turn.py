@@ -52,17 +52,18 @@ def _meeting(
     speed: float,
 ) -> list[Agent]:
     """A vehicle that drives from one lane to another and meets the turning ego where their ways first touch."""
-    if not hidden and rng.uniform() < 0.4:
+    story = "surprise" if hidden else rng.choice(["visible", "late", "nobody"], p=[0.4, 0.3, 0.3])
+    if story == "nobody":
         return []
     own, path = site.path(route), site.path([other[0], f"{other[0]}>{other[1]}", other[1]])
     distance = np.hypot(*(own.xy[:, None] - path.xy[None]).transpose(2, 0, 1)).min(axis=1)
     touch = int(np.argmax(distance < 1.5))
     when = arrival(own.s[touch] - start - REAR_AXLE_TO_CENTER, speed, 6.5)
+    # Only who dawdles meets a late one.
+    when += rng.uniform(1.3, 3.0) if story == "late" else rng.uniform(-0.9, 0.9)
     pace = rng.uniform(7.0, 10.5)
-    vehicle = car(
-        rng, along(path, travelled(path.project(own.xy[touch]) - pace * (when + rng.uniform(-0.9, 0.9)), pace))
-    )
-    return [vehicle.appearing(rng.uniform(0.3, 1.0)) if hidden else vehicle]
+    vehicle = car(rng, along(path, travelled(path.project(own.xy[touch]) - pace * when, pace)))
+    return [vehicle if story == "visible" else vehicle.appearing(rng.uniform(0.3, 1.0))]
 
 
 def _crosswalk(
