@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mtdrive {verb}: {VERBS[verb]}\n\n{(CONFIGS / f'{verb}.yaml').read_text()}")
         return 0
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve the other processes of a machine
     try:
         config = load_config(verb, overrides)
         return importlib.import_module(f"mtdrive.commands.{verb}").run(config) or 0

@@ -16,8 +16,7 @@ from mtdrive.planner.answer import format_answer
 from mtdrive.planner.prompt import SceneView, messages, prompt_style
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import Scene
-
-FORBIDDEN_SPLITS = ("test", "navtest", "navhard")
+from mtdrive.simulation.splits import check_training_split
 
 
 def conversation(scene: Scene, image_hash: str, sample: Interaction, style_name: str) -> list[dict]:
@@ -39,8 +38,7 @@ def conversation(scene: Scene, image_hash: str, sample: Interaction, style_name:
 
 def run(config: DictConfig) -> None:
     """Record a split; see configs/record.yaml."""
-    if config.split.startswith(FORBIDDEN_SPLITS):
-        raise MTDriveError(f"split={config.split} is for evaluation alone; record from a training split.")
+    check_training_split(config.split)
     if config.openscene_data_root is None:
         raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
     recipe = Recipe(

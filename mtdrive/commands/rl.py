@@ -11,7 +11,6 @@ from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
-from mtdrive.commands.record import FORBIDDEN_SPLITS
 from mtdrive.planner.models import TINY, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.assessment import assess
@@ -19,6 +18,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -79,8 +79,7 @@ def check(config: DictConfig) -> None:
         MTDriveError: an evaluation split, an unknown feedback source, a planner without training, a missing data root,
             or numbers out of range or that do not divide.
     """
-    if config.split.startswith(FORBIDDEN_SPLITS):
-        raise MTDriveError(f"split={config.split} is for evaluation alone; train on a training split.")
+    check_training_split(config.split)
     if config.feedback not in SOURCES:
         raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
     if config.planner.model == TINY:
