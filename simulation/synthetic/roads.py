@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 
 from mtdrive.simulation.synthetic.curves import Curve, band, connect
-from mtdrive.simulation.synthetic.rendering.scene import Crosswalk, Marking, Material, Scenery, SceneryKind, Surface
+from mtdrive.simulation.synthetic.rendering.scene import Crosswalk, Marking, Material, Surface
 from mtdrive.simulation.synthetic.site import KERB_MARGIN, PAVEMENT, Connector, GroupConnector, RoadEdge, Signal, Site
 
 APPROACH = 100.0  # [m] road before the place where the ego is at t0
@@ -203,33 +203,3 @@ def _connect_arms(site: Site, start: str, end: str, lanes_in: int, lanes_out: in
         shapes.append(shapely.Polygon(band(curve, a.width / 2, -a.width / 2)).buffer(0.01))
     ring = np.array(shapely.union_all(shapes).exterior.coords)
     site.group_connectors[name] = GroupConnector(name, "junction", start, end, ring)
-
-
-def plant(site: Site, rng: np.random.Generator, density: float) -> None:
-    """Trees, bushes, lamp posts and houses beside the roads. density: 0 (bare) to 1 (a dense street)."""
-    asphalt = shapely.union_all([shapely.Polygon(surface.xy).buffer(0.3) for surface in site.surfaces])
-    shapely.prepare(asphalt)
-    min_x, min_y, max_x, max_y = asphalt.bounds
-    spots = rng.uniform((min_x, min_y - 40), (max_x, max_y + 40), (int(1500 * density), 2))
-    distance = shapely.distance(asphalt, shapely.points(spots))
-    for (x, y), gap in zip(spots, distance, strict=True):
-        dice = rng.uniform()
-        if gap > 14.0 and dice < 0.25 * density and np.hypot(x, y) < 110.0:
-            height = float(rng.uniform(5, 18))
-            size = rng.uniform(8, 16, 2)
-            colour = tuple(int(c) for c in np.clip(rng.normal((165, 145, 125), 30), 60, 230))
-            site.scenery.append(
-                Scenery(
-                    SceneryKind.BUILDING,
-                    x,
-                    y,
-                    height,
-                    float(rng.choice([0.0, 0.1, -0.1])),
-                    float(size[0]),
-                    float(size[1]),
-                    colour,
-                )
-            )
-        elif 1.0 < gap < 12.0 and dice < 0.5:
-            kind, low, high = ((SceneryKind.TREE, 4.0, 9.0), (SceneryKind.BUSH, 0.7, 1.6))[int(rng.uniform() < 0.3)]
-            site.scenery.append(Scenery(kind, x, y, float(rng.uniform(low, high))))

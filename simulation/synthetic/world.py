@@ -25,7 +25,7 @@ from mtdrive.simulation.synthetic.geopackage import Feature, SiteFeatures, write
 from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE, LogWriter
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
 from mtdrive.simulation.synthetic.rendering import render_front_camera
-from mtdrive.simulation.synthetic.roads import plant
+from mtdrive.simulation.synthetic.scenery import plant
 from mtdrive.simulation.synthetic.view import random_atmosphere, render_scene
 
 VERSION = 1  # of the generator; the same version and configuration give the same world
