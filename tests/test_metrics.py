@@ -98,7 +98,7 @@ def test_projection_as_in_shapely(vertices, x, y):
     position, distance = geometry.project_on_line(np.array(vertices), x, y)
     assert distance == pytest.approx(line.distance(point), abs=1e-9)
     assert line.interpolate(position).distance(point) == pytest.approx(distance, abs=1e-6)
-    for limit in (distance * 0.999 - 1e-9, distance * 1.001 + 1e-9):
+    for limit in (distance * 0.999, distance * 1.001 + 1e-9) if distance > 1e-6 else (1e-3,):
         found = geometry.nearby_segment(np.array(vertices), x, y, limit, len(vertices) // 2)
         assert (found >= 0) == (distance <= limit)
 
@@ -107,6 +107,21 @@ def drive(scene: Scene, metric: str = "pdms_v1", *, states: np.ndarray) -> Score
     """Score simulated states in a hand-made scene, against a reference that covers 32 m."""
     observation = scene.observations[metric]
     return score_states(states[None], observation, scene.drivable_map, scene.centerline, metric, 32.0)
+
+
+def with_polygon(scene: Scene, layer: MapLayer, shell: np.ndarray) -> Scene:
+    """The scene with one more polygon on its map."""
+    old = scene.drivable_map
+    shells = [old.polygons.xy[a : b - 1] for a, b in zip(old.polygons.ring_start, old.polygons.ring_start[1:])]
+    return replace(
+        scene,
+        drivable_map=DrivableMap(
+            polygons=factories.polygons(*shells, shell),
+            layer=np.append(old.layer, layer).astype(np.int8),
+            ids=np.append(old.ids, "added"),
+            on_route=np.append(old.on_route, False),
+        ),
+    )
 
 
 CRUISE = factories.cruise(32.0, 8.0)
@@ -134,11 +149,23 @@ def test_collisions(objects, states, value, kind):
 
 
 def test_lateral_collision_counts_between_lanes():
+    """Astride a lane marking, unless some other lane holds the whole footprint."""
     states = CRUISE.copy()
-    states[:, 1] = factories.LANE_WIDTH / 2  # astride the lane marking
-    scores = drive(straight_scene([FROM_THE_SIDE]), states=states)
+    states[:, 1] = factories.LANE_WIDTH / 2
+    scene = straight_scene([FROM_THE_SIDE])
+    scores = drive(scene, states=states)
     assert scores.events.collision_kind[0] == CollisionKind.LATERAL
     assert scores.columns["no_at_fault_collisions"][0] == 0.0
+    scene = with_polygon(scene, MapLayer.LANE_CONNECTOR, factories.rectangle(-60.0, -2.0, 160.0, 6.0))
+    assert drive(scene, states=states).columns["no_at_fault_collisions"][0] == 1.0
+
+
+def test_time_to_collision_counts_the_side_in_intersections():
+    beside = RoadObject(0.5, 8.0, -1.2, 1.0 / np.cos(1.2), length=2.0, width=1.0)  # keeps pace with 1 m/s, closes in
+    scene, states = straight_scene([beside]), factories.cruise(4.0, 1.0)
+    assert drive(scene, states=states).columns["time_to_collision_within_bound"][0] == 1.0
+    scene = with_polygon(scene, MapLayer.INTERSECTION, factories.rectangle(-60.0, -2.0, 160.0, 6.0))
+    assert drive(scene, states=states).columns["time_to_collision_within_bound"][0] == 0.0
 
 
 def test_ignored_and_absent_objects_never_collide():
@@ -222,27 +249,13 @@ def test_comfort_quantities_are_scipys(with_past: bool):
         np.testing.assert_array_equal(events["comfort_ok"][:, quantity], share.max(axis=1) < 1)
 
 
-def with_intersection(scene: Scene, x0: float, x1: float) -> Scene:
-    old = scene.drivable_map
-    shells = [old.polygons.xy[a : b - 1] for a, b in zip(old.polygons.ring_start, old.polygons.ring_start[1:])]
-    return replace(
-        scene,
-        drivable_map=DrivableMap(
-            polygons=factories.polygons(*shells, factories.rectangle(x0, -10.0, x1, 10.0)),
-            layer=np.append(old.layer, MapLayer.INTERSECTION).astype(np.int8),
-            ids=np.append(old.ids, "crossing"),
-            on_route=np.append(old.on_route, False),
-        ),
-    )
-
-
 def test_lane_keeping_passes_over_intersections_without_reset():
     """The first 19 deviating steps and one after the intersection make 20 in a row."""
     states = factories.cruise(32.0, 8.0)
     states[:, 1] = 0.51
     first_20 = states[19, 0] + 1.461 - 0.1
-    scene = with_intersection(straight_scene(), first_20, states[39, 0] + 1.461 + 0.1)
-    kept = with_intersection(straight_scene(), first_20, 100.0)
+    intersections = [factories.rectangle(first_20, -10.0, end, 10.0) for end in (states[39, 0] + 1.561, 100.0)]
+    scene, kept = (with_polygon(straight_scene(), MapLayer.INTERSECTION, shell) for shell in intersections)
     assert drive(scene, "epdms_v2", states=states).events.lane_keeping_time[0] == pytest.approx(4.0)
     assert drive(kept, "epdms_v2", states=states).columns["lane_keeping"][0] == 1.0
 

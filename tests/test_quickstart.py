@@ -1,6 +1,7 @@
 """The quickstart: stages are planned from the configuration, resumed, made again when their settings change."""
 
 import fcntl
+import html
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mtdrive.cli import load_config
+from mtdrive.cli import load_config, main
 from mtdrive.commands.quickstart import Stage, execute, finished, only_run_in, plan, prepare, to_override
 from mtdrive.commands.quickstart import write_marker as mark
 from mtdrive.simulation.errors import MTDriveError
@@ -115,3 +116,17 @@ def test_a_stage_left_behind_holds_the_lock(tmp_path):
     os.close(inherited)
     with only_run_in(tmp_path):
         pass
+
+
+def test_smoke_goes_from_nothing_to_a_report_and_is_done_the_second_time(tmp_path, capsys):
+    arguments = ["quickstart", "preset=smoke", f"out={tmp_path / 'run'}"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Answers that parse after SFT: " in first
+    assert "RL against SFT, last turn" in page
+    assert page.count("<article") == 3  # every test scene is in the gallery
+    planned = plan(load_config("quickstart", arguments[1:]))
+    assert all(stage.command in html.unescape(page) for stage in planned)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("done before") == len(planned)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
+from factories import straight_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,13 +90,22 @@ def test_invalid_rows_are_named_and_never_zero():
     poses = poses[:4].astype(float)
     clean = score(reference.scenes()[token], poses)
     poses[1, 2, 0] = np.nan
-    poses[3, 7, 2] = np.inf
+    poses[3, 7, 0] = 1e308  # finite, but not where it leads
     scores = score(reference.scenes()[token], poses)
     assert scores.status.tolist() == [OK, INVALID, OK, INVALID]
     np.testing.assert_array_equal(scores.score[[0, 2]], clean.score[[0, 2]])
     for values in (scores.score, scores.events.collision_time, *scores.columns.values()):
         assert np.isnan(values[[1, 3]]).all()
     assert (scores.events.collision_track[[1, 3]] == -1).all()
+
+
+def test_human_filter_does_not_forgive_what_only_the_past_spoils():
+    """navsim scores the human without a past: a jerky one spoils the candidate's history comfort all the same."""
+    scene = straight_scene()
+    jerky = replace(scene, history_acceleration=np.array([[6.0, 0.0], [-6.0, 0.0]] * 2))
+    for human_filter in (False, True):
+        scores = score(jerky, scene.human_poses[None, :8], 0.5, "epdms_v2", human_filter)
+        assert scores.columns["history_comfort"][0] == 0.0
 
 
 @pytest.mark.parametrize("count", [0, 1])

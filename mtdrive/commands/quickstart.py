@@ -28,6 +28,7 @@ import psutil
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from mtdrive import __version__
 from mtdrive.cli import load_config
@@ -83,7 +84,7 @@ def run(config: DictConfig) -> None:
             prepare(stage, marker)
             if stage.baseline is not None:
                 write_plans(stage.baseline, config.stages[stage.name]["keys"], out)
-            console.print(f"{label}  [dim]{stage.command}[/]")
+            console.print(f"{label}  [dim]{escape(stage.command)}[/]")
             done = execute(stage, out / "stages" / f"{stage.name}.log", lock, console)
             write_marker(marker, {"fingerprint": stage.fingerprint, "done": True, **asdict(done)})
             console.print(f"{label}  {duration(done.seconds)}, {size(done.peak_memory)}")
@@ -163,8 +164,16 @@ def prepare(stage: Stage, marker: Path) -> None:
     if stage.makes.exists() and not content:
         raise MTDriveError(f"{stage.makes} exists and was not made by mtdrive quickstart; choose another out=.")
     if content and content["fingerprint"] != stage.fingerprint:
-        shutil.rmtree(stage.makes, ignore_errors=True)
+        remove(stage.makes)
     write_marker(marker, {"fingerprint": stage.fingerprint, "done": False})
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_plans(baseline: str, keys: DictConfig, exp_root: Path) -> None:
@@ -192,7 +201,7 @@ def execute(stage: Stage, log_path: Path, lock: int, console: Console) -> StageR
             pass_fds=(lock,),
         )
         try:
-            peak = watch(process, lambda: status.update(f"{stage.name}  {last_line(log_path)}"))
+            peak = watch(process, lambda: status.update(f"{stage.name}  {escape(last_line(log_path))}"))
         except BaseException:
             process.terminate()
             process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 
@@ -13,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mtdrive.evaluation.report.data import Panel, Series
+from mtdrive.visualization.style import BLUE, GREEN, PURPLE, VERMILLION
 
 SIZE = (3.1, 2.15)  # [inch]
 INK, MUTED, GRID = "#1c2733", "#5c6975", "#e4e8ec"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito, told apart by colour-blind readers
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE)  # told apart by colour-blind readers
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # and in print
+XLINK = "http://www.w3.org/1999/xlink"
 SMOOTHING = 20  # a line of more points than this is drawn with its moving mean in front
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
@@ -65,7 +68,7 @@ def draw(panel: Panel, name: str) -> str:
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        r'<svg viewBox="\1" role="img" xmlns:xlink="http://www.w3.org/1999/xlink">',
+        rf'<svg viewBox="\1" role="img" aria-label="{html.escape(panel.title)}" xmlns:xlink="{XLINK}">',
         svg,
         count=1,
     )
