@@ -109,7 +109,7 @@ def test_the_loss_sees_the_image(planner, samples, collator):
 def test_it_learns_plans_that_only_the_image_tells(tmp_path):
     planner = load_planner(tiny_config(tiny={"hidden_size": 64}))
     samples = Dataset.from_list([sample(planner, index, 1) for index in range(EXAMPLES)])
-    settings = arguments(tmp_path, max_steps=100, lr_scheduler_type="cosine")
+    settings = arguments(tmp_path, max_steps=160, lr_scheduler_type="cosine")
     trainer = finetune(planner, samples, None, lambda name: image(int(name)), settings)
     rows = trainer.train_dataset
     learnt = answer_metrics(planner, trainer.data_collator, rows, batch_size=8)
