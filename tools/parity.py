@@ -46,7 +46,8 @@ def candidates(data_root: Path, maps_root: Path, split: str, cache_root: Path, l
 def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
     """Scores by the official code, in its own interpreter; the maps are linked because nuPlan writes beside them."""
     maps = folder / "maps"
-    shutil.copytree(arguments.maps_root.resolve(), maps, copy_function=os.symlink, ignore=shutil.ignore_patterns(".maplocks"))
+    locks = shutil.ignore_patterns(".maplocks")
+    shutil.copytree(arguments.maps_root.resolve(), maps, copy_function=os.symlink, ignore=locks)
     environment = {
         **os.environ,
         "OPENSCENE_DATA_ROOT": str(arguments.data_root.resolve()),
