@@ -188,6 +188,11 @@ def test_time_to_collision_looks_a_second_ahead(metric: str, last: float):
         assert scores.events.ttc_time[0] == (pytest.approx(last) if value == 0.0 else np.inf)
 
 
+def test_time_to_collision_does_not_ask_a_standing_ego():
+    scene = straight_scene([RoadObject(15.0, heading=np.pi, speed=6.0)])
+    assert drive(scene, states=STANDING).columns["time_to_collision_within_bound"][0] == 1.0
+
+
 def test_drivable_area_names_time_and_corner():
     states = CRUISE.copy()
     states[20:, 1] = -1.0  # the right-hand side leaves the road
