@@ -24,8 +24,8 @@ class Recipe:
     """How many interactions of one, two and three turns a scene gives, and how they are scored."""
 
     one_turn: int = 2
-    two_turns: int = 3
-    three_turns: int = 1
+    two_turns: int = 2
+    three_turns: int = 2
     metric: str = "pdms_v1"
     feedback: str = "privileged"
     seed: int = 0
