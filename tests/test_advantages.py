@@ -113,6 +113,27 @@ def test_grpo_gives_all_turns_the_outcome():
     np.testing.assert_allclose(estimator("grpo")(REWARDS, ALIVE, raw), [[-0.2, -0.2], [0.2, 0.0]])
 
 
+def test_mtgrpo_outcome_adds_a_share_of_the_outcome():
+    raw = AdvantageConfig(scale=False, outcome_weight=0.5)
+    np.testing.assert_allclose(estimator("mtgrpo_outcome")(REWARDS, ALIVE, raw), [[-0.5, -0.3], [0.5, 0.0]])
+
+
+def test_return_to_go_discounts_later_gains_and_forgets_earlier_ones():
+    raw = AdvantageConfig(scale=False, discount=0.5)
+    # Gains 0.2 and 0.4 against 1.0 and, after the stop, none.
+    np.testing.assert_allclose(estimator("return_to_go")(REWARDS, ALIVE, raw), [[-0.3, 0.2], [0.3, 0.0]])
+
+
+def test_gigpo_compares_episodes_in_the_same_state():
+    rewards = np.array([[0.2, 0.6], [0.25, 0.25], [0.9, 1.0]])
+    raw = AdvantageConfig(scale=False, anchor_weight=2.0, anchor_width=0.1)
+    outcome, gain = rewards[:, 1] - rewards[:, 1].mean(), np.diff(rewards)[:, 0]
+    # Before the second turn the first two stand at nearly the same, the third alone.
+    among_equals = np.column_stack([outcome, [gain[0] - gain[:2].mean(), gain[1] - gain[:2].mean(), 0.0]])
+    advantages = estimator("gigpo")(rewards, np.ones((3, 2), dtype=bool), raw)
+    np.testing.assert_allclose(advantages, outcome[:, None] + 2.0 * among_equals)
+
+
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(MTDriveError, match="choose from"):
         estimator("ppo")

@@ -22,7 +22,7 @@ from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.sampling import sampling
 from mtdrive.simulation.assessment import Assessment, assess
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.training.advantages import AdvantageConfig, estimator
+from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import episode_metrics, merged
@@ -170,21 +170,28 @@ def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, a
         assert (ours[name] - p.grad).norm() <= 1e-4 * p.grad.norm() + 1e-9, name
 
 
-def test_groups_without_advantage_stay_in_the_denominator(planner, tmp_path, any_text_is_a_plan):
+@pytest.mark.parametrize("filtered", [False, True])
+def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
+    planner, tmp_path, any_text_is_a_plan, filtered
+):
     def flat_but_for_one(scene, poses):
         results = assess_letters(scene, poses)
         return results if scene.token == "scene1" else [replace(r, score=0.5, clean=False) for r in results]
 
-    trainer = make_trainer(planner, tmp_path, 1, assess=flat_but_for_one, per_device_train_batch_size=12)
+    settings = replace(SETTINGS, filter_groups=filtered)
+    trainer = make_trainer(
+        planner, tmp_path, 1, settings=settings, assess=flat_but_for_one, per_device_train_batch_size=12
+    )
     planner.model.train()
     [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
     assert len(batch["prompts"]) == 1
     assert len(batch["continuations"]) == 4
-    assert batch["num_items_in_batch"] > 2 * batch["completion_mask"].sum()
+    assert (batch["num_items_in_batch"] == batch["completion_mask"].sum()) == filtered
+    assert (batch["num_items_in_batch"] > 2 * batch["completion_mask"].sum()) != filtered
     assert trainer._metrics["train"]["groups_without_gradient"] == [pytest.approx(2 / 3)]
 
 
-@pytest.mark.parametrize("name", ["grpo", "mtgrpo"])
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_it_learns(planner, tmp_path, any_text_is_a_plan, name):
     settings = replace(SETTINGS, estimator=estimator(name))
     trainer = make_trainer(planner, tmp_path, 20, settings=settings, learning_rate=1e-2, num_generations=8)

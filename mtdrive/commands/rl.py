@@ -35,7 +35,14 @@ def run(config: DictConfig) -> None:
     settings = MTGRPOSettings(
         turns=config.turns,
         estimator=estimator(config.estimator),
-        advantage=AdvantageConfig(scale=config.scale_advantages),
+        advantage=AdvantageConfig(
+            scale=config.scale_advantages,
+            outcome_weight=config.outcome_weight,
+            discount=config.discount,
+            anchor_weight=config.anchor_weight,
+            anchor_width=config.anchor_width,
+        ),
+        filter_groups=config.filter_groups,
         reward=PdmsReward(config.format_bonus),
         shared_prefix=config.shared_prefix,
         max_scorer_errors=config.max_scorer_errors,
@@ -95,6 +102,10 @@ def check(config: DictConfig) -> None:
     }.items():
         if config[name] < least:
             raise MTDriveError(f"{name}={config[name]} must be at least {least}.")
+    if not 0 <= config.discount <= 1:
+        raise MTDriveError(f"discount={config.discount} must lie between 0 and 1.")
+    if not config.anchor_width > 0:
+        raise MTDriveError(f"anchor_width={config.anchor_width} must be above 0.")
     if not config.temperature > 0:
         raise MTDriveError(f"temperature={config.temperature} must be above 0: training needs episodes that differ.")
     if config.save_steps % config.updates_per_step:

@@ -9,7 +9,8 @@ What differs from GRPOTrainer:
 3. Log-probabilities come from one packed forward pass in which a scene's prompt is computed once (`log_probs`), under
    the distribution that was sampled from; the old ones come from the engine.
 4. Each process rolls out whole scenes, so that a group never spans processes. Episodes without any advantage are left
-   out of the loss's forward pass; its denominator, the written tokens of all episodes, still counts them.
+   out of the loss's forward pass; its denominator, the written tokens of all episodes, still counts them (unless
+   `filter_groups` leaves out groups in which all are equal).
 
 The policy loss itself (clipping, KL to the reference, metrics) is TRL's, with `loss_type="dapo"`: every written token
 counts the same.
@@ -50,6 +51,7 @@ class MTGRPOSettings:
     """What GRPOConfig has no field for.
 
     turns: most turns an episode may take. estimator, advantage: see `mtdrive.training.advantages`. reward: of a turn.
+    filter_groups: groups without any advantage do not count in the loss's denominator.
     shared_prefix: compute prompts once a scene in the loss, too (False: the plain padded pass).
     max_scorer_errors, max_parse_errors: shares of episodes and of answers above which the run ends (FailureGuard).
     """
@@ -58,6 +60,7 @@ class MTGRPOSettings:
     estimator: Estimator
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     reward: Reward = field(default_factory=PdmsReward)
+    filter_groups: bool = False
     shared_prefix: bool = True
     max_scorer_errors: float = 0.05
     max_parse_errors: float = 0.9
@@ -143,8 +146,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
         advantages = np.stack([group_advantages(members, turns, self._settings) for members in groups])
-        written = sum(len(turn.completion_ids) for episode in episodes for turn in episode.turns)
-        counted = sum(len(t.completion_ids) for g in groups if not _failed(g) for e in g for t in e.turns)
+        written, counted = sum(map(_written, groups)), sum(map(_written, self._counted(groups, advantages)))
         totals = self.accelerator.reduce(torch.tensor([written, counted], device=self.accelerator.device))
         self.state.num_input_tokens_seen += int(totals[0])
         seconds = {"loading": loaded - started, "scoring": scoring.seconds}
@@ -159,6 +161,14 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         for batch in batches:
             batch["num_items_in_batch"] = totals[1]
         return batches
+
+    def _counted(self, groups: list[list[Episode]], advantages: np.ndarray) -> list[list[Episode]]:
+        """The groups whose tokens make up the loss's denominator."""
+        return [
+            group
+            for group, advantage in zip(groups, advantages, strict=True)
+            if not _failed(group) and (advantage.any() or not self._settings.filter_groups)
+        ]
 
     def _loss_inputs(self, tasks: list[Task], groups: list[list[Episode]], advantages: np.ndarray) -> dict:
         """What TRL's loss reads, for some scenes. Prompts are left to `_get_per_token_logps_and_entropies`."""
@@ -286,6 +296,11 @@ def _unused_reward(**_) -> None:
 
 def _failed(group: Sequence[Episode]) -> bool:
     return any(episode.status is EpisodeStatus.ERROR for episode in group)
+
+
+def _written(group: Sequence[Episode]) -> int:
+    """Tokens that the planner wrote in a group."""
+    return sum(len(turn.completion_ids) for episode in group for turn in episode.turns)
 
 
 def _per_token(episode: Episode, advantages: np.ndarray) -> np.ndarray:

@@ -14,14 +14,20 @@ import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.advantages.config import AdvantageConfig
+from mtdrive.training.advantages.gigpo import gigpo
 from mtdrive.training.advantages.grpo import grpo
 from mtdrive.training.advantages.mtgrpo import mtgrpo
+from mtdrive.training.advantages.mtgrpo_outcome import mtgrpo_outcome
+from mtdrive.training.advantages.return_to_go import return_to_go
 
 Estimator = Callable[[np.ndarray, np.ndarray, AdvantageConfig], np.ndarray]
 
 ESTIMATORS: dict[str, Estimator] = {
     "grpo": grpo,
     "mtgrpo": mtgrpo,
+    "mtgrpo_outcome": mtgrpo_outcome,
+    "return_to_go": return_to_go,
+    "gigpo": gigpo,
 }
 
 

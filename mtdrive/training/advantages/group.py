@@ -26,3 +26,11 @@ def relative(values: np.ndarray, config: AdvantageConfig) -> np.ndarray:
         return deviation
     spread = np.sqrt((np.where(counted, deviation, 0.0) ** 2).sum(0) / number)
     return deviation / (spread + config.epsilon)
+
+
+def gains_to_go(standing: np.ndarray, discount: float) -> np.ndarray:
+    """Discounted sums (G, T) of the gains from each turn on, for rewards in force (G, T). See `return_to_go`."""
+    gains = np.diff(standing, axis=1, prepend=0.0)
+    for turn in range(gains.shape[1] - 2, -1, -1):
+        gains[:, turn] += discount * gains[:, turn + 1]
+    return gains
