@@ -15,7 +15,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.memo import remember
 from mtdrive.simulation.metrics.history_comfort import recorded_past
 from mtdrive.simulation.metrics.motion import build_motion
-from mtdrive.simulation.metrics.registry import Metric, metrics_of, score_version
+from mtdrive.simulation.metrics.registry import final_score, metrics_of, product_of_factors, score_version
 from mtdrive.simulation.metrics.surroundings import Surroundings, prepare_surroundings
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
 from mtdrive.simulation.trajectory import validate_batch
@@ -206,7 +206,7 @@ def _score(
         columns[sub_metric.column], observed = sub_metric.measure(motion, surroundings)
         events |= observed
 
-    product = _product(metrics, columns, count)
+    product = product_of_factors(metric, columns)
     earned = events["progress"] * product
     if reference_progress is None:
         reference_progress = earned.max(initial=0.0)
@@ -216,25 +216,14 @@ def _score(
             columns[sub_metric.column] = sub_metric.normalise(columns[sub_metric.column], product, best)
 
     columns |= {name: np.ones(count) for name in forgiven}
-    product = _product(metrics, columns, count)
-    weighted = sum(sub_metric.weight * columns[sub_metric.column] for sub_metric in metrics if sub_metric.weight)
-    weights = sum(sub_metric.weight for sub_metric in metrics if sub_metric.weight)
     return Scores(
         metric=metric,
         status=np.full(count, OK, dtype=f"<U{len(INVALID)}"),
         columns=columns,
-        product=product,
-        score=product * (weighted / weights),
+        product=product_of_factors(metric, columns),
+        score=final_score(metric, columns),
         events=Events(states=states, reference_progress=np.full(count, reference_progress), **events),
     )
-
-
-def _product(metrics: tuple[Metric, ...], columns: dict[str, np.ndarray], count: int) -> np.ndarray:
-    product = np.ones(count)
-    for sub_metric in metrics:
-        if sub_metric.weight is None:
-            product *= columns[sub_metric.column]
-    return product
 
 
 def _spread(scores: Scores, valid: np.ndarray) -> Scores:

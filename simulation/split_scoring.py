@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from mtdrive.simulation.dynamics.state import SIZE
+from mtdrive.simulation.geometry.frames import points_to_global
 from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.processes import map_unordered
+from mtdrive.simulation.scene import NUM_STEPS, Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.scoring import score
+from mtdrive.simulation.scoring import Scores, score
 from mtdrive.simulation.submission import Submission
 
 NO_SCENE = "no_scene"
@@ -23,17 +26,37 @@ MIN_SCENES_PER_WORKER = 512  # scoring so many scenes takes about as long as sta
 
 
 @dataclass(frozen=True)
+class Drives:
+    """Where and how N trajectories were driven; rows without a scene hold "" and NaN.
+
+    log_names: (N,) str. times: (N,) t0 [s]. starts, ends: (N, 2) rear axle at t0 and at the end of the plan, in the
+    map's metres. states: (N, 41, 11) simulated, columns as in `dynamics.state`; NaN unless the status is "ok".
+    """
+
+    log_names: np.ndarray
+    times: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    states: np.ndarray
+
+
+@dataclass(frozen=True)
 class SubmissionScores:
     """Scores of N trajectories, in the order of the submission.
 
+    metric: score version. tokens: (N,) of their scenes.
     status: (N,) "ok", "invalid_trajectory" or "no_scene" (its scene could not be compiled); not "ok" means NaN.
     columns: navsim's column name -> (N,). score: (N,). fingerprints: what each scene was compiled from, by token.
+    drives: None if a token occurs more than once.
     """
 
+    metric: str
+    tokens: np.ndarray
     status: np.ndarray
     columns: dict[str, np.ndarray]
     score: np.ndarray
     fingerprints: dict[str, Fingerprint]
+    drives: Drives | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,17 @@ class _Task:
 
     rows: dict[str, np.ndarray]
     poses: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What came out of a task: rows of the submission, and what SubmissionScores holds of them."""
+
+    rows: np.ndarray
+    status: np.ndarray
+    values: np.ndarray  # sub-metrics, then score
+    fingerprints: dict[str, Fingerprint]
+    drives: Drives | None
 
 
 def score_submission(
@@ -65,8 +99,11 @@ def score_submission(
     Raises:
         MTDriveError: there is no such metric, or a scene cache is missing or damaged.
     """
+    _store.cache_clear()  # scenes may have been compiled since
     names = [metric_.column for metric_ in metrics_of(metric)]
     rows_of = _group(submission.tokens)
+    count = len(submission.tokens)
+    drives = _no_drives(count) if len(rows_of) == count else None
     for token in without_scene:
         rows_of.pop(token, None)
     tokens = list(rows_of)
@@ -75,19 +112,29 @@ def score_submission(
         for part in (tokens[i : i + SCENES_PER_TASK] for i in range(0, len(tokens), SCENES_PER_TASK))
     ]
 
-    count = len(submission.tokens)
     status = np.full(count, NO_SCENE, dtype="<U32")
     values = np.full((count, len(names) + 1), np.nan)
     fingerprints = {}
     options = (submission.interval, metric, human_penalty_filter)
-    work = partial(_score_task, cache_root=cache_root, split=split, options=options)
+    work = partial(_score_task, cache_root=cache_root, split=split, options=options, with_drives=drives is not None)
     workers = min(workers, -(-len(tokens) // MIN_SCENES_PER_WORKER))
     with tqdm(total=len(tokens), desc=f"{metric} on {split}", unit="scene") as progress:
-        for rows, task_status, task_values, task_fingerprints in map_unordered(work, tasks, workers):
-            status[rows], values[rows] = task_status, task_values
-            fingerprints |= task_fingerprints
-            progress.update(len(task_fingerprints))
-    return SubmissionScores(status, dict(zip(names, values.T, strict=False)), values[:, -1], fingerprints)
+        for result in map_unordered(work, tasks, workers):
+            status[result.rows], values[result.rows] = result.status, result.values
+            fingerprints |= result.fingerprints
+            if drives is not None:
+                for field in fields(Drives):
+                    getattr(drives, field.name)[result.rows] = getattr(result.drives, field.name)
+            progress.update(len(result.fingerprints))
+    return SubmissionScores(
+        metric=metric,
+        tokens=submission.tokens,
+        status=status,
+        columns=dict(zip(names, values.T, strict=False)),
+        score=values[:, -1],
+        fingerprints=fingerprints,
+        drives=drives,
+    )
 
 
 def _group(tokens: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,19 +145,49 @@ def _group(tokens: np.ndarray) -> dict[str, np.ndarray]:
     return {token: np.array(group) for token, group in rows.items()}
 
 
+def _no_drives(count: int) -> Drives:
+    return Drives(
+        log_names=np.full(count, "", dtype=object),
+        times=np.full(count, np.nan),
+        starts=np.full((count, 2), np.nan),
+        ends=np.full((count, 2), np.nan),
+        states=np.full((count, NUM_STEPS, SIZE), np.nan),
+    )
+
+
 _store = lru_cache(SceneStore)
 
 
 def _score_task(
-    task: _Task, cache_root: Path, split: str, options: tuple[float, str, bool | None]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Fingerprint]]:
-    """Rows, their status and their values (sub-metrics, then score), and fingerprints by token."""
+    task: _Task, cache_root: Path, split: str, options: tuple[float, str, bool | None], with_drives: bool
+) -> _Result:
     store = _store(cache_root, split)
-    scored = [score(store.load(token), poses, *options) for token, poses in task.poses.items()]
-    values = [np.column_stack([*scores.columns.values(), scores.score]) for scores in scored]
-    return (
-        np.concatenate(list(task.rows.values())),
-        np.concatenate([scores.status for scores in scored]),
-        np.concatenate(values),
-        {token: store.fingerprint(token) for token in task.rows},
+    scored, drives = [], []
+    for token, poses in task.poses.items():
+        scene = store.load(token)
+        scored.append(score(scene, poses, *options))
+        if with_drives:
+            drives.append(_drives(scene, poses, scored[-1]))
+    return _Result(
+        rows=np.concatenate(list(task.rows.values())),
+        status=np.concatenate([scores.status for scores in scored]),
+        values=np.concatenate([np.column_stack([*scores.columns.values(), scores.score]) for scores in scored]),
+        fingerprints={token: store.fingerprint(token) for token in task.rows},
+        drives=_joined(drives) if with_drives else None,
     )
+
+
+def _drives(scene: Scene, poses: np.ndarray, scores: Scores) -> Drives:
+    count = len(poses)
+    return Drives(
+        log_names=np.full(count, scene.log_name, dtype=object),
+        times=np.full(count, scene.timestamp * 1e-6),
+        starts=np.tile(scene.origin[:2], (count, 1)),
+        ends=points_to_global(poses[:, -1, :2], scene.origin),
+        states=scores.events.states,
+    )
+
+
+def _joined(parts: Sequence[Drives]) -> Drives:
+    names = [field.name for field in fields(Drives)]
+    return Drives(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -91,9 +91,56 @@ def test_invalid_rows_stay_empty_and_are_counted(roots, tmp_path, capsys):
     assert table.loc[[2, 5], [*SUB_METRICS, "score"]].isna().all(axis=None)
     assert table.drop([2, 5])[[*SUB_METRICS, "score"]].notna().all(axis=None)
     assert json.loads(path.with_suffix(".json").read_text())["mean"]["score"] == pytest.approx(table.score.mean())
+    official_table = pd.read_csv(path.with_suffix(".navsim.csv"), index_col=0)
+    assert official_table.columns.tolist() == ["token", "valid", *SUB_METRICS, "score"]
+    assert np.flatnonzero(~official_table.valid).tolist() == [2, 5, 12]
+    assert official_table.token[12] == "average"
+    assert official_table.score[12] == pytest.approx(table.score.mean())
     printed = capsys.readouterr().out
     assert "10 ok rows" in printed
     assert f"2 rows without a score: {INVALID}" in printed
+
+
+NEIGHBOURS = ["5118e69f55dd7a54", "6bea526590790a85"]  # 0.5 s apart; TOKENS[0] is of another log
+
+
+@pytest.mark.parametrize("human_filter", [False, True])
+@pytest.mark.parametrize("name", ["human", "const_velocity"])
+def test_neighbours_get_extended_comfort(roots, tmp_path, name, human_filter):
+    tokens = np.array([TOKENS[0], *NEIGHBOURS[::-1]])
+    poses = np.stack([plans[names == name][0] for names, plans in (reference.plans(token, 8) for token in tokens)])
+    path = save(tmp_path / "plans.npz", tokens, poses)
+    assert run(roots, path, "metric=epdms_v2", f"human_penalty_filter={str(human_filter).lower()}") == 0
+    table = pd.read_csv(path.with_suffix(".csv"))
+    assert table.token.tolist() == tokens.tolist()
+
+    pairs = pd.read_csv(reference.FOLDER / "extended_comfort_v2.csv")
+    official = pairs[(pairs.now_traj == name) & (pairs.prev_traj == name)].iloc[0]
+    comfort = [np.nan, official.two_frame_extended_comfort, np.nan]
+    np.testing.assert_array_equal(table.two_frame_extended_comfort, comfort)
+    expected = [official[f"now_score_hf{int(human_filter)}"], official[f"prev_score_hf{int(human_filter)}"]]
+    np.testing.assert_allclose(table.score[1:], expected, rtol=0, atol=1e-9)
+
+    official_table = pd.read_csv(path.with_suffix(".navsim.csv"), index_col=0)
+    sub_metrics = [name for name in table.columns if name not in ("token", "score", "metric", "status")]
+    assert official_table.columns.tolist() == ["token", "valid", *sub_metrics, "score"]
+    assert official_table.token.tolist() == [*tokens, "average_all_frames"]
+    assert official_table.valid.all()
+    pd.testing.assert_frame_equal(official_table[:3][sub_metrics], table[sub_metrics])
+    np.testing.assert_allclose(official_table.score[3], table.score.mean())
+
+
+def test_repeated_tokens_have_no_extended_comfort(roots, tmp_path):
+    tokens = np.array([*NEIGHBOURS, NEIGHBOURS[0]])
+    poses = np.concatenate([reference.plans(token, 8)[1][:1] for token in tokens])
+    path = save(tmp_path / "plans.npz", tokens, poses)
+    assert run(roots, path, "metric=epdms_v2") == 0
+    table = pd.read_csv(path.with_suffix(".csv"))
+    assert table.two_frame_extended_comfort.isna().all()
+    alone = [
+        score(reference.scenes()[token], pose[None], 0.5, "epdms_v2").score[0] for token, pose in zip(tokens, poses)
+    ]
+    np.testing.assert_allclose(table.score, alone, rtol=0, atol=1e-12)
 
 
 def submission(predictions: object) -> dict[str, object]:

@@ -14,8 +14,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from mtdrive.evaluation.official_tables import one_stage_table
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.one_stage import with_extended_comfort
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
 from mtdrive.simulation.scene_cache.store import NO_SUCH_SCENE, build_caches
 from mtdrive.simulation.scoring import OK, uses_human_filter
@@ -39,6 +41,7 @@ def run(config: DictConfig) -> int:
         without_scene=failed,
         workers=config.workers,
     )
+    scores = with_extended_comfort(scores)
 
     table = pd.DataFrame(
         {
@@ -51,6 +54,8 @@ def run(config: DictConfig) -> int:
     )
     with atomic_path(out) as temporary:
         table.to_csv(temporary, index=False)
+    with atomic_path(out.with_suffix(".navsim.csv")) as temporary:
+        one_stage_table(scores).to_csv(temporary)
     with atomic_path(out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(provenance(config, path, scores, failed, table), indent=2))
     console = Console(soft_wrap=True)
@@ -59,7 +64,8 @@ def run(config: DictConfig) -> int:
         console.print(f"[red]{count} rows without a score: {status}[/]")
     for token, reason in failed.items():
         console.print(f"[red]{token}[/]: {reason}")
-    console.print(f"{len(table)} rows in {out}, how they were made in {out.with_suffix('.json')}")
+    console.print(f"{len(table)} rows in {out}, as navsim writes them in {out.with_suffix('.navsim.csv')}, ", end="")
+    console.print(f"how they were made in {out.with_suffix('.json')}")
     return 1 if failed else 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ from mtdrive.simulation.metrics.collisions import no_at_fault_collisions
 from mtdrive.simulation.metrics.comfort import comfort
 from mtdrive.simulation.metrics.drivable_area import drivable_area_compliance
 from mtdrive.simulation.metrics.driving_direction import driving_direction_compliance
+from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT
 from mtdrive.simulation.metrics.history_comfort import history_comfort
 from mtdrive.simulation.metrics.lane_keeping import lane_keeping
 from mtdrive.simulation.metrics.measurement import Measurement
@@ -47,11 +48,13 @@ class ScoreVersion:
     metrics: in the order of navsim's columns.
     uses_past: the recorded past counts.
     human_filter: metrics that the recorded human fails can be forgiven, and are by default.
+    extended_comfort_weight: of `metrics.extended_comfort` in the weighted mean, where it is known; 0 for none.
     """
 
     metrics: tuple[Metric, ...]
     uses_past: bool
     human_filter: bool
+    extended_comfort_weight: float = 0.0
 
 
 VERSIONS: dict[str, ScoreVersion] = {
@@ -91,6 +94,7 @@ VERSIONS: dict[str, ScoreVersion] = {
         ),
         uses_past=True,
         human_filter=True,
+        extended_comfort_weight=2.0,
     ),
 }
 
@@ -104,6 +108,28 @@ def score_version(name: str) -> ScoreVersion:
     if name not in VERSIONS:
         raise MTDriveError(f"There is no metric {name!r}; choose from {', '.join(VERSIONS)}.")
     return VERSIONS[name]
+
+
+def final_score(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N,) scores: the product of the factors times the weighted mean of the rest.
+
+    columns: (N,) each, by navsim's names. Two-frame extended comfort may be among them, and has no weight where it is
+    NaN (navsim v2.2 `compute_final_scores`). Raises as `score_version`.
+    """
+    version = score_version(name)
+    weighted = sum(metric.weight * columns[metric.column] for metric in version.metrics if metric.weight)
+    weights = sum(metric.weight for metric in version.metrics if metric.weight)
+    comfort = columns.get(EXTENDED_COMFORT)
+    if comfort is not None:
+        known = ~np.isnan(comfort)
+        weighted = weighted + version.extended_comfort_weight * np.where(known, comfort, 0.0)
+        weights = weights + version.extended_comfort_weight * known
+    return product_of_factors(name, columns) * (weighted / weights)
+
+
+def product_of_factors(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N,) products of the columns without a weight. Raises as `score_version`."""
+    return np.prod([columns[metric.column] for metric in metrics_of(name) if metric.weight is None], axis=0)
 
 
 def metrics_of(name: str) -> tuple[Metric, ...]:
