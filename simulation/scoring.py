@@ -97,9 +97,11 @@ def prepare(scene: Scene, metric: str) -> PreparedScene:
     """Prepare a scene for a score version (once per scene and version).
 
     Raises:
-        MTDriveError: there is no such version.
+        MTDriveError: there is no such version, or the scene cannot be scored by it.
     """
     version = score_version(metric)
+    if metric not in scene.observations:
+        raise MTDriveError(f"Synthetic scene {scene.token} has no score {metric}; use {', '.join(scene.observations)}.")
     past = recorded_past(scene) if version.uses_past else None
     surroundings = prepare_surroundings(scene.observations[metric], scene.drivable_map, scene.centerline, past)
     timestamp, velocity, acceleration = int(scene.timestamp), np.array(scene.velocity), np.array(scene.acceleration)

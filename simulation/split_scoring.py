@@ -13,10 +13,11 @@ from tqdm import tqdm
 from mtdrive.simulation.dynamics.state import SIZE
 from mtdrive.simulation.geometry.frames import points_to_global
 from mtdrive.simulation.metrics.registry import metrics_of
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene import NUM_STEPS, Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint
-from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 from mtdrive.simulation.scoring import Scores, score
 from mtdrive.simulation.submission import Submission
 
@@ -91,7 +92,7 @@ def score_submission(
     """Score trajectories scene by scene.
 
     Args:
-        cache_root, split: where the compiled scenes are, as in SceneStore.
+        cache_root, split: where the compiled scenes are, as in SceneStore; synthetic scenes are of split SYNTHETIC.
         metric, human_penalty_filter: as in `scoring.score`.
         without_scene: tokens whose scene could not be compiled.
         workers: processes.
@@ -161,10 +162,10 @@ _store = lru_cache(SceneStore)
 def _score_task(
     task: _Task, cache_root: Path, split: str, options: tuple[float, str, bool | None], with_drives: bool
 ) -> _Result:
-    store = _store(cache_root, split)
+    stores = {token: _store(cache_root, SYNTHETIC if is_synthetic(token) else split) for token in task.rows}
     scored, drives = [], []
     for token, poses in task.poses.items():
-        scene = store.load(token)
+        scene = stores[token].load(token)
         scored.append(score(scene, poses, *options))
         if with_drives:
             drives.append(_drives(scene, poses, scored[-1]))
@@ -172,7 +173,7 @@ def _score_task(
         rows=np.concatenate(list(task.rows.values())),
         status=np.concatenate([scores.status for scores in scored]),
         values=np.concatenate([np.column_stack([*scores.columns.values(), scores.score]) for scores in scored]),
-        fingerprints={token: store.fingerprint(token) for token in task.rows},
+        fingerprints={token: stores[token].fingerprint(token) for token in task.rows},
         drives=_joined(drives) if with_drives else None,
     )
 

@@ -1,7 +1,14 @@
-"""Files of planned trajectories: `.npz`, and the submission pickle of navsim's run_create_submission_pickle.py."""
+"""Files of planned trajectories.
+
+- `.npz` with the arrays KEYS.
+- `.csv` with a row for each trajectory: token, x_0, y_0, heading_0, x_1, ...; their number says the interval.
+- else the submission pickle of navsim's run_create_submission_pickle.py, of v1.1 or of v2 (both stages, one after the
+  other).
+"""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +16,12 @@ import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
-from mtdrive.simulation.trajectory import validate_batch
+from mtdrive.simulation.trajectory import SAMPLINGS, validate_batch
 
 KEYS = ("token", "poses", "interval_length")
+POSE = ("x", "y", "heading")  # columns of a .csv, each with _k
+PREDICTIONS = "predictions"  # of navsim v1.1
+STAGES = ("first_stage_predictions", "second_stage_predictions")  # of navsim v2
 
 
 @dataclass(frozen=True)
@@ -24,14 +34,14 @@ class Submission:
 
 
 def read_submission(path: Path) -> Submission:
-    """Read a file of trajectories: `.npz` with KEYS, else a navsim submission pickle.
+    """Read a file of trajectories, of a kind that the module describes.
 
     Raises:
         MTDriveError: the file is missing or damaged, or does not hold trajectories of one accepted sampling.
     """
     if not path.is_file():
-        raise MTDriveError(f"There is no file {path}; trajectories=... takes an .npz or a navsim submission pickle.")
-    submission = _read_npz(path) if path.suffix == ".npz" else _read_pickle(path)
+        raise MTDriveError(f"There is no file {path}; trajectories=... takes an .npz, a .csv or a navsim submission.")
+    submission = {".npz": _read_npz, ".csv": _read_csv}.get(path.suffix, _read_pickle)(path)
     if not len(submission.tokens):
         raise MTDriveError(f"{path} holds no trajectory.")
     try:
@@ -59,6 +69,20 @@ def _read_npz(path: Path) -> Submission:
     return Submission(tokens, poses, float(interval))
 
 
+def _read_csv(path: Path) -> Submission:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        count = len(header) // len(POSE)
+        if header != ["token", *(f"{name}_{k}" for k in range(count) for name in POSE)]:
+            raise MTDriveError(f"{path} must have the columns token, x_0, y_0, heading_0, x_1, ..., in this order.")
+        tokens = np.array([row[0] for row in rows], dtype=np.str_)
+        poses = np.array([row[1:] for row in rows], dtype=np.float64).reshape(len(rows), count, len(POSE))
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise MTDriveError(f"Cannot read {path} as a .csv of trajectories ({error}).") from error
+    return Submission(tokens, poses, SAMPLINGS.get(count, np.nan))
+
+
 class _Trajectory:
     """Stands in for navsim's `Trajectory` dataclass."""
 
@@ -78,12 +102,21 @@ CLASSES = {
 
 def _read_pickle(path: Path) -> Submission:
     content = load_pickle(path, kind="navsim submission", classes=CLASSES)
-    predictions = content.get("predictions") if isinstance(content, dict) else None
-    if not isinstance(predictions, list) or not all(isinstance(by_token, dict) for by_token in predictions):
-        raise MTDriveError(f"{path} is no navsim v1.1 submission: it has no list `predictions` of dicts by token.")
-    if len(predictions) != 1:
-        raise MTDriveError(f"{path} holds {len(predictions)} sets of predictions; as in navsim, it must hold one.")
-    trajectories = predictions[0]
+    stages = [key for key in (*STAGES, PREDICTIONS) if isinstance(content, dict) and key in content]
+    if stages not in ([PREDICTIONS], [*STAGES]):
+        raise MTDriveError(
+            f"{path} is no navsim submission: it has no `{PREDICTIONS}` (v1.1), nor `{'`, `'.join(STAGES)}` (v2)."
+        )
+    trajectories: dict[str, _Trajectory] = {}
+    for stage in stages:
+        predictions = content[stage]
+        if not isinstance(predictions, list) or not all(isinstance(by_token, dict) for by_token in predictions):
+            raise MTDriveError(f"{path} is no navsim submission: `{stage}` is no list of dicts by token.")
+        if len(predictions) != 1:
+            raise MTDriveError(f"{path} holds {len(predictions)} sets of {stage}; as in navsim, it must hold one.")
+        if twice := trajectories.keys() & predictions[0].keys():
+            raise MTDriveError(f"{path} has {min(twice)} in both stages.")
+        trajectories |= predictions[0]
     if not all(isinstance(item, _Trajectory) for item in trajectories.values()):
         raise MTDriveError(f"{path}: every prediction must be a navsim Trajectory.")
     try:

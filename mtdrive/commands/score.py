@@ -8,29 +8,31 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
-from mtdrive.evaluation.official_tables import one_stage_table
+from mtdrive.evaluation.mapping import read_mapping
+from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
+from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.one_stage import with_extended_comfort
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
-from mtdrive.simulation.scene_cache.store import NO_SUCH_SCENE, build_caches
+from mtdrive.simulation.scene_cache.store import NO_SUCH_SCENE, CacheReport, build_caches, build_synthetic_caches
 from mtdrive.simulation.scoring import OK, uses_human_filter
 from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
 from mtdrive.simulation.submission import Submission, read_submission
+from mtdrive.simulation.two_stage import TwoStageScores, aggregate
 
 
 def run(config: DictConfig) -> int:
     """Score; see configs/score.yaml. Exit status 1 if a scene could not be compiled."""
     check(config)
-    out, path = Path(config.out), Path(config.trajectories)
-    cache_root = Path(config.navsim_exp_root) / "scene_cache"
-    submission = read_submission(path)
+    out, cache_root = Path(config.out), Path(config.navsim_exp_root) / "scene_cache"
+    submission = read_submission(Path(config.trajectories))
+    groups = read_mapping(Path(config.mapping)) if config.mapping else None
     failed = build_missing(config, submission, cache_root)
     scores = score_submission(
         submission,
@@ -41,31 +43,16 @@ def run(config: DictConfig) -> int:
         without_scene=failed,
         workers=config.workers,
     )
-    scores = with_extended_comfort(scores)
+    if groups is None:
+        stages, scores = None, with_extended_comfort(scores)
+    else:
+        stages = aggregate(scores, groups)
+        scores = stages.frames
 
-    table = pd.DataFrame(
-        {
-            "token": submission.tokens,
-            **scores.columns,
-            "score": scores.score,
-            "metric": config.metric,
-            "status": scores.status,
-        }
-    )
-    with atomic_path(out) as temporary:
-        table.to_csv(temporary, index=False)
-    with atomic_path(out.with_suffix(".navsim.csv")) as temporary:
-        one_stage_table(scores).to_csv(temporary)
+    write_tables(out, scores, stages)
     with atomic_path(out.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(provenance(config, path, scores, failed, table), indent=2))
-    console = Console(soft_wrap=True)
-    console.print(as_rich_table(table, f"{config.metric} on {config.split}, traffic {config.traffic}"))
-    for status, count in table.status[table.status != OK].value_counts().items():
-        console.print(f"[red]{count} rows without a score: {status}[/]")
-    for token, reason in failed.items():
-        console.print(f"[red]{token}[/]: {reason}")
-    console.print(f"{len(table)} rows in {out}, as navsim writes them in {out.with_suffix('.navsim.csv')}, ", end="")
-    console.print(f"how they were made in {out.with_suffix('.json')}")
+        temporary.write_text(json.dumps(provenance(config, scores, stages, failed), indent=2))
+    print_summary(config, scores, stages, failed)
     return 1 if failed else 0
 
 
@@ -91,57 +78,101 @@ def build_missing(config: DictConfig, submission: Submission, cache_root: Path) 
     """Compile the scenes that are not yet; returns why, for those that cannot be.
 
     Raises:
-        MTDriveError: a token names no scene of the split.
+        MTDriveError: a token names no scene of the split, or no synthetic scene.
     """
     tokens = sorted(set(submission.tokens.tolist()))
-    report = build_caches(
-        config.openscene_data_root,
-        config.nuplan_maps_root,
-        config.split,
-        cache_root,
-        tokens=tokens,
-        workers=config.workers,
-    )
+    recorded, synthetic = [t for t in tokens if not is_synthetic(t)], [t for t in tokens if is_synthetic(t)]
+    maps, workers = config.nuplan_maps_root, config.workers
+    failed = {}
+    if recorded:
+        report = build_caches(
+            config.openscene_data_root, maps, config.split, cache_root, tokens=recorded, workers=workers
+        )
+        failed |= failures(report, recorded, config, f"split {config.split} of {config.openscene_data_root}")
+    if synthetic and config.synthetic_scenes is None:
+        raise MTDriveError(f"{synthetic[0]} is a synthetic scene; say where its pickle is: synthetic_scenes=...")
+    if synthetic:
+        report = build_synthetic_caches(config.synthetic_scenes, maps, cache_root, synthetic, workers=workers)
+        failed |= failures(report, synthetic, config, f"synthetic_scenes={config.synthetic_scenes}")
+    return failed
+
+
+def failures(report: CacheReport, tokens: list[str], config: DictConfig, source: str) -> dict[str, str]:
+    """Why scenes could not be compiled, by token.
+
+    Raises:
+        MTDriveError: there are no such scenes.
+    """
     compiled = {*report.built, *report.skipped}
     unknown = [token for token in tokens if token not in compiled and report.failed.get(token) == NO_SUCH_SCENE]
     if unknown:
         shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        raise MTDriveError(
-            f"{config.trajectories} names {len(unknown)} scenes that split {config.split} of "
-            f"{config.openscene_data_root} does not have: {shown}."
-        )
+        raise MTDriveError(f"{config.trajectories} names {len(unknown)} scenes that {source} does not have: {shown}.")
     return {token: report.failed.get(token, "not compiled") for token in tokens if token not in compiled}
 
 
+def write_tables(out: Path, scores: SubmissionScores, stages: TwoStageScores | None) -> None:
+    """The CSV with a row for each trajectory, and the one that navsim's script would write."""
+    columns = {"token": scores.tokens, **scores.columns, "score": scores.score}
+    if stages is not None:
+        columns["weight"] = stages.weights
+    table = pd.DataFrame({**columns, "metric": scores.metric, "status": scores.status})
+    official = one_stage_table(scores) if stages is None else two_stage_table(stages)
+    with atomic_path(out) as temporary:
+        table.to_csv(temporary, index=False)
+    with atomic_path(out.with_suffix(".navsim.csv")) as temporary:
+        official.to_csv(temporary)
+
+
 def provenance(
-    config: DictConfig, path: Path, scores: SubmissionScores, failed: dict[str, str], table: pd.DataFrame
+    config: DictConfig, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
 ) -> dict[str, object]:
     """How a table of scores was made, and its means over the rows with status "ok"."""
-    ok = table[table.status == OK]
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
+    table = pd.DataFrame({**scores.columns, "score": scores.score})
+    made = {
         "metric": config.metric,
         "human_penalty_filter": uses_human_filter(config.metric, config.human_penalty_filter),
         "traffic": config.traffic,
         "split": config.split,
-        "trajectories": {"file": path.name, "sha256": digest, "rows": len(table)},
+        "trajectories": {**source(Path(config.trajectories)), "rows": len(table)},
         "mtdrive": version("mtdrive"),
         "scene_cache": {"format_version": FORMAT_VERSION, "metric_versions": METRIC_VERSIONS},
         "scenes": {token: dataclasses.asdict(fingerprint) for token, fingerprint in scores.fingerprints.items()},
-        "status": table.status.value_counts().to_dict(),
+        "status": pd.Series(scores.status).value_counts().to_dict(),
         "failed_scenes": failed,
-        "mean": ok[[*scores.columns, "score"]].mean().dropna().to_dict(),
+        "mean": table.mean().dropna().to_dict(),
     }
+    if stages is not None:
+        made["two_stages"] = {
+            "mapping": source(Path(config.mapping)),
+            "stage_one": stages.stage_one,
+            "stage_two": stages.stage_two,
+            "combined": stages.combined,
+        }
+    return made
 
 
-def as_rich_table(table: pd.DataFrame, title: str) -> Table:
-    """Means over the rows with status "ok"."""
-    ok = table[table.status == OK]
-    rich_table = Table(title=title, title_justify="left")
-    rich_table.add_column("mean of")
-    rich_table.add_column(f"{len(ok)} ok rows", justify="right")
-    for name in table.columns.drop(["token", "metric", "status"]):
-        mean = ok[name].mean()
-        rich_table.add_row(name, "-" if np.isnan(mean) else f"{mean:.4f}")
-    return rich_table
+def source(path: Path) -> dict[str, str]:
+    """Name and digest of a file."""
+    with open(path, "rb") as file:
+        return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def print_summary(
+    config: DictConfig, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
+) -> None:
+    """The means, what has no score, and where everything lies."""
+    console, out = Console(soft_wrap=True), Path(config.out)
+    title = f"{config.metric} on {config.split}, traffic {config.traffic}"
+    for table in summary_tables(scores.columns, scores.score, title):
+        console.print(table)
+    if stages is not None:
+        console.print(two_stage_summary(stages))
+    for status, count in pd.Series(scores.status[scores.status != OK]).value_counts().items():
+        console.print(f"[red]{count} rows without a score: {status}[/]")
+    for token, reason in failed.items():
+        console.print(f"[red]{token}[/]: {reason}")
+    console.print(
+        f"{len(scores.tokens)} rows in {out}, as navsim writes them in {out.with_suffix('.navsim.csv')}, "
+        f"how they were made in {out.with_suffix('.json')}"
+    )

@@ -1,11 +1,17 @@
-"""Tables of results as navsim's own scripts write them, for everything that reads those."""
+"""Tables of results as navsim's own scripts write them, for everything that reads those.
+
+Their rows come in no particular order; these have the order of the submission.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.scoring import OK
 from mtdrive.simulation.split_scoring import SubmissionScores
+from mtdrive.simulation.two_stage import SCORE, TwoStageScores
 
 AVERAGE = {"pdms_v1": "average", "epdms_v2": "average_all_frames"}
 
@@ -13,16 +19,36 @@ AVERAGE = {"pdms_v1": "average", "epdms_v2": "average_all_frames"}
 def one_stage_table(scores: SubmissionScores) -> pd.DataFrame:
     """A row for each trajectory, and last their average over the valid ones.
 
-    As navsim v1.1 `run_pdm_score.py` and v2.2 `run_pdm_score_one_stage.py`, whose rows come in no particular order;
-    these have the order of the submission.
+    As navsim v1.1 `run_pdm_score.py` and v2.2 `run_pdm_score_one_stage.py`.
     """
-    table = frame_table(scores)
+    table = _with_tokens(scores, {**scores.columns, SCORE: scores.score})
     average = table.drop(columns=["token", "valid"]).mean()
     table.loc[len(table)] = {"token": AVERAGE[scores.metric], "valid": table.valid.all(), **average}
     return table
 
 
-def frame_table(scores: SubmissionScores) -> pd.DataFrame:
-    """A row for each trajectory: token, valid, sub-metrics, score."""
-    columns = {"token": scores.tokens, "valid": scores.status == OK, **scores.columns, "score": scores.score}
-    return pd.DataFrame(columns)
+def two_stage_table(result: TwoStageScores) -> pd.DataFrame:
+    """A row for each trajectory, with columns of its own for each stage, and last three rows with the aggregates.
+
+    As navsim v2.2 `run_pdm_score.py`.
+    """
+    frames = result.frames
+    second = np.array([is_synthetic(token) for token in frames.tokens.tolist()])
+    stages = {"stage_one": (~second, result.stage_one), "stage_two": (second, result.stage_two)}
+    columns, means = {}, {}
+    for stage, (rows, aggregates) in stages.items():
+        columns |= {f"{name}_{stage}": np.where(rows, values, np.nan) for name, values in frames.columns.items()}
+        means[stage] = {f"{name}_{stage}": value for name, value in aggregates.items() if name != SCORE}
+    table = _with_tokens(frames, {**columns, SCORE: frames.score})
+    for stage, score, values in (
+        ("stage_one", result.stage_one[SCORE], means["stage_one"]),
+        ("stage_two", result.stage_two[SCORE], means["stage_two"]),
+        ("combined", result.combined, means["stage_one"] | means["stage_two"]),
+    ):
+        row = {"token": f"extended_pdm_score_{stage}", "valid": True, SCORE: score, **values}
+        table.loc[len(table)] = {name: row.get(name, np.nan) for name in table.columns}
+    return table
+
+
+def _with_tokens(scores: SubmissionScores, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    return pd.DataFrame({"token": scores.tokens, "valid": scores.status == OK, **columns})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from mtdrive.simulation.geometry.frames import points_to_local, poses_to_local, 
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame
 from mtdrive.simulation.navsim_format.maps import RoadMap
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.pdm_closed.centerline import centerline, starting_lane
 from mtdrive.simulation.pdm_closed.forecast import forecast
 from mtdrive.simulation.pdm_closed.planner import choose
@@ -38,7 +39,9 @@ _TRAFFIC = {
 
 
 def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Scene:
-    """Compile a window of frames (`logs.scene_windows`).
+    """Compile a window of frames (`logs.scene_windows`, `synthetic_scenes.read_synthetic_scene`).
+
+    It can be scored by the versions whose future it holds: a synthetic scene by epdms_v2 alone.
 
     Raises:
         MTDriveError: the log and the map do not fit together.
@@ -57,6 +60,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
     local_path = np.column_stack([points_to_local(path.states[:, :2], origin), path.states[:, 2] - origin[2]])
     local_map = drivable_map(window, lanes, origin)
 
+    versions = {name: traffic for name, traffic in _TRAFFIC.items() if len(frames) >= NUM_HISTORY + traffic.num_future}
     future = [logs.detections(frame) for frame in frames[NUM_HISTORY - 1 :]]
     expected = forecast(future[0], origin, logs.red_lights(now), {lane: road_map.lanes[lane].polygon for lane in lanes})
     proposals = propose(path, start.speed_limit, origin, velocity[-1, 0], expected)
@@ -75,7 +79,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         history_acceleration=acceleration,
         history_timestamps=np.array([frame["timestamp"] for frame in frames[:NUM_HISTORY]], dtype=np.int64),
         command=logs.driving_command(now),
-        human_poses=local_poses[NUM_HISTORY:],
+        human_poses=local_poses[NUM_HISTORY:] if not is_synthetic(now["token"]) else np.empty((0, 3)),
         centerline=local_path,
         route_lane_ids=tuple(lanes),
         drivable_map=local_map,
@@ -84,14 +88,15 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         current_boxes=future[0].boxes,
         current_velocity=future[0].velocity,
         camera=logs.front_camera(now),
-        observations=_observations(frames, future, local_poses, road_map, origin),
+        observations=_observations(versions, frames, future, local_poses, road_map, origin),
         references={
-            metric: choose(proposals, expected, local_map, local_path, *ego_state, metric) for metric in _TRAFFIC
+            metric: choose(proposals, expected, local_map, local_path, *ego_state, metric) for metric in versions
         },
     )
 
 
 def _observations(
+    versions: Mapping[str, _Traffic],
     frames: Sequence[Frame],
     future: Sequence[logs.Detections],
     local_poses: np.ndarray,
@@ -102,7 +107,7 @@ def _observations(
     lanes = route_lanes(road_map, frames[NUM_HISTORY - 1]["roadblock_ids"])
     light_polygons = {lane: road_map.lanes[lane].polygon for lane in lanes}
     observations = {}
-    for metric, traffic in _TRAFFIC.items():
+    for metric, traffic in versions.items():
         num_frames = traffic.num_future + 1
         seen = frames[NUM_HISTORY - 1 :][:num_frames]
         observations[metric] = log_replay(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
+from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.compile import compile_scene
@@ -32,6 +33,11 @@ from mtdrive.simulation.scene_cache.format import (
 )
 
 NO_SUCH_SCENE = "no such scene in these logs"
+SYNTHETIC = "synthetic_scenes"  # the split that they are kept under
+
+
+_Windows = dict[str, Sequence[logs.Frame]]  # frames of scenes, by token
+_Reader = Callable[[Path, frozenset[str] | None], _Windows]  # of the scenes in a file, or of some of them
 
 
 @dataclass(frozen=True)
@@ -112,20 +118,64 @@ def build_caches(
     if log_names is not None and (unknown := set(log_names) - set(available)):
         raise MTDriveError(f"Split {split} has no log {', '.join(sorted(unknown))}.")
     selected = available if log_names is None else [name for name in available if name in set(log_names)]
-    folder = Path(cache_root) / split
+    folder = _made(Path(cache_root) / split)
+    wanted = None if tokens is None else frozenset(tokens)
+    paths = [logs.log_path(openscene_data_root, split, name) for name in selected]
+    report = _build(paths, _log_scenes, Path(nuplan_maps_root), split, folder, wanted, workers)
+    if not (report.built or report.skipped or report.failed):
+        raise MTDriveError(f"There is no scene with a route in {len(paths)} logs of split {split}.")
+    return report
+
+
+def build_synthetic_caches(
+    synthetic_scenes: Path | str,
+    nuplan_maps_root: Path | str,
+    cache_root: Path | str,
+    tokens: Collection[str],
+    *,
+    workers: int = 2,
+) -> CacheReport:
+    """Compile synthetic scenes, as split SYNTHETIC; otherwise as `build_caches`.
+
+    Args:
+        synthetic_scenes: the folder of their pickles.
+
+    Raises:
+        MTDriveError: there is no such folder, or nowhere to write to.
+    """
+    source = Path(synthetic_scenes)
+    if not source.is_dir():
+        raise MTDriveError(f"There is no folder {source}; check synthetic_scenes.")
+    folder, wanted = _made(Path(cache_root) / SYNTHETIC), frozenset(tokens)
+    paths = [path for path in (source / f"{token}.pkl" for token in sorted(wanted)) if path.is_file()]
+    return _build(paths, _synthetic_scene, Path(nuplan_maps_root), SYNTHETIC, folder, wanted, workers)
+
+
+def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MTDriveError(f"Cannot write scene caches to {folder}: {error.strerror}.") from error
-    wanted = None if tokens is None else frozenset(tokens)
-    paths = [logs.log_path(openscene_data_root, split, name) for name in selected]
-    build = partial(_build_log, maps_root=Path(nuplan_maps_root), split=split, folder=folder, tokens=wanted)
+    return folder
+
+
+def _build(
+    paths: Sequence[Path],
+    read: _Reader,
+    maps_root: Path,
+    split: str,
+    folder: Path,
+    wanted: frozenset[str] | None,
+    workers: int,
+) -> CacheReport:
+    """Compile the scenes of files: of logs, or of synthetic scenes, which are kept like logs of one scene."""
+    build = partial(_build_log, read=read, maps_root=maps_root, split=split, folder=folder, tokens=wanted)
     results = {}
-    with tqdm(total=len(paths), desc=f"scene caches of {split}", unit="log") as progress:
+    with tqdm(total=len(paths), desc=f"scene caches of {split}", unit="file") as progress:
         for result in map_unordered(build, sorted(paths, key=lambda path: -path.stat().st_size), workers):
             results[result.log_name] = result
             progress.update()
-    ordered = [results[name] for name in selected]
+    ordered = [results[path.stem] for path in paths]
     _write_index(folder, ordered)
 
     report = CacheReport(
@@ -135,8 +185,6 @@ def build_caches(
     )
     done = {*report.built, *report.skipped, *report.failed}
     report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), NO_SUCH_SCENE))
-    if not (report.built or report.skipped or report.failed):
-        raise MTDriveError(f"There is no scene with a route in {len(paths)} logs of split {split}.")
     return report
 
 
@@ -146,10 +194,12 @@ class _LogResult(CacheReport):
     fingerprint: str = ""
 
 
-def _build_log(path: Path, maps_root: Path, split: str, folder: Path, tokens: frozenset[str] | None) -> _LogResult:
-    """Compile the scenes of one log."""
+def _build_log(
+    path: Path, read: _Reader, maps_root: Path, split: str, folder: Path, tokens: frozenset[str] | None
+) -> _LogResult:
+    """Compile the scenes of one file."""
     try:
-        windows = logs.scene_windows(logs.read_log(path), tokens)
+        windows = read(path, tokens)
         log_digest = _digest(path)
     except MTDriveError as error:
         return _LogResult(log_name=path.stem, failed={path.stem: str(error)})
@@ -170,6 +220,16 @@ def _build_log(path: Path, maps_root: Path, split: str, folder: Path, tokens: fr
             at = traceback.extract_tb(error.__traceback__)[-1]
             result.failed[token] = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
     return result
+
+
+def _log_scenes(path: Path, tokens: frozenset[str] | None) -> _Windows:
+    return logs.scene_windows(logs.read_log(path), tokens)
+
+
+def _synthetic_scene(path: Path, tokens: frozenset[str]) -> _Windows:
+    frames = read_synthetic_scene(path)
+    token = frames[logs.NUM_HISTORY - 1]["token"]
+    return {token: frames} if token in tokens else {}
 
 
 def _scene_path(folder: Path, log_name: str, token: str) -> Path:

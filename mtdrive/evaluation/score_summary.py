@@ -1,0 +1,60 @@
+"""What `mtdrive score` says on the terminal: how the rows of a table of scores are distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from rich.bar import Bar
+from rich.table import Table
+
+from mtdrive.simulation.two_stage import TwoStageScores
+
+EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the score's intervals; exactly 0 and exactly 1 stand apart
+BAR_WIDTH = 30
+
+
+def summary_tables(columns: Mapping[str, np.ndarray], score: np.ndarray, title: str) -> Iterator[Table]:
+    """Tables over the rows with a score: each sub-metric's mean and extremes, and how the score is distributed.
+
+    columns: (N,) sub-metrics by name, NaN where a row has none. score: (N,), NaN where there is none.
+    """
+    known = ~np.isnan(score)
+    table = Table(title=title, title_justify="left")
+    table.add_column(f"{known.sum()} ok rows")
+    for head in ("mean", "share of 1", "share of 0", "rows"):
+        table.add_column(head, justify="right")
+    for name, values in {**columns, "score": score}.items():
+        values = values[known & ~np.isnan(values)]
+        cells = [values.mean(), np.mean(values == 1.0), np.mean(values == 0.0)] if len(values) else []
+        numbers = [f"{cells[0]:.4f}", f"{cells[1]:.1%}", f"{cells[2]:.1%}"] if cells else ["-"] * 3
+        table.add_row(name, *numbers, str(len(values)))
+    yield table
+    if known.any():
+        yield _distribution(score[known])
+
+
+def _distribution(score: np.ndarray) -> Table:
+    table = Table()
+    table.add_column("score")
+    table.add_column("rows", justify="right")
+    table.add_column("", width=BAR_WIDTH)
+    inner = score[(score > 0.0) & (score < 1.0)]
+    counts = {"0": np.sum(score <= 0.0)}
+    for low, high, count in zip(EDGES, EDGES[1:], np.histogram(inner, EDGES)[0], strict=False):
+        counts[f"{low:.1f} .. {high:.1f}"] = count
+    counts["1"] = np.sum(score >= 1.0)
+    for name, count in counts.items():
+        table.add_row(name, str(count), Bar(size=len(score), begin=0, end=int(count), width=BAR_WIDTH))
+    return table
+
+
+def two_stage_summary(result: TwoStageScores) -> Table:
+    """Both stages' means, and what they come to."""
+    table = Table(title=f"two stages: extended PDM score {result.combined:.4f}", title_justify="left")
+    table.add_column("mean over the groups")
+    for head in ("stage one", "stage two"):
+        table.add_column(head, justify="right")
+    for name, value in result.stage_one.items():
+        table.add_row(name, f"{value:.4f}", f"{result.stage_two[name]:.4f}")
+    return table
