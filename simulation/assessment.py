@@ -58,17 +58,25 @@ def assess(
         known = score(known_scene, poses, interval, metric)
     feedbacks = [_feedback(known_scene, known, row, poses[row], source) for row in range(len(poses))]
     feedbacks = add_changes(known_scene, poses, interval, feedbacks)
+    return [_assessment(true, row, feedback) for row, feedback in enumerate(feedbacks)]
+
+
+def comment(scene: Scene, scores: Scores, poses: np.ndarray) -> list[Assessment]:
+    """What the log objects to in plans (N, T, 3) that have been scored already, without what must change."""
     return [
-        Assessment(
-            score=float(true.score[row]),
-            scores={name: float(values[row]) for name, values in true.columns.items()},
-            status=str(true.status[row]),
-            clean=feedback.clean,
-            feedback=feedback,
-            states=true.events.states[row],
-        )
-        for row, feedback in enumerate(feedbacks)
+        _assessment(scores, row, _feedback(scene, scores, row, poses[row], "privileged")) for row in range(len(poses))
     ]
+
+
+def _assessment(scores: Scores, row: int, feedback: Feedback) -> Assessment:
+    return Assessment(
+        score=float(scores.score[row]),
+        scores={name: float(values[row]) for name, values in scores.columns.items()},
+        status=str(scores.status[row]),
+        clean=feedback.clean,
+        feedback=feedback,
+        states=scores.events.states[row],
+    )
 
 
 def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:

@@ -12,6 +12,7 @@ import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 
+from mtdrive.evaluation.explain import draw, explain, explanation_tables, row_of
 from mtdrive.evaluation.mapping import read_mapping
 from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
 from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
@@ -20,7 +21,14 @@ from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.one_stage import with_extended_comfort
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
-from mtdrive.simulation.scene_cache.store import NO_SUCH_SCENE, CacheReport, build_caches, build_synthetic_caches
+from mtdrive.simulation.scene_cache.store import (
+    NO_SUCH_SCENE,
+    SYNTHETIC,
+    CacheReport,
+    SceneStore,
+    build_caches,
+    build_synthetic_caches,
+)
 from mtdrive.simulation.scoring import OK, uses_human_filter
 from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
 from mtdrive.simulation.submission import Submission, read_submission
@@ -32,6 +40,7 @@ def run(config: DictConfig) -> int:
     check(config)
     out, cache_root = Path(config.out), Path(config.navsim_exp_root) / "scene_cache"
     submission = read_submission(Path(config.trajectories))
+    explained = None if config.explain is None else row_of(config.explain, submission.tokens)
     groups = read_mapping(Path(config.mapping)) if config.mapping else None
     failed = build_missing(config, submission, cache_root)
     scores = score_submission(
@@ -53,6 +62,8 @@ def run(config: DictConfig) -> int:
     with atomic_path(out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(provenance(config, scores, stages, failed), indent=2))
     print_summary(config, scores, stages, failed)
+    if explained is not None and submission.tokens[explained] not in failed:
+        print_explanation(config, submission, scores, explained, cache_root)
     return 1 if failed else 0
 
 
@@ -176,3 +187,17 @@ def print_summary(
         f"{len(scores.tokens)} rows in {out}, as navsim writes them in {out.with_suffix('.navsim.csv')}, "
         f"how they were made in {out.with_suffix('.json')}"
     )
+
+
+def print_explanation(
+    config: DictConfig, submission: Submission, scores: SubmissionScores, row: int, cache_root: Path
+) -> None:
+    """Why one trajectory has its score, and a picture of it beside the CSV."""
+    token, out = str(submission.tokens[row]), Path(config.out)
+    scene = SceneStore(cache_root, SYNTHETIC if is_synthetic(token) else config.split).load(token)
+    explanation = explain(scene, submission.poses[row], submission.interval, config.metric, config.human_penalty_filter)
+    console, picture = Console(soft_wrap=True), out.with_suffix(f".{row}.png")
+    for table in explanation_tables(explanation, scores, row):
+        console.print(table)
+    problem = draw(explanation, config.openscene_data_root, config.split, picture)
+    console.print(f"picture in {picture}" + (f" (from above alone: {problem})" if problem else ""))

@@ -59,11 +59,13 @@ def _legend(figure: Figure, plans: Sequence[Plan]) -> None:
         )  # fmt: skip
 
 
-def bird_view_png(scene: Scene, plans: Sequence[Plan], width: int = 360, height: int = 480) -> bytes:
-    """The bird's-eye view as a PNG with a reduced palette."""
+def bird_view_png(
+    scene: Scene, plans: Sequence[Plan], width: int = 360, height: int = 480, metric: str = "pdms_v1"
+) -> bytes:
+    """The bird's-eye view as a PNG with a reduced palette. metric: whose traffic is drawn."""
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    draw_bird_view(figure.add_axes([0.005, 0.005, 0.99, 0.99]), scene, plans)
+    draw_bird_view(figure.add_axes([0.005, 0.005, 0.99, 0.99]), scene, plans, metric)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     buffer = io.BytesIO()

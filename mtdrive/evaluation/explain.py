@@ -1,0 +1,137 @@
+"""Why a trajectory has its score: its sub-metrics and violations, beside those of PDM-Closed and of the human."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from mtdrive.simulation.assessment import Assessment, comment
+from mtdrive.simulation.baselines import INTERVAL, NUM_POSES, human_plan, pdm_closed_plan
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.structured import Finding
+from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT, LIMITS, QUANTITIES, differences
+from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.one_stage import adjacent_rows
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scoring import OK, score
+from mtdrive.simulation.split_scoring import SubmissionScores
+from mtdrive.visualization import Plan, Role, assessed_plan, bird_view_png, figure_scene
+
+BIRD_VIEW = (720, 960)  # [px] of a picture without camera image
+PLAN = "plan"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """assessments: of the plan, of PDM-Closed, and of the human if the scene has one, by name. plans: to be drawn."""
+
+    scene: Scene
+    metric: str
+    assessments: dict[str, Assessment]
+    plans: list[Plan]
+
+
+def row_of(explain: str | int, tokens: np.ndarray) -> int:
+    """The row that `explain` names: by its token, or by its number, from 0, where a token has several.
+
+    Raises:
+        MTDriveError: it names none, or several.
+    """
+    rows = np.flatnonzero(tokens == str(explain))
+    if len(rows) == 1:
+        return int(rows[0])
+    if len(rows):
+        raise MTDriveError(f"{explain} has {len(rows)} trajectories; give the row, such as explain={rows[0]}.")
+    if str(explain).isdigit() and int(explain) < len(tokens):
+        return int(explain)
+    raise MTDriveError(f"explain={explain} is neither a token in the file nor a row from 0 to {len(tokens) - 1}.")
+
+
+def explain(
+    scene: Scene, poses: np.ndarray, interval: float, metric: str, human_penalty_filter: bool | None
+) -> Explanation:
+    """Score and comment one trajectory (T, 3), PDM-Closed and the human. The arguments are those of `scoring.score`."""
+    candidates = {PLAN: (poses, interval, Role.TURN)}
+    candidates["PDM-Closed"] = (pdm_closed_plan(scene, metric), INTERVAL, Role.PDM_CLOSED)
+    if len(scene.human_poses) >= NUM_POSES:
+        candidates["human"] = (human_plan(scene), INTERVAL, Role.HUMAN)
+    assessments, plans = {}, []
+    for name, (plan, step, role) in candidates.items():
+        scores = score(scene, plan[None], step, metric, human_penalty_filter)
+        assessments[name] = comment(scene, scores, plan[None])[0]
+        plans.append(assessed_plan(name, plan, assessments[name], role))
+    return Explanation(scene, metric, assessments, plans[1:] + plans[:1])  # the plan is drawn over the others
+
+
+def explanation_tables(explanation: Explanation, scores: SubmissionScores, row: int) -> Iterator[Table]:
+    """All sub-metrics of all three, and what each violates: when, with what, where, by how much.
+
+    scores, row: the row of the submission that is explained; its score and two-frame extended comfort are shown.
+    """
+    others = [assessment for name, assessment in explanation.assessments.items() if name != PLAN]
+    table = Table("", *explanation.assessments, title=f"row {row}, {scores.tokens[row]}", title_justify="left")
+    for name, values in scores.columns.items():
+        table.add_row(name, _number(values[row]), *(_number(other.scores.get(name, np.nan)) for other in others))
+    table.add_row("score", _number(scores.score[row]), *(_number(other.score) for other in others))
+    yield table
+
+    table = Table("violation", "by", "at [s]", "with", "place x, y [m]", "what", "measured", "limit")
+    for name, assessment in explanation.assessments.items():
+        if assessment.status != OK:
+            table.add_row(assessment.status, name, *[""] * 3, assessment.feedback.problem)
+        for finding in assessment.feedback.violations:
+            table.add_row(finding.metric, name, *_facts(finding))
+    for facts in _discontinuities(scores, row):
+        table.add_row(EXTENDED_COMFORT, PLAN, *[""] * 3, *facts)
+    if table.rows:
+        yield table
+
+
+def _facts(finding: Finding) -> list[str]:
+    place = finding.object_position or finding.ego_position
+    what = " ".join(filter(None, [finding.quantity, finding.side and f"on the {finding.side}"]))
+    return [
+        "" if finding.time is None else f"{finding.time:.1f}",
+        finding.object_class or "",
+        "" if place is None else f"{place[0]:+.2f}, {place[1]:+.2f}",
+        what,
+        "" if finding.measured is None else f"{finding.measured:.2f}",
+        "" if finding.limit is None else f"{finding.limit:.2f}",
+    ]
+
+
+def _discontinuities(scores: SubmissionScores, row: int) -> Iterator[tuple[str, str, str]]:
+    """What sets a recorded frame's plan apart from the plan of the frame before: quantity, measured, limit."""
+    if EXTENDED_COMFORT not in scores.columns or scores.drives is None:
+        return
+    states, times = scores.drives.states, scores.drives.times
+    for now, previous in adjacent_rows(scores):
+        if now == row:
+            apart = differences(states[[now]], states[[previous]], times[[now]] - times[[previous]])[0]
+            for quantity, measured, limit in zip(QUANTITIES, apart, LIMITS, strict=True):
+                if measured > limit:
+                    yield f"{quantity} unlike the plan of {scores.tokens[previous]}", f"{measured:.2f}", f"{limit:.2f}"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"
+
+
+def draw(explanation: Explanation, data_root: str, split: str, path: Path) -> str | None:
+    """Write a picture of the scene and the plans; returns why the camera image is not in it, if so."""
+    scene, plans, metric = explanation.scene, explanation.plans, explanation.metric
+    try:
+        image = read_image(data_root, split, scene.camera.image)
+    except MTDriveError as error:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(bird_view_png(scene, plans, *BIRD_VIEW, metric=metric))
+        return str(error)
+    title = f"{scene.token}  {scene.log_name}  {scene.map_name}"
+    with atomic_path(path) as temporary:
+        figure_scene(scene, image, plans, title, metric).savefig(temporary, format="png")
+    return None
