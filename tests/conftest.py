@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import types
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,41 @@ class World:
             "navsim_exp_root": self.exp_root,
         }
         return [f"{key}={value}" for key, value in roots.items()]
+
+
+@pytest.fixture
+def foreign_class(monkeypatch):
+    """A maker of classes under the names of packages that are not installed here, whose objects are to be pickled.
+
+    An object takes its fields by keyword; slots hold them in place of a dict. An enum's members count from 0.
+    """
+
+    def make(
+        module: str,
+        name: str,
+        enum: type[Enum] | None = None,
+        members: Sequence[str] = (),
+        *,
+        slots: Sequence[str] = (),
+    ):
+        def fill(self, **values: object) -> None:
+            for key, value in values.items():
+                setattr(self, key, value)
+
+        if enum is not None:
+            made = enum(name, {member: index for index, member in enumerate(members)}, module=module)
+        else:
+            fields = {"__slots__": slots} if slots else {}
+            made = type(name, (), {"__module__": module, "__init__": fill, **fields})
+        parts = module.split(".")
+        for depth in range(1, len(parts) + 1):
+            package = ".".join(parts[:depth])
+            if package not in sys.modules:
+                monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+        setattr(sys.modules[module], name, made)
+        return made
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,9 @@ import pytest
 import reference
 
 from mtdrive.cli import main
+from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scoring import INVALID, score
+from mtdrive.simulation.submission import read_submission
 
 TOKENS = ["e1c33c4c39967974", "5118e69f55dd7a54"]
 SUB_METRICS = [
@@ -149,24 +149,15 @@ def submission(predictions: object) -> dict[str, object]:
 
 
 @pytest.fixture
-def navsim_trajectory(monkeypatch):
-    """A maker of pickles' Trajectory objects under the names of navsim and nuPlan, which are not installed here."""
-    made = {}
-    for module, name in (
-        ("navsim.common.dataclasses", "Trajectory"),
-        ("nuplan.planning.simulation.trajectory.trajectory_sampling", "TrajectorySampling"),
-    ):
-        made[name] = type(name, (), {"__module__": module})
-        parts = module.split(".")
-        for depth in range(1, len(parts) + 1):
-            monkeypatch.setitem(sys.modules, ".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth])))
-        setattr(sys.modules[module], name, made[name])
+def navsim_trajectory(foreign_class):
+    """A maker of the Trajectory objects that submissions hold."""
+    trajectory = foreign_class("navsim.common.dataclasses", "Trajectory")
+    module = "nuplan.planning.simulation.trajectory.trajectory_sampling"
+    sampling = foreign_class(module, "TrajectorySampling")
 
     def make(poses: np.ndarray, interval: float = 0.5):
-        sampling, trajectory = made["TrajectorySampling"](), made["Trajectory"]()
-        sampling.__dict__.update(num_poses=len(poses), time_horizon=4.0, interval_length=interval)
-        trajectory.__dict__.update(poses=poses, trajectory_sampling=sampling)
-        return trajectory
+        sampled = sampling(num_poses=len(poses), time_horizon=4.0, interval_length=interval)
+        return trajectory(poses=poses, trajectory_sampling=sampled)
 
     return make
 
@@ -180,6 +171,53 @@ def test_navsim_submission_pickle(roots, tmp_path, navsim_trajectory):
     table = pd.read_csv(path.with_suffix(".csv")).set_index("token")
     for token, poses in plans.items():
         assert table.score[token] == pytest.approx(score(reference.scenes()[token], poses[None]).score[0], abs=1e-12)
+
+
+def test_submissions_of_both_stages_and_csv(tmp_path, navsim_trajectory):
+    plans = {"a" * 16: np.arange(24.0).reshape(8, 3), "b" * 17: -np.arange(24.0).reshape(8, 3)}
+    stages = [{token: navsim_trajectory(poses)} for token, poses in plans.items()]
+    content = {"team_name": "t", "first_stage_predictions": stages[:1], "second_stage_predictions": stages[1:]}
+    (tmp_path / "submission.pkl").write_bytes(pickle.dumps(content))
+    columns = [f"{name}_{k}" for k in range(8) for name in ("x", "y", "heading")]
+    table = pd.DataFrame([poses.ravel() for poses in plans.values()], columns=columns)
+    table.insert(0, "token", list(plans))
+    table.to_csv(tmp_path / "plans.csv", index=False)
+    for path in (tmp_path / "submission.pkl", tmp_path / "plans.csv"):
+        read = read_submission(path)
+        assert read.tokens.tolist() == list(plans)
+        np.testing.assert_array_equal(read.poses, list(plans.values()))
+        assert read.interval == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "columns token, x_0"),
+        ("token,x_0,y_0,heading_0\n", "no trajectory"),
+        ("token,x_0,y_0,heading_0\na,1,2,3\n", "(1, 1, 3)"),
+        ("token,x_0,y_0,heading_0\na,1,2\n", "Cannot read"),
+        ("token,x_0,y_0,heading_0\na,1,2,left\n", "left"),
+        ("token,x_0,heading_0,y_0\na,1,2,3\n", "in this order"),
+    ],
+)
+def test_refuses_csv(tmp_path, content, words):
+    path = tmp_path / "plans.csv"
+    path.write_text(content)
+    with pytest.raises(MTDriveError, match=r"plans\.csv.*\.$") as refused:
+        read_submission(path)
+    assert words in str(refused.value)
+
+
+def test_refuses_half_a_submission(tmp_path, navsim_trajectory):
+    stage = [{TOKENS[0]: navsim_trajectory(np.zeros((8, 3)))}]
+    for content, words in (
+        ({"first_stage_predictions": stage}, "second_stage_predictions"),
+        ({"first_stage_predictions": stage, "second_stage_predictions": stage}, "both stages"),
+    ):
+        path = tmp_path / "submission.pkl"
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(MTDriveError, match=words):
+            read_submission(path)
 
 
 def refusal(capsys, status: int) -> str:
