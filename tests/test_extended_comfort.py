@@ -10,6 +10,7 @@ from factories import cruise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
 from mtdrive.simulation.metrics.extended_comfort import (
     EXTENDED_COMFORT,
     QUANTITIES,
@@ -97,14 +98,30 @@ def test_a_plan_that_goes_on_as_before_differs_by_nothing(gap: float):
     np.testing.assert_allclose(differences(straight, straight, np.array([gap])), 0.0, atol=1e-7)
 
 
-@pytest.mark.parametrize(("column", "step", "quantity"), [(5, 0.71, "acceleration"), (5, 0.69, None)])
-def test_limit_of_acceleration(column: int, step: float, quantity: str | None):
+SECONDS = np.arange(36) * 0.1  # that both plans cover
+SHAPES = {  # columns of the state, and how they differ: mostly in one quantity
+    "acceleration": (ACCELERATION_X, np.ones(36)),
+    "jerk": (ACCELERATION_Y, SECONDS - SECONDS.mean()),
+    "yaw rate": (HEADING, SECONDS),
+    "yaw acceleration": (HEADING, np.sin(3 * SECONDS)),
+}
+NAVSIM_LIMITS = {"acceleration": 0.7, "jerk": 0.5, "yaw rate": 0.1, "yaw acceleration": 0.1}
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("share", [0.99, 1.01])
+def test_limits(quantity: str, share: float):
+    column, shape = SHAPES[quantity]
     now, previous = np.zeros((2, 1, 41, 11))
-    now[..., column] = step
-    states, times = np.concatenate([now, previous]), np.array([0.5, 0.0])
-    failed = extended_comfort(states, times, np.array([0]), np.array([1]))[0] == 0.0
-    assert failed == (quantity is not None)
-    assert QUANTITIES[np.argmax(differences(now, previous, np.array([0.5]))[0])] == "acceleration"
+    now[..., ACCELERATION_Y] = previous[..., ACCELERATION_Y] = 20.0 * (quantity == "jerk")  # magnitudes are positive
+    gap, index = np.array([0.5]), QUANTITIES.index(quantity)
+    flat, bent = now.copy(), now.copy()
+    bent[0, :36, column] += shape
+    scale = share * NAVSIM_LIMITS[quantity] / differences(bent, previous, gap)[0, index]
+    flat[0, :36, column] += scale * shape
+    assert differences(flat, previous, gap)[0, index] == pytest.approx(share * NAVSIM_LIMITS[quantity])
+    comfort = extended_comfort(np.concatenate([flat, previous]), np.array([0.5, 0.0]), np.array([0]), np.array([1]))
+    assert comfort[0] == (share < 1.0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -21,7 +21,7 @@ from mtdrive.evaluation.official_tables import two_stage_table
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import poses_to_global, rotate
-from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT
+from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT, differences
 from mtdrive.simulation.metrics.registry import final_score, metrics_of
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
@@ -87,9 +87,16 @@ def test_equals_official():
     assert ours.token[-3:].tolist() == official.token[-3:].tolist()
     ours, official = ours.set_index("token").astype(float), official.set_index("token").astype(float)
     pd.testing.assert_frame_equal(ours, official.loc[ours.index], rtol=0, atol=1e-12)
-    # it says something about both branches of both
+    # the golden frames show both values, near and far scenes
     assert set(result.frames.columns[EXTENDED_COMFORT]) == {0.0, 1.0}
     assert len(set(result.weights.round(3)) - {1.0, 0.333, 0.5, 0.25}) > 2
+
+
+def test_differences_equal_official():
+    drives, row_of = golden_scores().drives, {token: row for row, token in enumerate(GOLDEN["token"].tolist())}
+    now, previous = np.array([[row_of[token] for token in pair] for _, *pair in GOLDEN["pairs"].tolist()]).T
+    apart = differences(drives.states[now], drives.states[previous], drives.times[now] - drives.times[previous])
+    np.testing.assert_allclose(apart, GOLDEN["apart"], rtol=0, atol=1e-9)
 
 
 @settings(max_examples=10, deadline=None)

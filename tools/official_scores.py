@@ -51,13 +51,16 @@ class V1:
             entry = MetricCacheProcessor(folder, force_feature_computation=True).compute_metric_cache(scenario)
             return pickle.loads(lzma.decompress(Path(entry.file_name).read_bytes()))
 
-    def score(self, cache, trajectory):
+    def score(self, token, cache, trajectory):
         result = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer)
         return {column: float(getattr(result, column)) for column in self.columns}
 
+    def finish(self, rows, extended_comfort):
+        return rows
+
 
 class V2:
-    """navsim v2.2: EPDMS of one stage, without two-frame extended comfort."""
+    """navsim v2.2: EPDMS of one stage."""
 
     columns = (
         "no_at_fault_collisions",
@@ -68,6 +71,7 @@ class V2:
         "time_to_collision_within_bound",
         "lane_keeping",
         "history_comfort",
+        "two_frame_extended_comfort",
         "score",
     )
 
@@ -84,14 +88,33 @@ class V2:
         processor = MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
         return pickle.loads(pickle.dumps(processor.compute_metric_cache(scenario)))
 
-    def score(self, cache, trajectory):
-        from navsim.planning.script.run_pdm_score_one_stage import compute_final_scores
+    def score(self, token, cache, trajectory):
+        frame, states = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
+        frame["token"], frame["log_name"], frame["frame_type"] = token, cache.log_name, cache.scene_type
+        frame["start_time"], frame["ego_simulated_states"] = cache.timepoint.time_s, [states]
+        return frame
 
-        frame, _ = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
-        frame = frame.assign(two_frame_extended_comfort=np.nan)
-        final = compute_final_scores(frame)
-        row = {column: float(frame[column].iloc[0]) for column in self.columns if column != "score"}
-        return {**row, "score": float(final["score"].iloc[0])}
+    def finish(self, rows, extended_comfort):
+        """Final scores of the frames; for extended comfort, the k-th of every token together, as one submission."""
+        import pandas as pd
+        from navsim.planning.script import run_pdm_score_one_stage as script
+
+        submissions, seen = {}, {}
+        for row, frame in rows.items():
+            token = frame["token"].iloc[0]
+            seen[token] = seen.get(token, -1) + 1
+            submissions.setdefault(seen[token], []).append(row)
+        finished = {}
+        for members in submissions.values():
+            table = pd.concat([rows[row] for row in members], ignore_index=True)
+            pairs = script.infer_start_adjacent_mapping(table) if extended_comfort else {}
+            if pairs:
+                table = script.create_scene_aggregators(pairs, table, SAMPLING)
+            else:
+                table["two_frame_extended_comfort"] = np.nan
+            final = script.compute_final_scores(table)
+            finished |= dict(zip(members, final[list(self.columns)].to_dict("records"), strict=True))
+        return finished
 
 
 def main():
@@ -100,6 +123,7 @@ def main():
     parser.add_argument("--split", required=True)
     parser.add_argument("--trajectories", required=True, help="npz with token, poses, interval_length")
     parser.add_argument("--human-penalty-filter", action="store_true")
+    parser.add_argument("--extended-comfort", action="store_true")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
 
@@ -125,10 +149,11 @@ def main():
         for row in indices:
             poses = stored["poses"][row]
             trajectory = Trajectory(poses, TrajectorySampling(num_poses=len(poses), interval_length=interval))
-            scores[row] = version.score(cache, trajectory)
+            scores[row] = version.score(token, cache, trajectory)
         gc.enable()  # PDM-Closed switches the collector off and leaves it so
         gc.collect()
         print(f"official {count}/{len(rows)} scenes", flush=True)
+    scores = version.finish(scores, arguments.extended_comfort)
     with open(arguments.out, "w", newline="") as file:
         writer = csv.DictWriter(file, ["token", *version.columns])
         writer.writeheader()

@@ -5,8 +5,10 @@
 
 navsim and nuplan-devkit are plain checkouts (navsim branch v1.1 for pdms_v1, v2.2 for epdms_v2), --python an
 interpreter with what they need. Without --trajectories, each scene's baselines and random variations of its
-recorded human are scored. Prints for every metric: rows compared, rows equal, largest difference, and the first rows
-that differ; exits with 1 if a score differs by more than --tolerance or any sub-metric differs.
+recorded human are scored. Two-frame extended comfort takes --extended-comfort and --trajectories of frames 0.5 s apart:
+the k-th trajectories of all tokens are then scored together, as one submission. Prints for every metric: rows compared,
+rows equal, largest difference, and the first rows that differ; exits with 1 if a score differs by more than --tolerance
+or any sub-metric differs.
 """
 
 import argparse
@@ -60,11 +62,27 @@ def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path
     command = [arguments.python, "-P", OFFICIAL, "--metric", arguments.metric, "--split", arguments.split]
     command += ["--trajectories", trajectories, "--out", out]
     command += ["--human-penalty-filter"] if arguments.human_penalty_filter else []
+    command += ["--extended-comfort"] if arguments.extended_comfort else []
     subprocess.run(list(map(str, command)), env=environment, check=True)
     return pd.read_csv(out)
 
 
 def run_ours(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
+    """Scores by `mtdrive score`; for extended comfort, the k-th of every token together, as one submission."""
+    if not arguments.extended_comfort:
+        return score_file(arguments, trajectories, folder)
+    with np.load(trajectories) as file:
+        stored = dict(file)
+    occurrence = pd.Series(stored["token"]).groupby(stored["token"]).cumcount().to_numpy()
+    tables = []
+    for k in range(occurrence.max() + 1):
+        rows, part = np.flatnonzero(occurrence == k), folder / f"{k}.npz"
+        np.savez(part, **{**stored, "token": stored["token"][rows], "poses": stored["poses"][rows]})
+        tables.append(score_file(arguments, part, folder).set_index(rows))
+    return pd.concat(tables).sort_index()
+
+
+def score_file(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
     """Scores by `mtdrive score`."""
     out = folder / "ours.csv"
     command = [sys.executable, "-m", "mtdrive.cli", "score", f"openscene_data_root={arguments.data_root.resolve()}"]
@@ -81,7 +99,8 @@ def compare(ours: pd.DataFrame, official: pd.DataFrame, tolerance: float, consol
     table = Table("metric", "rows", "equal", "largest difference", "first rows that differ")
     agree = list(ours["token"]) == list(official["token"])
     for column in official.columns.drop("token"):
-        difference = (ours[column] - official[column]).abs().fillna(np.inf).to_numpy()
+        both_absent = ours[column].isna() & official[column].isna()
+        difference = (ours[column] - official[column]).abs().fillna(np.inf).mask(both_absent, 0.0).to_numpy()
         allowed = tolerance if column in ("score", "ego_progress") else 0.0
         differing = np.flatnonzero(difference > allowed)
         agree &= len(differing) == 0
@@ -101,6 +120,7 @@ def main() -> int:
     parser.add_argument("--split", required=True)
     parser.add_argument("--metric", choices=["pdms_v1", "epdms_v2"], default="pdms_v1")
     parser.add_argument("--human-penalty-filter", action="store_true")
+    parser.add_argument("--extended-comfort", action="store_true", help="epdms_v2: of frames that follow each other")
     parser.add_argument("--trajectories", type=Path, help="npz with token, poses, interval_length")
     parser.add_argument("--limit", type=int, help="at most this many scenes")
     parser.add_argument("--variations", type=int, default=6, help="flawed plans a scene, beside the baselines")
