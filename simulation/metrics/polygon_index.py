@@ -1,7 +1,7 @@
 """Point-in-polygon queries over a drivable map, compiled.
 
-Each polygon's edges are sorted into horizontal bands, so that a ray from a point meets only the edges of its band.
-A point on the boundary is outside, as in shapely's `contains`.
+Each polygon's edges are sorted into bands across its longer side, so that a ray from a point along its band meets few
+edges: a road has some in every band. A point on the boundary is outside, as in shapely's `contains`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.memo import remember
 from mtdrive.simulation.scene import DrivableMap
 
-EDGES_PER_BAND = 4
-MAX_BANDS = 64
+EDGES_PER_BAND = 1
+MAX_BANDS = 512
 
 
 class PolygonIndex(NamedTuple):
     """P polygons of a drivable map with their edges by band.
 
     layer: (P,) int8 MapLayer. on_route: (P,) bool. bounds: (P, 4) min x, min y, max x, max y [m].
+    axis: (P,) int8, 0 if the bands divide x, 1 if they divide y.
     band_start: (P + 1,) offset of a polygon's first band. bands_per_metre: (P,).
-    edge_start: (bands + 1,) offset of a band's first edge. edges: (E, 4) x, y of both ends; an edge that crosses
-    several bands stands in each.
+    edge_start: (bands + 1,) offset of a band's first edge. edges: (E, 4), for both ends the other coordinate and the one
+    that the bands divide; an edge that crosses several bands stands in each.
     """
 
     layer: np.ndarray
     on_route: np.ndarray
     bounds: np.ndarray
+    axis: np.ndarray
     band_start: np.ndarray
     bands_per_metre: np.ndarray
     edge_start: np.ndarray
@@ -37,20 +39,23 @@ class PolygonIndex(NamedTuple):
 
 
 @kernel
-def _band(y, lowest, bands_per_metre, count):
-    return min(max(int((y - lowest) * bands_per_metre), 0), count - 1)
+def _band(value, lowest, bands_per_metre, count):
+    return min(max(int((value - lowest) * bands_per_metre), 0), count - 1)
 
 
 @kernel
 def _build(xy, ring_start, polygon_start, bounds):
     num_polygons = len(polygon_start) - 1
+    axis = np.zeros(num_polygons, dtype=np.int8)
     band_start = np.zeros(num_polygons + 1, dtype=np.int64)
     bands_per_metre = np.zeros(num_polygons)
     for p in range(num_polygons):
         vertices = ring_start[polygon_start[p + 1]] - ring_start[polygon_start[p]]
         count = min(vertices // EDGES_PER_BAND + 1, MAX_BANDS)
-        height = bounds[p, 3] - bounds[p, 1]
-        bands_per_metre[p] = count / height if height > 0.0 else 0.0
+        width, height = bounds[p, 2] - bounds[p, 0], bounds[p, 3] - bounds[p, 1]
+        axis[p] = height > width
+        side = max(width, height)
+        bands_per_metre[p] = count / side if side > 0.0 else 0.0
         band_start[p + 1] = band_start[p] + count
 
     edge_start = np.zeros(band_start[num_polygons] + 1, dtype=np.int64)
@@ -62,20 +67,23 @@ def _build(xy, ring_start, polygon_start, bounds):
             edges = np.empty((edge_start[-1], 4))
             free = edge_start.copy()
         for p in range(num_polygons):
+            along, across = axis[p], 1 - axis[p]
+            lowest = bounds[p, along]
             count = band_start[p + 1] - band_start[p]
             for r in range(polygon_start[p], polygon_start[p + 1]):
                 for v in range(ring_start[r], ring_start[r + 1] - 1):
-                    low, high = min(xy[v, 1], xy[v + 1, 1]), max(xy[v, 1], xy[v + 1, 1])
-                    first = band_start[p] + _band(low, bounds[p, 1], bands_per_metre[p], count)
-                    last = band_start[p] + _band(high, bounds[p, 1], bands_per_metre[p], count)
+                    low, high = min(xy[v, along], xy[v + 1, along]), max(xy[v, along], xy[v + 1, along])
+                    first = band_start[p] + _band(low, lowest, bands_per_metre[p], count)
+                    last = band_start[p] + _band(high, lowest, bands_per_metre[p], count)
                     for band in range(first, last + 1):
                         if filling:
-                            edges[free[band], :2] = xy[v]
-                            edges[free[band], 2:] = xy[v + 1]
+                            edge = edges[free[band]]
+                            edge[0], edge[1] = xy[v, across], xy[v, along]
+                            edge[2], edge[3] = xy[v + 1, across], xy[v + 1, along]
                             free[band] += 1
                         else:
                             edge_start[band + 1] += 1
-    return band_start, bands_per_metre, edge_start, edges
+    return axis, band_start, bands_per_metre, edge_start, edges
 
 
 @remember
@@ -92,14 +100,19 @@ def mark_contained(index, p, points, inside):
     """Fill inside (n,): whether polygon p strictly contains each of points (n, 2)."""
     edges, edge_start = index.edges, index.edge_start
     min_x, min_y, max_x, max_y = index.bounds[p, 0], index.bounds[p, 1], index.bounds[p, 2], index.bounds[p, 3]
+    along, across = index.axis[p], 1 - index.axis[p]
+    lowest = index.bounds[p, along]
     first_band, bands_per_metre = index.band_start[p], index.bands_per_metre[p]
     count = index.band_start[p + 1] - first_band
     for k in range(len(points)):
-        x, y = points[k, 0], points[k, 1]
         inside[k] = False
-        if not (min_x < x < max_x and min_y < y < max_y):
+        if not (min_x < points[k, 0] < max_x and min_y < points[k, 1] < max_y):
             continue
-        band = first_band + _band(y, min_y, bands_per_metre, count)
+        x, y = (
+            points[k, across],
+            points[k, along],
+        )  # the edges lie the same way; a mirrored polygon holds no other point
+        band = first_band + _band(y, lowest, bands_per_metre, count)
         parity = False
         for e in range(edge_start[band], edge_start[band + 1]):
             x1, y1, x2, y2 = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]

@@ -51,10 +51,11 @@ class Forecast:
         """(A,) [m/s]."""
         return np.hypot(self.velocity[:, 0], self.velocity[:, 1])
 
-    def polygons(self, step: int) -> np.ndarray:
-        """(A + K,) shapely polygons at a refreshed step."""
-        corners = box_corners(self.poses, self.size) + step * STEP * self.velocity[:, None]
-        return np.concatenate([shapely.polygons(corners), self.light_polygons])
+    def polygons(self, steps: Sequence[int]) -> np.ndarray:
+        """(len(steps), A + K) shapely polygons at refreshed steps."""
+        seconds = np.asarray(steps)[:, None, None, None] * STEP
+        boxes = shapely.polygons(box_corners(self.poses, self.size) + seconds * self.velocity[:, None])
+        return np.hstack([boxes, np.tile(self.light_polygons, (len(steps), 1))])
 
     def observation(self, origin: np.ndarray) -> Observation:
         """The forecast in the local frame of origin (3,), for scoring."""

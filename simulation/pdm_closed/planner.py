@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from mtdrive.simulation.dynamics import simulate
@@ -24,9 +26,9 @@ def choose(
     velocity: np.ndarray,
     acceleration: np.ndarray,
     timestamp: int,
-    metric: str,
-) -> Reference:
-    """The reference plan of a metric version.
+    metrics: Collection[str],
+) -> dict[str, Reference]:
+    """The reference plans by metric version.
 
     The proposals are scored against the forecast, with progress normalised over the 15 of them; of equal
     scores the first wins. centerline: (C, 3) local. origin: (3,) UTM. velocity, acceleration: (2,) of the ego at
@@ -34,10 +36,15 @@ def choose(
     """
     local = poses_to_local(proposals.states, origin)
     simulated = simulate(local, velocity, acceleration)
-    scores = score_states(simulated, forecast.observation(origin), drivable_map, centerline, metric).score
-    states = np.zeros((NUM_STEPS, _STATE_SIZE))
-    states[:, :3] = _sample(local[np.argmax(scores)], timestamp)
-    return Reference(states=states, simulated=simulate(states[None], velocity, acceleration)[0], proposal_scores=scores)
+    expected = forecast.observation(origin)
+    references = {}
+    for metric in metrics:
+        scores = score_states(simulated, expected, drivable_map, centerline, metric).score
+        states = np.zeros((NUM_STEPS, _STATE_SIZE))
+        states[:, :3] = _sample(local[np.argmax(scores)], timestamp)
+        driven = simulate(states[None], velocity, acceleration)[0]
+        references[metric] = Reference(states=states, simulated=driven, proposal_scores=scores)
+    return references
 
 
 def _sample(states: np.ndarray, timestamp: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from mtdrive.simulation.scene import NUM_STEPS, ObjectType
 
 OFFSETS = (0.0, -1.0, 1.0)  # [m] of the paths, positive to the left
 _FALLBACK_SPEED = 15.0  # [m/s] where the lane has no limit
+_REFRESHED = range(REFRESH, NUM_STEPS, REFRESH)
 _CORRIDOR_TIME = 5.0  # [s] at the highest target speed
 _LEAF_SIZE = 10  # of the official search tree: it decides which of two touched obstacles leads
 
@@ -37,16 +39,20 @@ def propose(
 ) -> Proposals:
     """Unroll all proposals. ego_pose: (3,) UTM rear axle. ego_speed: [m/s], longitudinal."""
     target_speeds = SPEED_FRACTIONS * (_FALLBACK_SPEED if speed_limit is None else speed_limit)
-    polygons = {step: forecast.polygons(step) for step in range(REFRESH, NUM_STEPS, REFRESH)}
-    trees = {step: shapely.STRtree(polygons[step], _LEAF_SIZE) for step in polygons}
+    paths = [centerline if offset == 0.0 else centerline.offset(offset) for offset in OFFSETS]
+    starts = [path.line.project(shapely.Point(ego_pose[:2])) for path in paths]
+    reach = abs(target_speeds.max()) * _CORRIDOR_TIME
+    corridors = shapely.buffer(
+        [path.stretch(start, start + reach) for path, start in zip(paths, starts, strict=True)],
+        vehicle.WIDTH / 2,
+        cap_style="square",
+    )
+    polygons = forecast.polygons(_REFRESHED)
+    hits = [_hits(seen, corridors, forecast.ignored) for seen in polygons]
     obstacles = _obstacles(forecast)
     unrolled = []
-    for path in (centerline if offset == 0.0 else centerline.offset(offset) for offset in OFFSETS):
-        start = path.line.project(shapely.Point(ego_pose[:2]))
-        corridor = path.stretch(start, start + abs(target_speeds.max()) * _CORRIDOR_TIME).buffer(
-            vehicle.WIDTH / 2, cap_style="square"
-        )
-        candidates = _candidates(path, {step: _hits(trees[step], corridor, forecast) for step in trees}, polygons)
+    for number, (path, start) in enumerate(zip(paths, starts, strict=True)):
+        candidates = _candidates(path, [obstacle[corridor == number] for corridor, obstacle in hits], polygons)
         unrolled.append(
             drive(path.states, path.progress, path.line.length, start, ego_speed, target_speeds, obstacles, candidates)
         )
@@ -54,7 +60,7 @@ def propose(
 
 
 def _obstacles(forecast: Forecast) -> Obstacles:
-    polygons = forecast.polygons(0)
+    polygons = forecast.polygons([0])[0]
     num_lights = len(forecast.lights)
     is_agent = forecast.kind <= ObjectType.BICYCLE
     return Obstacles(
@@ -67,18 +73,19 @@ def _obstacles(forecast: Forecast) -> Obstacles:
     )
 
 
-def _hits(tree: shapely.STRtree, corridor: shapely.Polygon, forecast: Forecast) -> np.ndarray:
-    rows = tree.query(corridor, predicate="intersects")
-    return rows[~forecast.ignored[rows]]
+def _hits(polygons: np.ndarray, corridors: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """(2, n) corridors and obstacles that meet at one step, in the order of the official search tree."""
+    hits = shapely.STRtree(polygons, _LEAF_SIZE).query(corridors, predicate="intersects")
+    return hits[:, ~ignored[hits[1]]]
 
 
-def _candidates(path: Path, hits: dict[int, np.ndarray], polygons: dict[int, np.ndarray]) -> Candidates:
+def _candidates(path: Path, hits: Sequence[np.ndarray], polygons: np.ndarray) -> Candidates:
     """Obstacles in the corridor of a path at each refreshed step, and how far along the path they are."""
     counts = np.zeros(NUM_STEPS, dtype=np.int64)
-    counts[list(hits)] = [len(rows) for rows in hits.values()]
-    inside = np.concatenate([polygons[step][rows] for step, rows in hits.items()])
+    counts[list(_REFRESHED)] = [len(obstacles) for obstacles in hits]
+    inside = np.concatenate([seen[obstacles] for seen, obstacles in zip(polygons, hits, strict=True)])
     return Candidates(
         start=np.concatenate([[0], np.cumsum(counts)]),
-        obstacle=np.concatenate(list(hits.values())),
+        obstacle=np.concatenate(hits),
         progress=shapely.line_locate_point(path.line, shapely.centroid(inside)),
     )

@@ -89,9 +89,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         current_velocity=future[0].velocity,
         camera=logs.front_camera(now),
         observations=_observations(versions, frames, future, local_poses, road_map, origin),
-        references={
-            metric: choose(proposals, expected, local_map, local_path, *ego_state, metric) for metric in versions
-        },
+        references=choose(proposals, expected, local_map, local_path, *ego_state, versions),
     )
 
 
