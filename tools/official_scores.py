@@ -51,8 +51,11 @@ class V1:
             entry = MetricCacheProcessor(folder, force_feature_computation=True).compute_metric_cache(scenario)
             return pickle.loads(lzma.decompress(Path(entry.file_name).read_bytes()))
 
+    def call(self, cache, trajectory):
+        return pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer)
+
     def score(self, token, cache, trajectory):
-        result = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer)
+        result = self.call(cache, trajectory)
         return {column: float(getattr(result, column)) for column in self.columns}
 
     def finish(self, rows, extended_comfort):
@@ -88,8 +91,11 @@ class V2:
         processor = MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
         return pickle.loads(pickle.dumps(processor.compute_metric_cache(scenario)))
 
+    def call(self, cache, trajectory):
+        return pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
+
     def score(self, token, cache, trajectory):
-        frame, states = pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
+        frame, states = self.call(cache, trajectory)
         frame["token"], frame["log_name"], frame["frame_type"] = token, cache.log_name, cache.scene_type
         frame["start_time"], frame["ego_simulated_states"] = cache.timepoint.time_s, [states]
         return frame

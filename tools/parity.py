@@ -45,12 +45,12 @@ def candidates(data_root: Path, maps_root: Path, split: str, cache_root: Path, l
     return np.array(tokens), np.stack(poses)
 
 
-def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
-    """Scores by the official code, in its own interpreter; the maps are linked because nuPlan writes beside them."""
+def official_environment(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """Environment variables of the official code; the maps are linked in `folder` because nuPlan writes beside them."""
     maps = folder / "maps"
     locks = shutil.ignore_patterns(".maplocks")
     shutil.copytree(arguments.maps_root.resolve(), maps, copy_function=os.symlink, ignore=locks)
-    environment = {
+    return {
         **os.environ,
         "OPENSCENE_DATA_ROOT": str(arguments.data_root.resolve()),
         "NUPLAN_MAPS_ROOT": str(maps),
@@ -58,12 +58,16 @@ def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path
         "NUPLAN_DATA_STORE": "local",
         "PYTHONPATH": f"{arguments.navsim.resolve()}{os.pathsep}{arguments.nuplan.resolve()}",
     }
+
+
+def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
+    """Scores by the official code, in its own interpreter."""
     out = folder / "official.csv"
     command = [arguments.python, "-P", OFFICIAL, "--metric", arguments.metric, "--split", arguments.split]
     command += ["--trajectories", trajectories, "--out", out]
     command += ["--human-penalty-filter"] if arguments.human_penalty_filter else []
     command += ["--extended-comfort"] if arguments.extended_comfort else []
-    subprocess.run(list(map(str, command)), env=environment, check=True)
+    subprocess.run(list(map(str, command)), env=official_environment(arguments, folder), check=True)
     return pd.read_csv(out)
 
 

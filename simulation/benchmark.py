@@ -1,0 +1,108 @@
+"""How long caching and scoring take: measured, never asserted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scoring import prepare, score
+
+REPETITIONS = 3  # of the scoring of a group, whose median counts
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, 10th and 90th percentile of some measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Spread:
+        """Of at least one sample."""
+        low, median, high = np.percentile(samples, [10, 50, 90])
+        return cls(float(median), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class SceneTimes:
+    """Seconds for one scene. load: its cache file. prepare: what scoring needs of it, once per scene and metric.
+    score: by group size, one call for the whole group."""
+
+    load: float
+    prepare: float
+    score: dict[int, float]
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """At most count items, evenly spaced."""
+    rows = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [items[row] for row in rows]
+
+
+def clocked(function: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def time_scene(
+    store: SceneStore,
+    token: str,
+    poses: np.ndarray,
+    metric: str,
+    groups: Sequence[int] = (1, 8, 64),
+    human_penalty_filter: bool | None = None,
+) -> SceneTimes:
+    """Load, prepare and score a scene; poses (N, 8, 3) are repeated where a group is larger than N."""
+    started = time.perf_counter()
+    scene = store.load(token)
+    loaded = time.perf_counter()
+    prepare(scene, metric)
+    prepared = time.perf_counter()
+    times = {size: time_group(scene, poses, size, metric, human_penalty_filter) for size in groups}
+    return SceneTimes(loaded - started, prepared - loaded, times)
+
+
+def time_group(
+    scene: Scene, poses: np.ndarray, size: int, metric: str, human_penalty_filter: bool | None = None
+) -> float:
+    """Seconds to score `size` trajectories of a prepared scene in one call (median of REPETITIONS)."""
+    group = np.resize(poses, (size, *poses.shape[1:]))
+    calls = [
+        clocked(lambda: score(scene, group, metric=metric, human_penalty_filter=human_penalty_filter))
+        for _ in range(REPETITIONS)
+    ]
+    return float(np.median(calls))
+
+
+def time_build(
+    openscene_data_root: Path | str,
+    nuplan_maps_root: Path | str,
+    split: str,
+    cache_root: Path,
+    tokens: Collection[str] | None = None,
+    workers: int = 1,
+) -> tuple[int, float]:
+    """Compile scenes into cache_root, which should be empty; returns how many were compiled, and the seconds.
+
+    All is counted: reading logs and maps, compiling, writing.
+
+    Raises:
+        MTDriveError: as `build_caches`, or a scene cannot be compiled.
+    """
+    started = time.perf_counter()
+    report = build_caches(openscene_data_root, nuplan_maps_root, split, cache_root, tokens=tokens, workers=workers)
+    seconds = time.perf_counter() - started
+    for token, reason in report.failed.items():
+        raise MTDriveError(f"Scene {token} of split {split} cannot be compiled: {reason}.")
+    return len(report.built), seconds
