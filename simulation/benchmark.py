@@ -48,10 +48,10 @@ def evenly(items: Sequence, count: int) -> list:
     return [items[row] for row in rows]
 
 
-def clocked(function: Callable[[], object]) -> float:
+def clocked(function: Callable[..., object], *arguments: object, **options: object) -> float:
     """Seconds that a call takes."""
     started = time.perf_counter()
-    function()
+    function(*arguments, **options)
     return time.perf_counter() - started
 
 
@@ -78,10 +78,8 @@ def time_group(
 ) -> float:
     """Seconds to score `size` trajectories of a prepared scene in one call (median of REPETITIONS)."""
     group = np.resize(poses, (size, *poses.shape[1:]))
-    calls = [
-        clocked(lambda: score(scene, group, metric=metric, human_penalty_filter=human_penalty_filter))
-        for _ in range(REPETITIONS)
-    ]
+    options = {"metric": metric, "human_penalty_filter": human_penalty_filter}
+    calls = [clocked(score, scene, group, **options) for _ in range(REPETITIONS)]
     return float(np.median(calls))
 
 

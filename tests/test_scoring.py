@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference
 from factories import straight_scene
+from fuzz_scoring import adversarial_plans, fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,25 +55,14 @@ def test_epdms_v2_equals_official(token: str, human_filter: bool):
         assert_equals_official(scores, names, official, "final_score")
 
 
-def wild_plans(seed: int, count: int) -> np.ndarray:
-    """Plans that no planner should make: standing, reversing, spinning, jumping, huge, not finite."""
-    random = np.random.default_rng(seed)
-    scale = 10.0 ** random.uniform(-6, 6, (count, 1, 3))
-    poses = np.cumsum(random.normal(size=(count, 8, 3)) * scale, axis=1)
-    poses[random.random(count) < 0.1] = 0.0
-    poses[random.random(count) < 0.1, :, 2] *= 1e9
-    poses[random.random(count) < 0.1, random.integers(8), random.integers(3)] = random.choice([1e308, 1e155, 5e-324])
-    poses[random.random(count) < 0.1, random.integers(8), random.integers(3)] = random.choice([np.nan, np.inf])
-    return poses
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(TOKENS), st.sampled_from(["pdms_v1", "epdms_v2"]))
 def test_score_depends_on_nothing_but_scene_and_trajectory(seed: int, token: str, metric: str):
     """Bit for bit the same alone, in a batch, and in another order."""
     scene = reference.scenes()[token]
-    poses = np.concatenate([wild_plans(seed, 12), reference.plans(token, 8)[1][seed % 30 :][:8]])
-    order = np.random.default_rng(seed).permutation(len(poses))
+    random = np.random.default_rng(seed)
+    poses = np.concatenate([adversarial_plans(random, 12), reference.plans(token, 8)[1][seed % 30 :][:8]])
+    order = random.permutation(len(poses))
     together, shuffled = score(scene, poses, metric=metric), score(scene, poses[order], metric=metric)
     alone = score(scene, poses[order[:1]], metric=metric)
     for values in (lambda s: s.score, *(lambda s, name=name: s.columns[name] for name in together.columns)):
@@ -82,6 +72,12 @@ def test_score_depends_on_nothing_but_scene_and_trajectory(seed: int, token: str
     assert np.isfinite(together.score[valid]).all()
     assert ((together.score[valid] >= 0) & (together.score[valid] <= 1)).all()
     assert np.isnan(together.score[~valid]).all()
+
+
+def test_adversarial_plans_score_the_same_twice_or_are_invalid():
+    statuses = fuzz(list(reference.scenes().values()), 5000)
+    assert statuses[OK] > statuses[INVALID] > 0
+    assert statuses.total() == 5000
 
 
 def test_invalid_rows_are_named_and_never_zero():

@@ -1,7 +1,7 @@
 """Time an unmodified official navsim on request; run by `tools/bench_scoring.py` under navsim's own interpreter.
 
 Reads a request per line from standard input and answers with a line, both JSON; what navsim prints goes to standard
-error. Every answer holds seconds of this process's clock, and scores where there are any.
+error. Every answer holds seconds of this process's clock, and sub-metrics where there are any.
 """
 
 import argparse
@@ -91,13 +91,13 @@ class Session:
 
     def score(self, poses, interval):
         """One `pdm_score` call for each trajectory."""
-        seconds, scores = [], []
+        seconds, rows = [], []
         for trajectory in self._trajectories(poses, interval):
             started = time.perf_counter()
             result = self.version.call(self.cache, trajectory)
             seconds.append(time.perf_counter() - started)
-            scores.append(self.version.row(result)["score"])
-        return {"seconds": seconds, "scores": scores}
+            rows.append(self.version.sub_metrics(result))
+        return {"seconds": seconds, "rows": rows}
 
     def batch(self, poses, interval):
         """All trajectories in one call of the simulator and one of the scorer, behind PDM-Closed's as in pdm_score."""

@@ -33,8 +33,8 @@ def points_to_local(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 
 def points_to_global(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(..., 2) points in the frame whose pose is origin (3,) -> the parent frame."""
-    return rotate(points, origin[2]) + origin[:2]
+    """(..., 2) points in the frame whose pose is origin (..., 3) -> the parent frame."""
+    return rotate(points, origin[..., 2]) + origin[..., :2]
 
 
 def poses_to_local(poses: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -44,8 +44,8 @@ def poses_to_local(poses: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 
 def poses_to_global(poses: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(..., 3) poses in the frame whose pose is origin (3,) -> the parent frame; headings wrapped."""
-    heading = normalize_angle(poses[..., 2] + origin[2])
+    """(..., 3) poses in the frame whose pose is origin (..., 3) -> the parent frame; headings wrapped."""
+    heading = normalize_angle(poses[..., 2] + origin[..., 2])
     return np.concatenate([points_to_global(poses[..., :2], origin), heading[..., None]], axis=-1)
 
 

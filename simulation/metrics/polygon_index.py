@@ -24,8 +24,8 @@ class PolygonIndex(NamedTuple):
     layer: (P,) int8 MapLayer. on_route: (P,) bool. bounds: (P, 4) min x, min y, max x, max y [m].
     axis: (P,) int8, 0 if the bands divide x, 1 if they divide y.
     band_start: (P + 1,) offset of a polygon's first band. bands_per_metre: (P,).
-    edge_start: (bands + 1,) offset of a band's first edge. edges: (E, 4), for both ends the other coordinate and the one
-    that the bands divide; an edge that crosses several bands stands in each.
+    edge_start: (bands + 1,) offset of a band's first edge. edges: (E, 4), for both ends the other coordinate and the
+    one that the bands divide; an edge that crosses several bands stands in each.
     """
 
     layer: np.ndarray

@@ -36,11 +36,13 @@ def log_replay(
     local frame. drop_overlapping: ignore tracks that overlap the ego at t0 (v2.2's log-replay policy does).
     """
     num_steps = (len(frames) - 1) * _STEPS_PER_FRAME + 1
-    index_of: dict[str, int] = {}
-    track = np.array([index_of.setdefault(token, len(index_of)) for f in frames for token in f.tokens], dtype=np.int64)
-    time = np.repeat(np.arange(len(frames)) * INTERVAL, [len(f.tokens) for f in frames])
-    boxes = np.concatenate([f.boxes for f in frames])
-    poses = np.concatenate([poses_to_global(f.boxes[:, :3], pose) for f, pose in zip(frames, ego_poses, strict=True)])
+    tokens = [token for frame in frames for token in frame.tokens]
+    index_of = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    track = np.array([index_of[token] for token in tokens], dtype=np.int64)
+    counts = [len(frame.tokens) for frame in frames]
+    time = np.repeat(np.arange(len(frames)) * INTERVAL, counts)
+    boxes = np.concatenate([frame.boxes for frame in frames])
+    poses = poses_to_global(boxes[:, :3], np.repeat(ego_poses, counts, axis=0))
 
     order = np.argsort(track, kind="stable")
     start = np.searchsorted(track[order], np.arange(len(index_of) + 1))
