@@ -36,7 +36,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["mtdrive", "mtdrive.*"]),
-    package_data={"mtdrive.configs": ["**/*.yaml"], "mtdrive": ["**/*.html", "**/*.css", "**/*.js", "**/*.md"]},
+    package_data={
+        "mtdrive.configs": ["**/*.yaml"],
+        "mtdrive.simulation": ["self_check.json"],
+        "mtdrive": ["**/*.html", "**/*.css", "**/*.js", "**/*.md"],
+    },
     install_requires=SCORING,
     extras_require={
         "train": TRAINING,

@@ -29,6 +29,7 @@ VERBS = {
     "rl": "multi-turn reinforcement learning (mtGRPO) of a planner",
     "evaluate": "per-turn scores of a planner beside the baselines",
     "visualize": "camera and bird's-eye pictures of scenes and plans",
+    "bench": "how long caching and scoring take on this machine",
     "doctor": "check this installation",
 }
 

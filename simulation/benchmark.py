@@ -14,6 +14,7 @@ from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
 from mtdrive.simulation.scoring import prepare, score
 
+GROUPS = (1, 8, 64)  # trajectories of a scene that are scored at once
 REPETITIONS = 3  # of the scoring of a group, whose median counts
 
 
@@ -60,7 +61,7 @@ def time_scene(
     token: str,
     poses: np.ndarray,
     metric: str,
-    groups: Sequence[int] = (1, 8, 64),
+    groups: Sequence[int] = GROUPS,
     human_penalty_filter: bool | None = None,
 ) -> SceneTimes:
     """Load, prepare and score a scene; poses (N, 8, 3) are repeated where a group is larger than N."""
@@ -89,18 +90,20 @@ def time_build(
     split: str,
     cache_root: Path,
     tokens: Collection[str] | None = None,
+    log_names: Collection[str] | None = None,
     workers: int = 1,
-) -> tuple[int, float]:
-    """Compile scenes into cache_root, which should be empty; returns how many were compiled, and the seconds.
+) -> float:
+    """Seconds per scene to compile scenes, as of `build_caches`, into cache_root, which should be empty.
 
     All is counted: reading logs and maps, compiling, writing.
 
     Raises:
         MTDriveError: as `build_caches`, or a scene cannot be compiled.
     """
+    roots = (openscene_data_root, nuplan_maps_root, split, cache_root)
     started = time.perf_counter()
-    report = build_caches(openscene_data_root, nuplan_maps_root, split, cache_root, tokens=tokens, workers=workers)
+    report = build_caches(*roots, tokens=tokens, log_names=log_names, workers=workers)
     seconds = time.perf_counter() - started
     for token, reason in report.failed.items():
-        raise MTDriveError(f"Scene {token} of split {split} cannot be compiled: {reason}.")
-    return len(report.built), seconds
+        raise MTDriveError(f"Scene {token} of split {split} cannot be compiled: {reason}")
+    return seconds / len(report.built)

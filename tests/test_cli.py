@@ -7,6 +7,8 @@ import pytest
 
 from mtdrive.cli import CONFIGS, VERBS, main
 from mtdrive.commands import doctor
+from mtdrive.simulation import self_check
+from mtdrive.simulation.errors import MTDriveError
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -43,3 +45,22 @@ def test_doctor_finds_this_installation_sound_and_a_broken_one_not(monkeypatch, 
     assert "FAILED" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="navsim_logs"):
         doctor.data_root("/nowhere", "navsim_logs")
+
+
+def test_doctor_tells_stale_compiled_code_from_a_bad_numpy(monkeypatch):
+    truth = self_check.scores_of_case()
+    assert self_check.check_numerics() <= self_check.TOLERANCE
+    off = {**truth, "pdms_v1 score": [value + 1e-6 for value in truth["pdms_v1 score"]]}
+
+    def broken() -> None:
+        raise ValueError("bad marshal data")
+
+    for compiled, plain, sentence in (
+        (lambda: off, lambda: truth, "Compiled pdms_v1 score is off by 1.0e-06 .*delete .*kernels-"),
+        (lambda: off, lambda: off, "NumPy here gives a pdms_v1 score .*numpy build"),
+        (broken, lambda: truth, "does not run .*bad marshal data.*delete .*kernels-"),
+    ):
+        monkeypatch.setattr(self_check, "scores_of_case", compiled)
+        monkeypatch.setattr(self_check, "plain_scores", plain)
+        with pytest.raises(MTDriveError, match=sentence):
+            self_check.check_numerics()

@@ -37,8 +37,8 @@ def measure(console: Console, store: SceneStore, metric: str, roots: tuple[Path,
         "group size": {size: [cost(scene, metric, size) for scene in scenes] for size in GROUPS},
         "agents": by_factor([(agents(crowded, metric), with_agents(crowded, metric, f)) for f in FACTORS], metric),
         "map polygons": by_factor([(polygons(wide), with_polygons(wide, f)) for f in FACTORS], metric),
-        "cores": by_cores(store, metric, roots, folder),
         "whole split": whole_split(store, metric, roots[2], folder),
+        "cores": by_cores(store, metric, roots, folder),
     }
     show(console, measured, metric)
     return measured
@@ -102,8 +102,11 @@ def by_cores(store: SceneStore, metric: str, roots: tuple[Path, Path, str], fold
     submission = Submission(np.repeat(store.tokens, PER_SCENE), human + random.normal(scale=0.5, size=human.shape), 0.5)
     times = {}
     for workers in range(1, len(os.sched_getaffinity(0)) + 1):
-        _, build = time_build(*roots, folder / f"by_{workers}", workers=workers)
-        times[workers] = {"build": build, "score": clocked(score, submission, metric, roots[2], folder, workers)}
+        build = time_build(*roots, folder / f"by_{workers}", workers=workers)
+        times[workers] = {
+            "build": build * len(store.tokens),
+            "score": clocked(score, submission, metric, roots[2], folder, workers),
+        }
     return times
 
 

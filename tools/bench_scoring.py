@@ -30,13 +30,12 @@ from rich.table import Table  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from mtdrive.datasets.flawed import flawed_plans  # noqa: E402
-from mtdrive.simulation.benchmark import Spread, clocked, evenly, time_build, time_scene  # noqa: E402
+from mtdrive.simulation.benchmark import GROUPS, Spread, evenly, time_build, time_scene  # noqa: E402
 from mtdrive.simulation.scene import Scene  # noqa: E402
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches  # noqa: E402
+from mtdrive.simulation.scene_cache.store import SceneStore  # noqa: E402
 from mtdrive.simulation.scoring import score  # noqa: E402
 
 OFFICIAL = Path(__file__).with_name("official_timing.py")
-GROUPS = (1, 8, 64)
 INTERVAL = 0.5
 CALLS = 8  # official calls timed in a scene
 BLOCK = 10  # scenes that are built in a row
@@ -110,8 +109,7 @@ def build_side_by_side(
         paths |= {token: answer["path"] for token, answer in built.items()}
         times["official build"].append(float(np.mean([answer["seconds"] for answer in built.values()])))
         log_names = {store.log_name(token) for token in part}
-        seconds = clocked(build_caches, *roots, folder / f"block_{number}", tokens=part, log_names=log_names, workers=1)
-        times["build"].append(seconds / len(part))
+        times["build"].append(time_build(*roots, folder / f"block_{number}", part, log_names))
     return times, paths
 
 

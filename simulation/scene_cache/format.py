@@ -71,8 +71,9 @@ def load_scene(path: Path) -> Scene:
 
 
 def load_fingerprint(path: Path) -> Fingerprint:
-    """What a scene cache was compiled from. Raises as `load_scene`."""
-    return Fingerprint(**_read(path)[0]["fingerprint"])
+    """What a scene cache was compiled from; reads its header alone. Raises as `load_scene`."""
+    with _open(path) as file:
+        return Fingerprint(**_read_header(file, path)[0]["fingerprint"])
 
 
 def is_current(path: Path, fingerprint: Fingerprint) -> bool:
@@ -84,24 +85,43 @@ def is_current(path: Path, fingerprint: Fingerprint) -> bool:
     return all(header[key] == value for key, value in _stamp(fingerprint).items())
 
 
-def _read(path: Path) -> tuple[dict, memoryview]:
+def _open(path: Path) -> typing.BinaryIO:
     try:
-        data = memoryview(path.read_bytes())
+        return open(path, "rb")
     except FileNotFoundError:
         raise MTDriveError(f"There is no scene cache {path}; run mtdrive cache.") from None
-    if len(data) < _PREFIX.size or bytes(data[: len(_MAGIC)]) != _MAGIC:
+
+
+def _read(path: Path) -> tuple[dict, bytes]:
+    """Header and body."""
+    with _open(path) as file:
+        header, checksum = _read_header(file, path)
+        body = file.read()
+    if zlib.crc32(body) != checksum:
+        raise _damaged(path)
+    return header, body
+
+
+def _read_header(file: typing.BinaryIO, path: Path) -> tuple[dict, int]:
+    """Header, and checksum of the body, to which the file is wound."""
+    prefix = file.read(_PREFIX.size)
+    if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
         raise MTDriveError(f"{path} is no scene cache; delete it and run mtdrive cache.")
-    _, length, header_crc, body_crc, _ = _PREFIX.unpack_from(data)
-    header, body = data[_PREFIX.size : _PREFIX.size + length], data[_PREFIX.size + length :]
-    if zlib.crc32(header) != header_crc or zlib.crc32(body) != body_crc:
-        raise MTDriveError(f"The scene cache {path} is truncated or damaged; run mtdrive cache to build it again.")
-    fields = json.loads(bytes(header))
+    _, length, checksum, body_checksum, _ = _PREFIX.unpack(prefix)
+    header = file.read(length)
+    if zlib.crc32(header) != checksum:
+        raise _damaged(path)
+    fields = json.loads(header)
     for key, value in _versions().items():
         if fields[key] != value:
             raise MTDriveError(
                 f"The scene cache {path} has {key} {fields[key]} where this code needs {value}; run mtdrive cache."
             )
-    return fields, body
+    return fields, body_checksum
+
+
+def _damaged(path: Path) -> MTDriveError:
+    return MTDriveError(f"The scene cache {path} is truncated or damaged; run mtdrive cache to build it again.")
 
 
 def _versions() -> dict[str, object]:

@@ -1,0 +1,60 @@
+"""`mtdrive bench`: how long caching and scoring take on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from mtdrive.datasets.flawed import flawed_plans
+from mtdrive.simulation.benchmark import GROUPS, SceneTimes, Spread, evenly, time_build, time_scene
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.scene_cache.store import SceneStore
+
+
+def run(config: DictConfig) -> int:
+    """Measure and print."""
+    score_version(config.metric)
+    for key in ("openscene_data_root", "nuplan_maps_root"):
+        if config[key] is None:
+            raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
+    if config.scenes < 1:
+        raise MTDriveError(f"scenes={config.scenes} must be at least 1.")
+    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    tokens = evenly(store.tokens, config.scenes)
+    measured = [measure(store, token, config.metric) for token in (tokens[0], *tokens)][1:]  # the first one compiles
+    roots = (config.openscene_data_root, config.nuplan_maps_root, config.split)
+    log_names = {store.log_name(token) for token in tokens}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("first", "second"):  # the first one reads the maps and compiles the kernels
+            build = time_build(*roots, Path(folder) / name, tokens, log_names)
+    title = f"{config.metric} on {config.split}, {len(tokens)} scenes, one process"
+    Console().print(as_table(title, measured, build))
+    return 0
+
+
+def measure(store: SceneStore, token: str, metric: str) -> SceneTimes:
+    """Times of one scene, with plans such as a planner in training makes."""
+    poses = flawed_plans(store.load(token), np.random.default_rng(0), max(GROUPS))[0]
+    return time_scene(store, token, poses, metric)
+
+
+def as_table(title: str, measured: Sequence[SceneTimes], build: float) -> Table:
+    """Medians over the scenes."""
+    table = Table("", "ms (10th to 90th percentile)", title=title, title_justify="left")
+    table.add_row("compile a scene (mean)", f"{build * 1e3:.3f}")
+    rows = {
+        "load a scene": [times.load for times in measured],
+        "prepare a scene": [times.prepare for times in measured],
+        **{f"a trajectory, {size} at once": [times.score[size] / size for times in measured] for size in GROUPS},
+    }
+    for name, seconds in rows.items():
+        spread = Spread.of(np.array(seconds) * 1e3)
+        table.add_row(name, f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})")
+    return table
