@@ -1,4 +1,4 @@
-"""Spreading work over processes."""
+"""Spreading work over processes of this machine, or over the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,15 +14,28 @@ from mtdrive.simulation.errors import MTDriveError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+RAY = "ray"
 
 
-def map_unordered(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Results of a picklable function as they come; in this process if one worker is enough.
+def map_unordered(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int | str, most: int | None = None
+) -> Iterator[Result]:
+    """Results of a picklable function as they come.
+
+    Args:
+        workers: processes; 1 is this one. RAY spreads the items over the cluster that the environment variable
+            RAY_ADDRESS names, or else over this machine; its nodes must see the same files.
+        most: processes that are worth starting.
 
     Raises:
-        MTDriveError: a worker was killed.
+        MTDriveError: a worker was killed, Ray is not installed, or workers is neither a number nor RAY.
     """
-    workers = min(workers, len(items))
+    if workers == RAY:
+        yield from _map_over_ray(function, items)
+        return
+    if not isinstance(workers, int):
+        raise MTDriveError(f"workers={workers} must be a number of processes, or {RAY}.")
+    workers = min(workers, len(items), len(items) if most is None else most)
     if workers <= 1:
         yield from map(function, items)
         return
@@ -48,3 +61,32 @@ def _start(function: Callable) -> None:
 
 def _work(item: Item) -> Result:
     return _function(item)
+
+
+def _map_over_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    try:
+        import ray
+    except ImportError:
+        raise MTDriveError(f"workers={RAY} needs Ray, which is not installed: pip install 'mtdrive[ray]'.") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    task, shared = ray.remote(_call), ray.put(function)
+    in_flight = 2 * int(ray.cluster_resources()["CPU"])  # more would only fill the memory of the cluster
+    waiting = []
+    try:
+        for item in items:
+            if len(waiting) >= in_flight:
+                (done,), waiting = ray.wait(waiting)
+                yield ray.get(done)
+            waiting.append(task.remote(shared, item))
+        while waiting:
+            (done,), waiting = ray.wait(waiting)
+            yield ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise MTDriveError(f"Ray lost a task ({type(error).__name__}; out of memory?); see the logs of Ray.") from error
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)

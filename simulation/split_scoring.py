@@ -87,7 +87,7 @@ def score_submission(
     *,
     human_penalty_filter: bool | None = None,
     without_scene: Collection[str] = (),
-    workers: int = 1,
+    workers: int | str = 1,
 ) -> SubmissionScores:
     """Score trajectories scene by scene.
 
@@ -95,7 +95,7 @@ def score_submission(
         cache_root, split: where the compiled scenes are, as in SceneStore; synthetic scenes are of split SYNTHETIC.
         metric, human_penalty_filter: as in `scoring.score`.
         without_scene: tokens whose scene could not be compiled.
-        workers: processes.
+        workers: as in `map_unordered`.
 
     Raises:
         MTDriveError: there is no such metric, or a scene cache is missing or damaged.
@@ -118,9 +118,9 @@ def score_submission(
     fingerprints = {}
     options = (submission.interval, metric, human_penalty_filter)
     work = partial(_score_task, cache_root=cache_root, split=split, options=options, with_drives=drives is not None)
-    workers = min(workers, -(-len(tokens) // MIN_SCENES_PER_WORKER))
+    most = -(-len(tokens) // MIN_SCENES_PER_WORKER)
     with tqdm(total=len(tokens), desc=f"{metric} on {split}", unit="scene") as progress:
-        for result in map_unordered(work, tasks, workers):
+        for result in map_unordered(work, tasks, workers, most):
             status[result.rows], values[result.rows] = result.status, result.values
             fingerprints |= result.fingerprints
             if drives is not None:

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STANDARD_OF_SIMULATION = {"numpy", "numba", "scipy", "shapely", "pyproj", "cv2", "gymnasium", "tqdm"}
+OPTIONAL_IN_SIMULATION = {"ray"}
 DEEP_LEARNING = {"torch", "transformers", "trl", "accelerate", "peft", "datasets"}
 
 
@@ -36,7 +37,7 @@ def third_party(names: set[str]) -> set[str]:
 @pytest.mark.parametrize("path", sources("simulation"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_simulation_knows_no_deep_learning_and_nothing_above_it(path):
     names = imported(path)
-    assert third_party(names) <= STANDARD_OF_SIMULATION
+    assert third_party(names) <= STANDARD_OF_SIMULATION | OPTIONAL_IN_SIMULATION
     assert all(name.startswith("mtdrive.simulation") for name in names if name.split(".")[0] == "mtdrive")
 
 

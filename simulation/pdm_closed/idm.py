@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.pdm_closed.forecast import REFRESH
 from mtdrive.simulation.pdm_closed.path import interpolate_path
 from mtdrive.simulation.scene import NUM_STEPS, STEP
@@ -47,7 +47,7 @@ class Candidates(NamedTuple):
     progress: np.ndarray
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def drive(path_states, path_progress, path_length, start, speed, target_speeds, obstacles, candidates):
     """Unroll P policies along a path from the distance start [m] at a speed [m/s].
 
@@ -80,7 +80,7 @@ def drive(path_states, path_progress, path_length, start, speed, target_speeds, 
     return states, motion, leaders
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _find_leader(leader, path_length, state, progress, step, obstacles, candidates):
     """Write distance, speed and rear length of the nearest candidate ahead, or of the end of the path, to leader."""
     ego = _ego_corners(state)
@@ -101,7 +101,7 @@ def _find_leader(leader, path_length, state, progress, step, obstacles, candidat
         leader[1] = obstacles.speed[nearest] * np.cos(obstacles.heading[nearest] - state[2])
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _advance(motion, leader, target_speed):
     progress, speed = motion
     desired_gap = (
@@ -113,7 +113,7 @@ def _advance(motion, leader, target_speed):
     return np.array([progress + STEP * speed, speed + STEP * acceleration])
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _ego_corners(state):
     """Closed ring (5, 2) of the ego box whose rear axle is at state (3,)."""
     cos, sin = np.cos(state[2]), np.sin(state[2])
@@ -126,7 +126,7 @@ def _ego_corners(state):
     return ring
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def polygon_distance(a, b):
     """Distance [m] between two polygons given as closed rings (n, 2) and (m, 2); 0 where they overlap."""
     if _inside(a[0, 0], a[0, 1], b) or _inside(b[0, 0], b[0, 1], a):
@@ -147,7 +147,7 @@ def polygon_distance(a, b):
     return np.sqrt(smallest)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _inside(x, y, ring):
     inside = False
     for k in range(len(ring) - 1):
@@ -157,7 +157,7 @@ def _inside(x, y, ring):
     return inside
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _squared_distance(x, y, start_x, start_y, dx, dy):
     """From a point to the segment that starts at (start_x, start_y) and spans (dx, dy)."""
     x, y = x - start_x, y - start_y

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 import shapely
 import shapely.ops
-from numba import njit
+
+from mtdrive.simulation.compiled import kernel
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Path:
         return shapely.LineString(inside) if len(inside) > 1 else shapely.ops.substring(self.line, start, end)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def interpolate_path(states, progress, distance):
     """State (3,) at a distance [m] along a path, which is clipped to the path; the heading is wrapped."""
     distance = min(max(distance, 1e-5), progress[-1])

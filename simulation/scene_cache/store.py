@@ -104,11 +104,11 @@ def build_caches(
     *,
     tokens: Collection[str] | None = None,
     log_names: Collection[str] | None = None,
-    workers: int = 2,
+    workers: int | str = 2,
 ) -> CacheReport:
     """Compile the scenes of a split, or the given tokens or logs of it; caches that are up to date are kept.
 
-    A scene that cannot be compiled does not stop the others.
+    A scene that cannot be compiled does not stop the others. workers: as in `map_unordered`.
 
     Raises:
         MTDriveError: the split, or a log that is asked for, is missing, there is nothing to compile, or nowhere to

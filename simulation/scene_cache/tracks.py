@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
-from numba import njit
 
 from mtdrive.simulation import vehicle
+from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.geometry.frames import box_corners, poses_to_global, translate_forward
 from mtdrive.simulation.geometry.polygons import pack, polygons_to_local
 from mtdrive.simulation.navsim_format.logs import INTERVAL, Detections
@@ -83,7 +83,7 @@ def _overlaps_ego(poses: np.ndarray, size: np.ndarray) -> np.ndarray:
     return shapely.intersects(boxes, ego) & ~absent
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _interpolate(start, time, poses, steps):
     """Tracks at the times steps (S,): poses (S, A, 3) and present (S, A); rows start[a]:start[a + 1] are track a."""
     num_tracks = len(start) - 1
