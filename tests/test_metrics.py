@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
 from mtdrive.simulation.geometry.frames import box_corners
-from mtdrive.simulation.geometry.polygons import pack
+from mtdrive.simulation.geometry.polygons import pack, unpack
 from mtdrive.simulation.metrics import geometry
+from mtdrive.simulation.metrics.areas import find_areas
 from mtdrive.simulation.metrics.collisions import CollisionKind
 from mtdrive.simulation.metrics.comfort import LOWER, QUANTITIES, UPPER, comfort
 from mtdrive.simulation.metrics.history_comfort import history_comfort
@@ -81,6 +82,49 @@ def test_containment_as_in_shapely_boundary_outside(polygon):
     inside = np.empty(len(points), dtype=bool)
     mark_contained(index, 0, points, inside)
     np.testing.assert_array_equal(inside, shapely.contains_xy(polygon, points))
+
+
+@st.composite
+def maps(draw) -> DrivableMap:
+    """Overlapping bent roads of up to 400 vertices, in any direction, lane polygons on and off the route among them."""
+    roads = []
+    for _ in range(draw(st.integers(1, 6))):
+        points, bend, turn = draw(st.integers(2, 200)), draw(st.floats(-0.02, 0.02)), draw(st.floats(-4.0, 4.0))
+        along = np.linspace(-60.0, 60.0, points)
+        heading = turn + bend * along
+        steps = np.diff(along, prepend=along[0])
+        middle = np.cumsum(np.column_stack([steps * np.cos(heading), steps * np.sin(heading)]), axis=0)
+        middle += draw(st.tuples(coordinate, coordinate)) - middle[points // 2]
+        side = draw(half) * np.column_stack([-np.sin(heading), np.cos(heading)])
+        roads.append(shapely.Polygon(np.concatenate([middle + side, (middle - side)[::-1]])))
+    assume(all(road.is_valid for road in roads))
+    layers = draw(st.lists(st.sampled_from(MapLayer), min_size=len(roads), max_size=len(roads)))
+    on_route = draw(st.lists(st.booleans(), min_size=len(roads), max_size=len(roads)))
+    ids = np.arange(len(roads)).astype(str)
+    return DrivableMap(pack(np.array(roads)), np.array(layers, dtype=np.int8), ids, np.array(on_route))
+
+
+@settings(max_examples=200, deadline=None)
+@given(maps(), st.integers(0, 2**32 - 1))
+def test_areas_as_in_shapely(drivable_map, seed):
+    """Footprints of a random drive, asked polygon by polygon."""
+    random = np.random.default_rng(seed)
+    poses = np.cumsum(random.normal(size=(2, 20, 3)) * [4.0, 4.0, 0.3], axis=1)
+    points = np.concatenate([box_corners(poses, np.array([5.0, 2.0])), poses[..., None, :2]], axis=2)
+    roads = unpack(drivable_map.polygons)
+    assume(shapely.distance(shapely.boundary(roads)[:, None], shapely.points(points.reshape(-1, 2))).min() > 1e-9)
+
+    inside = np.array([shapely.contains_xy(road, points[..., 0], points[..., 1]) for road in roads])  # (P, N, S, 5)
+    layer, corners, centre = drivable_map.layer, inside[..., :4], inside[..., 4]
+    is_lane = np.isin(layer, [MapLayer.LANE, MapLayer.LANE_CONNECTOR])
+    is_road = np.isin(layer, [MapLayer.ROADBLOCK, MapLayer.INTERSECTION, MapLayer.CARPARK_AREA, MapLayer.DRIVABLE_AREA])
+    lanes = corners[is_lane]
+    areas = find_areas(points, build_polygon_index(drivable_map))
+    several = (lanes.any(axis=-1).sum(axis=0) > 1) & ~lanes.all(axis=-1).any(axis=0)
+    np.testing.assert_array_equal(areas.multiple_lanes, several)
+    np.testing.assert_array_equal(areas.off_road, ~corners[is_road].any(axis=0) @ [1, 2, 4, 8])
+    np.testing.assert_array_equal(areas.off_route, ~centre[is_lane & drivable_map.on_route].any(axis=0))
+    np.testing.assert_array_equal(areas.in_intersection, centre[layer == MapLayer.INTERSECTION].any(axis=0))
 
 
 @settings(max_examples=300, deadline=None)
