@@ -125,7 +125,8 @@ def score_side_by_side(
         loaded = navsim.ask("load", path=paths[token])
         single = navsim.ask("score", poses=poses[:CALLS].tolist(), interval=INTERVAL)
         batch = navsim.ask("batch", poses=poses.tolist(), interval=INTERVAL)
-        same = score(store.load(token), poses[:CALLS], INTERVAL, arguments.metric, human_filter).columns
+        scores = score(store.load(token), poses[:CALLS], INTERVAL, arguments.metric, human_filter)
+        same = {**scores.columns, "score": scores.score}
         for index, row in enumerate(single["rows"]):
             differences.append(max(abs(same[name][index] - value) for name, value in row.items()))
         return {
@@ -199,7 +200,7 @@ def show(console: Console, measured: dict, title: str) -> None:
     for table in (scene, each):
         console.print(table)
     count, largest = measured["compared"], measured["largest_difference"]
-    console.print(f"{count} trajectories compared, largest difference of a sub-metric {largest:.1e}\n")
+    console.print(f"{count} trajectories compared, largest difference of a sub-metric or score {largest:.1e}\n")
 
 
 def compared(theirs: np.ndarray, ours: np.ndarray) -> tuple[str, str, str]:

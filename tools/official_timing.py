@@ -1,7 +1,7 @@
 """Time an unmodified official navsim on request; run by `tools/bench_scoring.py` under navsim's own interpreter.
 
 Reads a request per line from standard input and answers with a line, both JSON; what navsim prints goes to standard
-error. Every answer holds seconds of this process's clock, and sub-metrics where there are any.
+error. Every answer holds seconds of this process's clock, and what was scored.
 """
 
 import argparse
@@ -27,6 +27,9 @@ from official_scores import SAMPLING, V1, V2
 class TimedV1(V1):
     """navsim v1.1."""
 
+    def numbers(self, result):
+        return {column: float(getattr(result, column)) for column in self.columns}
+
     def build(self, scenario, folder):
         return MetricCacheProcessor(str(folder), force_feature_computation=True).compute_metric_cache
 
@@ -39,7 +42,11 @@ class TimedV1(V1):
 
 
 class TimedV2(V2):
-    """navsim v2.2."""
+    """navsim v2.2, whose script computes the final score and extended comfort later, from the whole table."""
+
+    def numbers(self, result):
+        frame = result[0]
+        return {column: float(frame[column].iloc[0]) for column in self.columns if column in frame}
 
     def build(self, scenario, folder):
         processor = MetricCacheProcessor(str(folder), force_feature_computation=True, proposal_sampling=SAMPLING)
@@ -96,7 +103,7 @@ class Session:
             started = time.perf_counter()
             result = self.version.call(self.cache, trajectory)
             seconds.append(time.perf_counter() - started)
-            rows.append(self.version.sub_metrics(result))
+            rows.append(self.version.numbers(result))
         return {"seconds": seconds, "rows": rows}
 
     def batch(self, poses, interval):
