@@ -108,10 +108,7 @@ def mark_contained(index, p, points, inside):
         inside[k] = False
         if not (min_x < points[k, 0] < max_x and min_y < points[k, 1] < max_y):
             continue
-        x, y = (
-            points[k, across],
-            points[k, along],
-        )  # the edges lie the same way; a mirrored polygon holds no other point
+        x, y = points[k, across], points[k, along]  # as the edges lie: mirroring changes nothing
         band = first_band + _band(y, lowest, bands_per_metre, count)
         parity = False
         for e in range(edge_start[band], edge_start[band + 1]):
