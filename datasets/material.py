@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,8 +31,8 @@ class Material:
     answers: np.ndarray
 
     def rng(self, purpose: str = "") -> np.random.Generator:
-        """Randomness of its own for each purpose, so that one kind of sample does not depend on another."""
-        return np.random.default_rng([self.recipe.seed, zlib.crc32((self.scene.token + purpose).encode())])
+        """See `Recipe.rng`."""
+        return self.recipe.rng(self.scene.token, purpose)
 
     @cached_property
     def expert(self) -> Target:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from mtdrive.datasets.perturbed import PERTURBATIONS
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
 from mtdrive.simulation.metrics.registry import score_version
+
+COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding", "comparison")
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,21 @@ class Recipe:
         if any(factor < 0.0 for factor in self.families.values()):
             raise MTDriveError("recipe.families holds a negative factor.")
 
-    def for_family(self, family: str, rng: np.random.Generator) -> Recipe:
+    def rng(self, token: str, purpose: str = "") -> np.random.Generator:
+        """A scene's randomness, its own for each purpose: one kind of sample does not depend on another."""
+        return np.random.default_rng([self.seed, zlib.crc32((token + purpose).encode())])
+
+    def for_scene(self, token: str, family: str) -> Recipe:
         """The recipe with its numbers of samples times the family's factor, rounded up or down at random."""
         factor = self.families.get(family, 1.0)
         if factor == 1.0:
             return self
+        rng = self.rng(token, "family")
         return replace(self, **{name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS})
 
     def stated(self, plans: np.ndarray) -> np.ndarray:
         """Plans as they are recorded: rounded, or as they are."""
         return plans if self.decimals is None else np.round(plans, self.decimals) + 0.0
-
-
-COUNTS = tuple(field.name for field in fields(Recipe) if field.type == "int" and field.name != "seed")
 
 
 def check_known(key: str, given: Mapping[str, float], known: Collection[str]) -> None:

@@ -63,7 +63,7 @@ class Recording:
     def rows(self, scene: Scene) -> list[dict]:
         """The rows of one scene; keeps its image."""
         family = self.families.get(scene.token, "")
-        recipe = self.recipe.for_family(family, Material(scene, self.recipe, NO_PLANS).rng("family"))
+        recipe = self.recipe.for_scene(scene.token, family)
         samples = samples_of(Material(scene, recipe, self.answers.get(scene.token, NO_PLANS)))
         if not samples:
             return []

@@ -175,12 +175,11 @@ def test_answers_of_a_planner_are_flawed_plans(world, store, tmp_path):
 
 
 def test_families_change_the_numbers_of_samples(store):
-    rng = np.random.default_rng(0)
     plain = recipe("demo", families={"rare": 2.0, "common": 0.25})
-    assert plain.for_family("rare", rng).two_turns == 4
-    drawn = [plain.for_family("common", rng).two_turns for _ in range(400)]
+    assert plain.for_scene("a", "rare").two_turns == 4
+    drawn = [plain.for_scene(str(token), "common").two_turns for token in range(400)]
     assert np.mean(drawn) == pytest.approx(0.5, abs=0.1)
-    assert plain.for_family("other", rng) is plain
+    assert plain.for_scene("a", "other") is plain
 
 
 def test_samples_read_back_as_conversations_with_their_images(world, store, recorded):
