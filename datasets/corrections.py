@@ -1,57 +1,86 @@
-"""Corrected plans: for a scene and a flawed plan, one that the scorer likes better, and where it comes from."""
+"""Corrected plans, by where they come from.
+
+The expert is the plan to answer with unasked. The other sources answer to one flawed plan: functions (scene, plans
+(N, 8, 3), feedback on each, metric) -> N plans (N, 8, 3) with their true scores (N,), nan for none.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtdrive.datasets.plans import TIMES, centerline_path, expert_path, plan_along, profile_distances, shifted
+from mtdrive.datasets.plans import TIMES, centerline_path, expert_path, swept
 from mtdrive.datasets.schema import Target
-from mtdrive.simulation.baselines import human_plan, pdm_closed_plan
-from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.baselines import INTERVAL, human_plan, pdm_closed_plan
+from mtdrive.simulation.feedback import repair
+from mtdrive.simulation.feedback.paths import shift, travel
+from mtdrive.simulation.feedback.structured import Feedback
+from mtdrive.simulation.scene import HORIZON, Scene
+from mtdrive.simulation.scoring import score
 
 FIRST = np.array([-4.0, -3.0, -2.0, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8])  # [m/s^2] up to 2 s
 SECOND = np.array([-3.0, -1.8, -0.9, 0.0, 0.9, 1.6])  # [m/s^2] from 2 s on
 OFFSETS = (-2.4, -1.6, -0.8, 0.0, 0.8, 1.6, 2.4)  # [m]
 TOLERANCE = 0.02  # PDMS by which the human or PDM-Closed may fall short of the best plan found
-TOLD_TOLERANCE = 0.1  # likewise the told plan: an answer that follows from the feedback is the easier one to learn
+TRAVELS = np.array([-24.0, -16.0, -10.0, -6.0, -3.0, 0.0, 3.0, 6.0, 10.0])  # [m] around a flawed plan
+SHIFTS = np.array([-2.4, -1.6, -0.8, 0.0, 0.8, 1.6, 2.4])  # [m]
+TIE = 0.02  # PDMS; among plans as good as that the nearest is the correction
+
+Stated = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """A scene's candidate plans and their true scores. poses: (M, 8, 3); source: (M,) str; score: (M,)."""
+def find_expert(scene: Scene, metric: str, stated: Stated) -> Target:
+    """The human if nearly the best of the scene's vocabulary, else PDM-Closed likewise, else the best.
 
-    poses: np.ndarray
-    source: np.ndarray
-    score: np.ndarray
-
-    def expert(self) -> Target:
-        """The plan to answer with unasked: the human if nearly the best, else PDM-Closed likewise, else the best."""
-        best = int(np.argmax(self.score))
-        row = next(row for row in (0, 1, best) if self.score[row] >= self.score[best] - TOLERANCE)
-        return Target(self.poses[row], str(self.source[row]), float(self.score[row]))
+    stated: plans as they are recorded.
+    """
+    poses, source = candidate_plans(scene)
+    poses = stated(poses)
+    scores = score(scene, poses, metric=metric).score
+    best = int(np.argmax(scores))
+    row = next(row for row in (0, 1, best) if scores[row] >= scores[best] - TOLERANCE)
+    return Target(poses[row], str(source[row]), float(scores[row]))
 
 
 def candidate_plans(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """The human, PDM-Closed, and speed profiles over shifted paths: poses (M, 8, 3) and sources (M,)."""
-    first, second = (grid.ravel() for grid in np.meshgrid(FIRST, SECOND))
-    distances = profile_distances(float(scene.velocity[0]), first, second)
-    path = expert_path(scene)
-    searched = [plan_along(shifted(path, offset) if offset else path, distances) for offset in OFFSETS]
-    searched.append(plan_along(centerline_path(scene), distances))
-    poses = np.concatenate([human_plan(scene)[None], pdm_closed_plan(scene)[None], *searched])
+    aside = swept(scene, expert_path(scene), FIRST, SECOND, OFFSETS)
+    centred = swept(scene, centerline_path(scene), FIRST, SECOND, (0.0,))
+    poses = np.concatenate([human_plan(scene)[None], pdm_closed_plan(scene)[None], aside, centred])
     source = np.full(len(poses), "search", dtype=object)
     source[:2] = ["human", "pdm_closed"]
     return poses[:, : len(TIMES)], source
 
 
-def correct(expert: Target, told: Target | None, above: float) -> Target | None:
-    """The correction of a plan that scores `above`: what it was told if nearly as good as the expert, or the expert.
+def told(
+    scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, stated: Stated
+) -> tuple[np.ndarray, np.ndarray]:
+    """The plan with the changes that its feedback names: the answer that is easiest to learn."""
+    changed = [repair.apply(scene, plan, feedback.changes) for plan, feedback in zip(plans, feedbacks, strict=True)]
+    poses = stated(np.stack(changed))
+    scores = score(scene, poses, metric=metric).score
+    return poses, np.where([bool(feedback.changes) for feedback in feedbacks], scores, np.nan)
 
-    None where neither scores higher than the plan.
-    """
-    for plan, least in ((told, expert.score - TOLD_TOLERANCE), (expert, expert.score)):
-        if plan is not None and plan.score >= least and plan.score > above:
-            return plan
-    return None
+
+def nearby(
+    scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, stated: Stated
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best of a search around the plan: farther or less far along its path, and to its sides; the nearest of the
+    best."""
+    tried = stated(np.stack([_around(scene, plan) for plan in plans]))
+    scores = score(scene, tried.reshape(-1, *tried.shape[2:]), metric=metric).score.reshape(tried.shape[:2])
+    scores = np.nan_to_num(scores, nan=-1.0)
+    away = np.hypot(*np.moveaxis(tried[..., :2] - plans[:, None, :, :2], -1, 0)).mean(axis=-1)
+    good = scores >= scores.max(axis=1, keepdims=True) - TIE
+    chosen = np.argmin(np.where(good, away, np.inf), axis=1)
+    rows = np.arange(len(plans))
+    return tried[rows, chosen], scores[rows, chosen]
+
+
+def _around(scene: Scene, plan: np.ndarray) -> np.ndarray:
+    paced = travel(plan, TRAVELS, INTERVAL, float(scene.velocity[0]), scene.centerline)
+    return np.concatenate([shift(poses, SHIFTS, HORIZON, INTERVAL) for poses in paced])
+
+
+CORRECTIONS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {"told": told, "nearby": nearby}

@@ -78,3 +78,22 @@ def shifted(path: np.ndarray, offset: float, start: float = 2.0, length: float =
     ease = offset * ease**2 * (3.0 - 2.0 * ease)
     normal = np.column_stack([-np.sin(base[:, 2]), np.cos(base[:, 2])])
     return with_headings(base[:, :2] + ease[:, None] * normal, start=0.0)
+
+
+def swept(
+    scene: Scene, path: np.ndarray, first: np.ndarray, second: np.ndarray, offsets: tuple[float, ...], **shift: float
+) -> np.ndarray:
+    """Plans (len(offsets) * len(first) * len(second), 8, 3): every speed profile along every shifted path.
+
+    first, second: accelerations [m/s^2], as in `profile_distances`. offsets [m], shift: as in `shifted`.
+    """
+    paces = (grid.ravel() for grid in np.meshgrid(first, second))
+    distances = profile_distances(float(scene.velocity[0]), *paces)
+    return np.concatenate(
+        [plan_along(shifted(path, offset, **shift) if offset else path, distances) for offset in offsets]
+    )
+
+
+def between(flawed: np.ndarray, corrected: np.ndarray, share: float) -> np.ndarray:
+    """A half-corrected plan (8, 3): `share` of the way from the flawed one to the corrected one."""
+    return flawed + share * (corrected - flawed)

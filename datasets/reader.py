@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import datasets
 import numpy as np
 
+from mtdrive.datasets.counts import file_digest
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image
+
+
+def read_manifest(root: Path) -> dict:
+    """The manifest of a finished recording.
+
+    Raises:
+        MTDriveError: the folder holds none.
+    """
+    manifest = root / "manifest.json"
+    if not manifest.exists():
+        raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
+    return json.loads(manifest.read_text())
 
 
 def load_samples(root: Path) -> datasets.Dataset:
@@ -19,14 +31,22 @@ def load_samples(root: Path) -> datasets.Dataset:
     Raises:
         MTDriveError: the folder holds no finished recording, or a shard is damaged.
     """
-    manifest = root / "manifest.json"
-    if not manifest.exists():
-        raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
-    shards = {root / "samples" / name: digest for name, digest in json.loads(manifest.read_text())["shards"].items()}
+    shards = {root / "samples" / name: digest for name, digest in read_manifest(root)["shards"].items()}
     for shard, digest in shards.items():
-        if not shard.exists() or hashlib.sha256(shard.read_bytes()).hexdigest() != digest:
+        if not shard.exists() or file_digest(shard) != digest:
             raise MTDriveError(f"{shard} is missing or was changed; delete it, then record again.")
     return datasets.load_dataset("parquet", data_files=list(map(str, shards)), split="train")
+
+
+def load_conversations(root: Path) -> datasets.Dataset:
+    """The samples as TRL's trainers read them: `messages`, and `images` with the one image, decoded when it is read.
+
+    Raises as `load_samples`.
+    """
+    samples = load_samples(root)
+    paths = [[str(root / "images" / f"{name}.jpg")] for name in samples["image"]]
+    samples = samples.select_columns(["messages"]).add_column("images", paths)
+    return samples.cast_column("images", datasets.List(datasets.Image()))
 
 
 def load_image(root: Path, name: str) -> np.ndarray:

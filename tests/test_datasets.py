@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from itertools import product
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from mtdrive.cli import load_config, main
 from mtdrive.commands import record
 from mtdrive.datasets import builder
-from mtdrive.datasets.interactions import Recipe, interactions
-from mtdrive.datasets.plans import plan_along, profile_distances
-from mtdrive.datasets.reader import load_image, load_samples
-from mtdrive.planner.answer import parse_answer
+from mtdrive.datasets.flawed import FLAWS, NO_PLANS
+from mtdrive.datasets.material import Material
+from mtdrive.datasets.plans import between, plan_along, profile_distances
+from mtdrive.datasets.reader import load_conversations, load_image, load_samples
+from mtdrive.datasets.recipe import Recipe
+from mtdrive.datasets.samples.comparison import SAFETY
+from mtdrive.datasets.samples.refinement import refinements
+from mtdrive.datasets.schema import SCHEMA
+from mtdrive.planner.answer import format_answer, parse_answer
+from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
+from mtdrive.simulation.splits import check_held_out
+
+KINDS = {"planning", "refinement", "collision", "off_road", "comparison"}
+
+
+def recipe(name: str, **changes) -> Recipe:
+    """A recipe of configs/recipe with other values."""
+    config = OmegaConf.to_container(load_config("record", ["out=unused", f"recipe={name}"]))
+    values = config["recipe"] | {key: config[key] for key in ("metric", "feedback", "seed")}
+    return Recipe(**values | changes)
+
+
+def material(scene, answers=NO_PLANS, **changes) -> Material:
+    return Material(scene, recipe("synthetic", **changes), answers)
 
 
 @pytest.fixture(scope="module")
-def recorded(world, tmp_path_factory):
+def overrides(world):
+    return [*world.overrides(), "recipe=synthetic", f"families={world.data_root}/manifest.json", "workers=1"]
+
+
+@pytest.fixture(scope="module")
+def recorded(overrides, tmp_path_factory):
     out = tmp_path_factory.mktemp("recorded") / "train"
-    record.run(load_config("record", [*world.overrides(), f"out={out}", "workers=1"]))
+    record.run(load_config("record", [*overrides, f"out={out}"]))
     return out
 
 
@@ -53,46 +84,180 @@ def test_plans_keep_to_their_path():
     np.testing.assert_allclose(plan[:, 2], np.linspace(2.0, 30.0, 8) / 20.0, atol=1e-2)
 
 
-def test_every_target_scores_higher_than_the_plans_before_it(store):
-    found = 0
+@pytest.mark.parametrize("name", ["demo", "synthetic"])
+def test_every_target_scores_higher_than_the_plans_before_it(name, store):
+    found = Counter()
     for token in store.tokens:
         scene = store.load(token)
-        for sample in interactions(scene, Recipe()):
-            plans = np.stack([*(turn.poses for turn in sample.exchanges), sample.target.poses])
-            scores = score(scene, plans).score
-            assert scores[-1] == pytest.approx(sample.target.score)
+        for sample in refinements(Material(scene, recipe(name), NO_PLANS)):
+            scores = score(scene, sample.plans).score
+            np.testing.assert_allclose(scores, sample.scores, atol=1e-12)
             assert (scores[:-1] < scores[-1]).all()
-            found += len(sample.exchanges)
-    assert found >= 2 * len(store.tokens)
+            found[sample.turns] += 1
+    assert min(found[2], found[3]) > 0
+    assert found.total() >= 3 * len(store.tokens)
+    assert (found[4] > 0) == (name == "synthetic")
+
+
+def test_plans_that_break_a_metric_do_and_weights_choose_which(store):
+    scene, sources = store.load(store.tokens[0]), Counter()
+    only = material(scene, flaws={"broken": 1.0}, metrics={"comfort": 1.0, "drivable_area_compliance": 3.0})
+    plans, names = FLAWS["broken"](only, only.rng(), 40)
+    columns = score(scene, plans).columns
+    for row, name in enumerate(names):
+        assert columns[name.removeprefix("breaks_")][row] < 1.0
+        sources[name] += 1
+    assert sources["breaks_drivable_area_compliance"] > sources["breaks_comfort"] > 0
+    assert sources.total() == 40
+    alone = only.broken.breaking("comfort")
+    assert (score(scene, alone).columns["drivable_area_compliance"] == 1.0).all()
+
+
+def test_answers_to_questions_agree_with_the_scorer(store, recorded):
+    verdicts = Counter()
+    for row in load_samples(recorded):
+        if row["kind"] not in ("collision", "off_road", "comparison"):
+            continue
+        scores = score(store.load(row["token"]), np.array(row["plans"]))
+        answer = row["messages"][-1]["content"][0]["text"]
+        verdicts[row["kind"], row["verdict"]] += 1
+        safety = [scores.columns[name] < 1.0 for name in SAFETY if name in scores.columns]
+        if row["kind"] == "comparison":
+            first, second = (next((i for i, failed in enumerate(safety) if failed[plan]), 9) for plan in (0, 1))
+            assert first != second
+            assert row["verdict"] == ("first" if first > second else "second")
+            assert answer.startswith("A is safer. B: " if first > second else "B is safer. A: ")
+            continue
+        failed = bool(safety[("collision", "off_road").index(row["kind"])][0])
+        assert row["verdict"] == ("yes" if failed else "no")
+        if failed:
+            event = "collision" if row["kind"] == "collision" else "off_road"
+            time = getattr(scores.events, f"{event}_time")[0]
+            assert answer.startswith(f"Yes. {event.replace('_', ' ').capitalize()} at {time:+06.2f} ")
+        else:
+            assert answer == "No."
+    assert set(verdicts) == {
+        *product(("collision", "off_road"), ("yes", "no")),
+        *product(("comparison",), ("first", "second")),
+    }
+
+
+def test_hard_negatives_are_a_step_from_failing(store):
+    found = 0
+    for token in store.tokens:
+        made = material(store.load(token), decimals=None)
+        for column in ("no_at_fault_collisions", "drivable_area_compliance"):
+            for broken in made.broken.breaking(column)[:3]:
+                passing = made.just_passing(broken, (column,))
+                if passing is None:
+                    continue
+                whole, part = made.expert.poses - broken, passing - broken
+                share = part.flat[np.abs(whole).argmax()] / whole.flat[np.abs(whole).argmax()]
+                nearer = between(broken, made.expert.poses, share - 0.05)
+                passed, failed = score(made.scene, np.stack([passing, nearer])).columns[column]
+                assert failed < passed == 1.0
+                found += 1
+    assert found > len(store.tokens)
+
+
+def test_answers_of_a_planner_are_flawed_plans(world, store, tmp_path):
+    token = store.tokens[0]
+    stands = np.zeros((8, 3))
+    lines = [{"token": token, "turns": [{"answer": format_answer(stands)}, {"answer": "no plan"}]}]
+    (tmp_path / "episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    answers = record.read_answers(tmp_path / "episodes.jsonl")
+    made = material(store.load(token), answers[token], flaws={"planner": 1.0})
+    sample = refinements(made)[0]
+    assert sample.sources[0] == "planner"
+    np.testing.assert_array_equal(sample.plans[0], stands)
+    with pytest.raises(MTDriveError, match="answers"):
+        record.read_answers(tmp_path / "nothing.jsonl")
+
+
+def test_families_change_the_numbers_of_samples(store):
+    plain = recipe("demo", families={"rare": 2.0, "common": 0.25})
+    assert plain.for_scene("a", "rare").two_turns == 4
+    drawn = [plain.for_scene(str(token), "common").two_turns for token in range(400)]
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.1)
+    assert plain.for_scene("a", "other") is plain
 
 
 def test_samples_read_back_as_conversations_with_their_images(world, store, recorded):
     samples = load_samples(recorded)
     assert len(set(samples["id"])) == len(samples) == json.loads((recorded / "manifest.json").read_text())["samples"]
     assert len(list((recorded / "images").iterdir())) == len(store.tokens)
+    assert set(samples["kind"]) == KINDS
     for sample in samples:
         roles = [message["role"] for message in sample["messages"]]
         assert roles == ["user", "assistant"] * sample["turns"]
         parts = [part["type"] for message in sample["messages"] for part in message["content"]]
         assert parts.count("image") == 1
-        for message, expected in zip(sample["messages"][1::2], sample["scores"], strict=True):
-            plan = parse_answer(message["content"][0]["text"]).poses
-            # the text rounds to centimetres, which may tip a metric over its threshold but rarely by much
-            assert plan is not None
-            assert 0.0 <= expected <= 1.0
+        if sample["kind"] in ("planning", "refinement"):
+            told = [parse_answer(message["content"][0]["text"]).poses for message in sample["messages"][1::2]]
+            np.testing.assert_array_equal(told, sample["plans"])  # the text says what was scored
         camera = store.load(sample["token"]).camera
         image = read_image(world.data_root, "train", camera.image)
         assert image_hash(image) == sample["image"]
         np.testing.assert_array_equal(load_image(recorded, sample["image"]), image)
 
 
-def test_a_killed_recording_goes_on_without_loss_or_doubles(world, recorded, tmp_path, monkeypatch):
+def test_trl_reads_the_conversations(recorded):
+    conversations = load_conversations(recorded)
+    processor = load_planner(load_config("sft", ["dataset=unused", "out=unused"]).planner).processor
+    batch = DataCollatorForVisionLanguageModeling(processor)([conversations[row] for row in range(4)])
+    assert batch["input_ids"].shape[0] == 4
+    assert (batch["input_ids"] == processor.image_token_id).sum() * 4 == batch["pixel_values"].shape[0]
+
+
+def test_the_validator_finds_rows_that_disagree(overrides, recorded, tmp_path, capsys):
+    check = ["record", *overrides, "check=1000"]
+    assert main([*check, f"out={recorded}"]) == 0
+    assert "0 problems" in capsys.readouterr().out
+    broken = tmp_path / "broken"
+    shutil.copytree(recorded, broken)
+    shard = next((broken / "samples").iterdir())
+    rows = pq.read_table(shard).to_pylist()
+    by_kind = {row["kind"]: row for row in rows}
+    by_kind["refinement"]["scores"][0] += 0.01
+    by_kind["planning"]["messages"][-1]["content"][0]["text"] += " "
+    by_kind["off_road"]["verdict"] = "no" if by_kind["off_road"]["verdict"] == "yes" else "yes"
+    by_kind["collision"]["generator"] = "somebody"
+    rows.append(by_kind["comparison"])
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), shard)
+    (broken / "images" / f"{rows[0]['image']}.jpg").unlink()
+    assert main([*check, f"out={broken}"]) == 1
+    said = capsys.readouterr().out
+    for kind, what in {
+        "refinement": "scores is",
+        "planning": "messages is",
+        "off_road": "verdict is",
+        "collision": "generator is",
+        "comparison": "stands there twice",
+    }.items():
+        assert f"{by_kind[kind]['id']}: {what}" in said
+    assert "is not the file that was recorded" in said
+    assert f"{rows[0]['id']}: its image" in said
+
+
+def test_a_split_that_shares_a_log_with_a_held_out_one_is_refused(tmp_path):
+    for split, logs in {"mine": "ab", "val": "cd", "navtest": "bc", "other": "ab"}.items():
+        (tmp_path / split).mkdir()
+        index = {log: {"log": "", "tokens": [f"{split}-{log}"]} for log in logs}
+        (tmp_path / split / "index.json").write_text(json.dumps(index))
+    for split in ("mine", "val"):
+        with pytest.raises(MTDriveError, match="navtest"):
+            check_held_out(tmp_path, split)
+    (tmp_path / "navtest" / "index.json").unlink()
+    check_held_out(tmp_path, "mine")
+
+
+def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     script = (
         "import sys; from mtdrive.datasets import builder; builder.SCENES_PER_SHARD = 1;"
         "from mtdrive.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", script, "record", *world.overrides(), f"out={out}", "workers=1"]
+    command = [sys.executable, "-c", script, "record", *overrides, f"out={out}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(out.glob("samples/*.parquet")) and process.poll() is None:
         time.sleep(0.01)
@@ -103,17 +268,24 @@ def test_a_killed_recording_goes_on_without_loss_or_doubles(world, recorded, tmp
     assert not (out / "manifest.json").exists()
 
     monkeypatch.setattr(builder, "SCENES_PER_SHARD", 1)
-    record.run(load_config("record", [*world.overrides(), f"out={out}", "workers=1"]))
+    record.run(load_config("record", [*overrides, f"out={out}"]))
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     rows = sorted(map(str, load_samples(out).to_list()))
     assert rows == sorted(map(str, load_samples(recorded).to_list()))
 
 
-def test_bad_input_is_refused_in_a_sentence(world, recorded, tmp_path, capsys):
-    assert main(["record", *world.overrides(), "split=navtest", f"out={tmp_path / 'a'}"]) == 2
-    assert "evaluation" in capsys.readouterr().err
-    assert main(["record", *world.overrides(), f"out={recorded}", "seed=1"]) == 2
-    assert "another recording" in capsys.readouterr().err
+def test_bad_input_is_refused_in_a_sentence(overrides, recorded, tmp_path, capsys):
+    new = f"out={tmp_path / 'a'}"
+    for arguments, expected in (
+        ([new, "split=navtest"], "evaluation"),
+        ([f"out={recorded}", "seed=1"], "another recording"),
+        ([new, "recipe.flaws={guessed:1}"], "guessed"),
+        ([new, "recipe.metrics={driving_direction_compliance:1}"], "driving_direction_compliance"),
+        ([new, "recipe.one_turn=-1"], "negative"),
+        ([new, "feedback=rumour"], "rumour"),
+    ):
+        assert main(["record", *overrides, *arguments]) == 2
+        assert expected in capsys.readouterr().err
     with pytest.raises(MTDriveError, match=r"manifest\.json"):
         load_samples(tmp_path)
 

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from mtdrive.cli import load_config, main
-from mtdrive.commands.evaluate import check, read_families
+from mtdrive.commands.evaluate import check
 from mtdrive.evaluation.bootstrap import bootstrap_mean
+from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, summarise
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus

@@ -24,7 +24,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mtdrive.datasets.flawed import flawed_plans
+from mtdrive.datasets.perturbed import PERTURBATIONS, perturbed_plans
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
 
@@ -39,7 +39,8 @@ def candidates(data_root: Path, maps_root: Path, split: str, cache_root: Path, l
     for index, token in enumerate(sorted(store.tokens)[:limit]):
         scene = store.load(token)
         plans = [baseline(scene) for baseline in BASELINES.values()]
-        plans.extend(flawed_plans(scene, np.random.default_rng(index), variations)[0])
+        equally = dict.fromkeys(PERTURBATIONS, 1.0)
+        plans.extend(perturbed_plans(scene, np.random.default_rng(index), variations, equally)[0])
         tokens.extend([token] * len(plans))
         poses.extend(plans)
     return np.array(tokens), np.stack(poses)

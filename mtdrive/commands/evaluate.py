@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 from tqdm import tqdm
 
+from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, difference_lines, summarise
 from mtdrive.simulation.baselines import BASELINES
@@ -65,23 +65,6 @@ def check(config: DictConfig) -> None:
             raise MTDriveError(f"{name}={config[name]} must be at least 1.")
     if config.temperature < 0:
         raise MTDriveError(f"temperature={config.temperature} must not be negative.")
-
-
-def read_families(path: str) -> dict[str, str]:
-    """token -> family, from a CSV or from a synthetic world's manifest.json.
-
-    Raises:
-        MTDriveError: the file is missing or is neither.
-    """
-    try:
-        if path.endswith(".json"):
-            return {scene["token"]: scene["family"] for scene in json.loads(Path(path).read_text())["scenes"]}
-        table = pd.read_csv(path, dtype=str)
-        return dict(zip(table["token"], table["family"], strict=True))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise MTDriveError(
-            f"families={path} is neither a CSV file with columns token and family nor a world's manifest.json."
-        ) from error
 
 
 def drive_planner(config: DictConfig, store: SceneStore, tokens: list[str]) -> list[Episode]:

@@ -2,62 +2,107 @@
 
 from __future__ import annotations
 
+import json
+import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.table import Table
 
+from mtdrive import __version__
 from mtdrive.datasets.builder import record
-from mtdrive.datasets.interactions import Recipe
-from mtdrive.datasets.schema import Interaction
-from mtdrive.planner.answer import format_answer
-from mtdrive.planner.prompt import SceneView, messages, prompt_style
+from mtdrive.datasets.reader import read_manifest
+from mtdrive.datasets.recipe import Recipe
+from mtdrive.datasets.recording import Recording
+from mtdrive.datasets.validator import check
+from mtdrive.evaluation.families import read_families
+from mtdrive.planner.answer import parse_answer
+from mtdrive.planner.conversation import conversation
+from mtdrive.planner.prompt import prompt_style
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.splits import check_training_split
 
-
-def conversation(scene: Scene, image_hash: str, sample: Interaction, style_name: str) -> list[dict]:
-    """The messages of one sample, the target answer last."""
-    style = prompt_style(style_name)
-    view = SceneView(
-        token=scene.token,
-        image=np.empty((0, 0, 3), np.uint8),
-        image_hash=image_hash,
-        history_poses=scene.history_poses,
-        velocity=scene.velocity,
-        acceleration=scene.acceleration,
-        command=scene.command,
-    )
-    exchanges = [(format_answer(turn.poses, style.integer_digits), turn.feedback) for turn in sample.exchanges]
-    answer = format_answer(sample.target.poses, style.integer_digits)
-    return [*messages(view, exchanges, style), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+MANY = 20  # problems that are printed
 
 
-def run(config: DictConfig) -> None:
-    """Record a split; see configs/record.yaml."""
+def run(config: DictConfig) -> int:
+    """Record a split, or check what was recorded; exit status 1 if rows disagree. See configs/record.yaml."""
+    console = Console(highlight=False, soft_wrap=True)
+    if config.check is not None:
+        return check_rows(config, console)
     check_training_split(config.split)
     if config.openscene_data_root is None:
         raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
-    recipe = Recipe(
-        one_turn=config.one_turn,
-        two_turns=config.two_turns,
-        three_turns=config.three_turns,
-        metric=config.metric,
-        feedback=config.feedback,
-        seed=config.seed,
-    )
     prompt_style(config.prompt)
-    manifest = record(
+    recording = Recording(
         sensor_root=Path(config.openscene_data_root),
         cache_root=Path(config.navsim_exp_root) / "scene_cache",
         split=config.split,
         out=Path(config.out),
-        recipe=recipe,
+        recipe=Recipe(
+            **OmegaConf.to_container(config.recipe), metric=config.metric, feedback=config.feedback, seed=config.seed
+        ),
         to_messages=partial(conversation, style_name=config.prompt),
-        workers=config.workers,
+        wording=config.prompt,
+        generator=f"mtdrive {__version__}",
+        families=read_families(config.families) if config.families else {},
+        answers=read_answers(Path(config.answers)) if config.answers else {},
     )
-    by_turns = ", ".join(f"{count} of {turns} turn(s)" for turns, count in manifest["samples_by_turns"].items())
-    Console().print(f"{manifest['samples']} samples ({by_turns}) in {config.out}")
+    started = time.perf_counter()
+    manifest, new = record(recording, config.workers)
+    minutes = (time.perf_counter() - started) / 60.0
+    print_counts(manifest, console)
+    console.print(f"{manifest['samples']} samples in {config.out}, {new} of them now: {new / minutes:.0f} a minute")
+    return 0
+
+
+def check_rows(config: DictConfig, console: Console) -> int:
+    """Simulate rows again and name those that disagree."""
+    root = Path(config.out)
+    rows, problems = check(
+        root,
+        Path(config.navsim_exp_root) / "scene_cache",
+        partial(conversation, style_name=read_manifest(root)["wording"]),
+        config.check,
+        config.seed,
+        config.workers,
+    )
+    for problem in problems[:MANY]:
+        console.print(f"[red]{problem.where}[/]: {problem.what}", markup=True)
+    console.print(f"{rows} rows of {root} simulated again, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def read_answers(path: Path) -> dict[str, np.ndarray]:
+    """token -> plans (K, 8, 3) that a planner answered in any turn, from an `episodes.jsonl` of `mtdrive evaluate`.
+
+    Raises:
+        MTDriveError: the file is missing or is no such file.
+    """
+    plans: dict[str, list[np.ndarray]] = {}
+    try:
+        with path.open() as file:
+            for line in file:
+                episode = json.loads(line)
+                parsed = [parse_answer(turn["answer"]).poses for turn in episode["turns"]]
+                plans.setdefault(episode["token"], []).extend(poses for poses in parsed if poses is not None)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise MTDriveError(f"answers={path} is no episodes.jsonl of mtdrive evaluate ({error}).") from error
+    return {token: np.stack(found) for token, found in plans.items() if found}
+
+
+def print_counts(manifest: dict, console: Console) -> None:
+    """What came out, by everything that a recipe balances."""
+    table = Table(title=f"{manifest['split']}: {manifest['samples']} samples", box=None)
+    table.add_column("")
+    table.add_column("samples")
+    for column, counts in manifest["counts"].items():
+        if counts:
+            table.add_row(column, ", ".join(f"{value} {count}" for value, count in counts.items()))
+    console.print(table)
+    if manifest["mean_score_of_corrections"] is not None:
+        first, last = manifest["mean_score_of_first_plans"], manifest["mean_score_of_corrections"]
+        console.print(f"mean score of flawed plans {first:.3f}, of their corrections {last:.3f}")

@@ -1,12 +1,13 @@
 """What the planner is told: system prompt, the first user message, and the conversation over several turns.
 
 Numbers are written as in the answer (`answer.format_number`): a sign, two decimals, metres, seconds and radians.
-A conversation holds exactly one image, in its first user message.
+A conversation holds exactly one image, in its first user message. Questions about plans, which are asked in training
+alone, begin with the same situation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,36 +55,62 @@ class PromptStyle:
 
     system: system message, or empty for none. user: first user message, a template over velocity, acceleration,
     history and command. integer_digits: digits before the point that numbers of prompt and answer are padded to.
+    question_system, question: likewise where a question about plans is asked, a template over the question, too.
+    questions: by kind (`datasets.schema.Question`), templates over the plans `first` and `second`.
     """
 
     system: str
     user: str
     integer_digits: int
+    question_system: str
+    question: str
+    questions: Mapping[str, str]
 
+
+FRAME = (
+    "You are the motion planner of a car. You see the front camera image at this moment. Coordinates are in the ego "
+    "frame: origin at the rear axle now, x forward and y to the left in metres, heading counter-clockwise in radians. "
+)
+SITUATION = (
+    "Velocity ({velocity}) m/s. Acceleration ({acceleration}) m/s^2. Poses 1.5 s, 1.0 s and 0.5 s ago: {history}. "
+    "Driving command: {command}. "
+)
+COMPACT_SITUATION = "velocity {velocity} acceleration {acceleration} history {history} command {command}"
 
 PROMPTS = {
     # For pretrained models.
     "full": PromptStyle(
         system=(
-            "You are the motion planner of a car. You see the front camera image at this moment. Coordinates are in "
-            "the ego frame: origin at the rear axle now, x forward and y to the left in metres, heading "
-            "counter-clockwise in radians. Plan the next 4 seconds as "
-            f"{NUM_POSES} poses (x, y, heading), 0.5 s apart, the first one 0.5 s from now. Answer with exactly "
-            "`Here is the planning trajectory [PT, (+x.xx, +y.yy, +h.hh), ...].` and nothing else. If you are told "
-            "what is wrong with a plan, answer with a corrected plan in the same format."
+            f"{FRAME}Plan the next 4 seconds as {NUM_POSES} poses (x, y, heading), 0.5 s apart, the first one 0.5 s "
+            "from now. Answer with exactly `Here is the planning trajectory [PT, (+x.xx, +y.yy, +h.hh), ...].` and "
+            "nothing else. If you are told what is wrong with a plan, answer with a corrected plan in the same format."
         ),
-        user=(
-            "Velocity ({velocity}) m/s. Acceleration ({acceleration}) m/s^2. Poses 1.5 s, 1.0 s and 0.5 s ago: "
-            "{history}. Driving command: {command}. Plan the trajectory."
-        ),
+        user=f"{SITUATION}Plan the trajectory.",
         integer_digits=1,
+        question_system=(
+            f"{FRAME}A plan is {NUM_POSES} poses (x, y, heading), 0.5 s apart, the first one 0.5 s from now. Answer "
+            "the question about plans."
+        ),
+        question=f"{SITUATION}{{question}}",
+        questions={
+            "collision": "Do you cause a collision if you drive {first}, when and with what?",
+            "off_road": "Do you leave the road if you drive {first}, when and where?",
+            "comparison": "Which plan is safer, A {first} or B {second}, and what is wrong with the other one?",
+        },
     ),
     # For models trained from scratch on this task alone: no word more than what differs between scenes, and a fixed
     # number of digits, which a tokenizer made for it turns into a fixed number of tokens.
     "compact": PromptStyle(
         system="",
-        user="velocity {velocity} acceleration {acceleration} history {history} command {command}",
+        user=COMPACT_SITUATION,
         integer_digits=2,
+        question_system="",
+        question=f"{COMPACT_SITUATION} {{question}}",
+        questions={
+            "collision": "{first} Collision?",
+            "off_road": "{first} Off road?",
+            "comparison": "A {first} B {second} safer?",
+        },
     ),
 }
 
@@ -101,16 +128,19 @@ def prompt_style(name: str) -> PromptStyle:
 
 def user_text(view: SceneView, style: PromptStyle) -> str:
     """The text of the first user message, which follows the image."""
+    return style.user.format(**_situation(view, style))
 
+
+def _situation(view: SceneView, style: PromptStyle) -> dict[str, str]:
     def row(values: np.ndarray) -> str:
         return ", ".join(format_number(value, style.integer_digits) for value in values)
 
-    return style.user.format(
-        velocity=row(view.velocity),
-        acceleration=row(view.acceleration),
-        history=format_poses(view.history_poses[:-1], style.integer_digits),
-        command=view.command.name.lower(),
-    )
+    return {
+        "velocity": row(view.velocity),
+        "acceleration": row(view.acceleration),
+        "history": format_poses(view.history_poses[:-1], style.integer_digits),
+        "command": view.command.name.lower(),
+    }
 
 
 def messages(view: SceneView, exchanges: Sequence[tuple[str, str]], style: PromptStyle) -> list[dict]:
@@ -121,13 +151,26 @@ def messages(view: SceneView, exchanges: Sequence[tuple[str, str]], style: Promp
         exchanges: the turns so far, each the planner's answer and the feedback it got.
         style: wording.
     """
-    conversation = [_message("system", style.system)] if style.system else []
-    first = _message("user", user_text(view, style))
-    first["content"].insert(0, {"type": "image"})
-    conversation.append(first)
+    conversation = _opening(style.system, user_text(view, style))
     for answer, feedback in exchanges:
         conversation += [_message("assistant", answer), _message("user", feedback)]
     return conversation
+
+
+def question_messages(view: SceneView, kind: str, plans: np.ndarray, style: PromptStyle) -> list[dict]:
+    """The conversation up to the answer of a question about plans (K, 8, 3), K = 2 for a comparison.
+
+    kind: of `datasets.schema.Question`.
+    """
+    stated = (f"[PT, {format_poses(plan, style.integer_digits)}]" for plan in plans)
+    question = style.questions[kind].format(**dict(zip(("first", "second"), stated)))
+    return _opening(style.question_system, style.question.format(question=question, **_situation(view, style)))
+
+
+def _opening(system: str, user: str) -> list[dict]:
+    first = _message("user", user)
+    first["content"].insert(0, {"type": "image"})
+    return [_message("system", system), first] if system else [first]
 
 
 def _message(role: str, text: str) -> dict:

@@ -128,7 +128,7 @@ def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset
 
     Returns:
         parse_rate: share of answers that parse. ade: mean distance [m] between answered and target positions, over
-        those that parse.
+        those that parse. Both are nan without any sample whose target is a plan; questions are left out.
     """
     tokenizer, errors = planner.processor.tokenizer, []
     planner.model.eval()
@@ -141,7 +141,10 @@ def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset
         for answer, sample in zip(answers, batch, strict=True):
             target = tokenizer.decode([label for label in sample["labels"] if label != -100], skip_special_tokens=True)
             answered, wanted = parse_answer(answer).poses, parse_answer(target).poses
-            errors.append(np.nan if answered is None else np.hypot(*(answered - wanted)[:, :2].T).mean())
+            if wanted is not None:
+                errors.append(np.nan if answered is None else np.hypot(*(answered - wanted)[:, :2].T).mean())
+    if not errors:
+        return {"parse_rate": np.nan, "ade": np.nan}
     parsed = np.isfinite(errors)
     return {"parse_rate": float(parsed.mean()), "ade": float(np.mean(errors, where=parsed)) if parsed.any() else np.nan}
 

@@ -40,6 +40,14 @@ def diagnose(scene: Scene, scores: Scores, row: int) -> list[Finding]:
     return findings
 
 
+def violated(scores: Scores) -> dict[str, np.ndarray]:
+    """Which of N valid plans a finding of `diagnose` would object to: sub-metric -> (N,) bool."""
+    return {
+        name: ~_enough_progress(scores) & (values < 1.0) if FACTS[name] is _progress else values < 1.0
+        for name, values in scores.columns.items()
+    }
+
+
 def _collision(scene: Scene, scores: Scores, row: int) -> dict:
     events = scores.events
     return _conflict(scene, scores, row, float(events.collision_time[row]), int(events.collision_track[row]))
@@ -119,8 +127,13 @@ def _comfort(scene: Scene, scores: Scores, row: int) -> dict:
 def _progress(scene: Scene, scores: Scores, row: int) -> dict:
     """Progress fails where the way itself falls short, not where a collision sets the sub-metric to 0."""
     way, reference = float(scores.events.progress[row]), float(scores.events.reference_progress[row])
-    enough = max(float(scores.columns["ego_progress"][row]), way / max(reference, STEP)) >= ENOUGH_PROGRESS
+    enough = bool(_enough_progress(scores)[row])
     return {"passed": enough, "quantity": "progress", "measured": way, "limit": reference}
+
+
+def _enough_progress(scores: Scores) -> np.ndarray:
+    way = scores.events.progress / np.maximum(scores.events.reference_progress, STEP)
+    return np.maximum(scores.columns["ego_progress"], way) >= ENOUGH_PROGRESS
 
 
 # Most important first.

@@ -47,7 +47,7 @@ def render_text(feedback: Feedback) -> str:
     score = SCORE.format(score=number(feedback.score))
     if feedback.clean:
         return f"{CLEAN} {score}"
-    violations = [_violation(finding) for finding in _told(feedback)]
+    violations = [render_violation(finding) for finding in _told(feedback)]
     return " ".join([*violations, *map(_change, feedback.changes), score])
 
 
@@ -66,20 +66,22 @@ def number(value: float) -> str:
     return f"{round(value, 2) + 0.0:+06.2f}"
 
 
-def _violation(finding: Finding) -> str:
+def render_violation(finding: Finding) -> str:
+    """The sentence about a finding that has not passed, for instance `Red light at +01.20.`"""
     fields = {"object": finding.object_class, "side": finding.side, "quantity": finding.quantity}
     for name in ("time", "measured", "limit"):
         value = getattr(finding, name)
         fields[name] = None if value is None else number(value)
     if finding.object_position is not None:
-        fields["place"] = _place(finding.object_position)
+        fields["place"] = render_place(finding.object_position)
     return SENTENCES[finding.metric].format(**fields)
 
 
 def _change(change: Change) -> str:
     amount, time = number(change.amount), number(change.time)
-    return CHANGES[change.kind].format(amount=amount, place=_place(change.position), time=time)
+    return CHANGES[change.kind].format(amount=amount, place=render_place(change.position), time=time)
 
 
-def _place(position: tuple[float, float]) -> str:
+def render_place(position: tuple[float, float]) -> str:
+    """`+18.20, -00.40`"""
     return ", ".join(map(number, position))

@@ -72,6 +72,11 @@ class SceneStore:
         """Tokens of all scenes, log by log."""
         return list(self._log_of)
 
+    @property
+    def log_names(self) -> set[str]:
+        """Logs that the scenes come from."""
+        return set(self._log_of.values())
+
     def log_name(self, token: str) -> str:
         """The log that a scene comes from.
 

@@ -1,0 +1,46 @@
+"""Plans that break one named sub-metric, found by search with the scorer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtdrive.datasets.plans import expert_path, swept
+from mtdrive.simulation.feedback.diagnose import violated
+from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scoring import OK, score
+
+# Wider than what a correction is searched in: a flaw may be harsh.
+FIRST = np.array([-7.0, -4.0, -2.0, -0.8, 0.0, 0.8, 2.0, 3.5])  # [m/s^2] up to 2 s
+SECOND = np.array([-6.0, -3.0, -1.0, 0.0, 1.0, 2.5])  # [m/s^2] from 2 s on
+OFFSETS = (-6.0, -4.4, -3.2, -1.6, 0.0, 1.6, 3.2, 4.4, 6.0)  # [m]
+
+
+@dataclass(frozen=True)
+class BrokenPlans:
+    """A scene's plans and what they violate. poses: (M, 8, 3). violated: column that counts -> (M,) bool."""
+
+    poses: np.ndarray
+    violated: dict[str, np.ndarray]
+
+    def breaking(self, column: str) -> np.ndarray:
+        """Those (K, 8, 3) that violate a sub-metric and as few others as can be; none if no plan does."""
+        others = np.sum([self.violated[name] for name in self.violated if name != column], axis=0)
+        breaks = self.violated[column]
+        return self.poses[breaks & (others == others.min(where=breaks, initial=len(self.violated)))]
+
+
+def find_broken(scene: Scene, poses: np.ndarray, metric: str) -> BrokenPlans:
+    """What each of plans (M, 8, 3) violates, of the sub-metrics that count in the score; without the invalid ones."""
+    scores = score(scene, poses, metric=metric)
+    valid = scores.status == OK
+    counted = [metric.column for metric in score_version(metric).metrics if metric.weight != 0.0]
+    violations = violated(scores)
+    return BrokenPlans(poses[valid], {name: violations[name][valid] for name in counted})
+
+
+def wide_plans(scene: Scene) -> np.ndarray:
+    """Plans (M, 8, 3) around the expert's path, most of them flawed."""
+    return swept(scene, expert_path(scene), FIRST, SECOND, OFFSETS, start=0.0, length=12.0)

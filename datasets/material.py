@@ -1,0 +1,87 @@
+"""What the samples of one scene are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mtdrive.datasets.broken import BrokenPlans, find_broken, wide_plans
+from mtdrive.datasets.corrections import CORRECTIONS, find_expert
+from mtdrive.datasets.plans import between
+from mtdrive.datasets.recipe import Recipe
+from mtdrive.datasets.schema import Target
+from mtdrive.simulation.assessment import Assessment
+from mtdrive.simulation.feedback.diagnose import diagnose
+from mtdrive.simulation.feedback.perceived import perceived_scene
+from mtdrive.simulation.feedback.structured import Finding
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scoring import score
+
+SHARES = np.arange(1, 20) / 20.0  # of the way from a plan that fails to one that passes
+
+
+@dataclass(frozen=True)
+class Material:
+    """A scene, the recipe for it, and the plans (K, 8, 3) that a planner in training answered in it (K may be 0)."""
+
+    scene: Scene
+    recipe: Recipe
+    answers: np.ndarray
+
+    def rng(self, purpose: str = "") -> np.random.Generator:
+        """See `Recipe.rng`."""
+        return self.recipe.rng(self.scene.token, purpose)
+
+    @cached_property
+    def expert(self) -> Target:
+        """The plan to answer with unasked."""
+        return find_expert(self.scene, self.recipe.metric, self.recipe.stated)
+
+    @cached_property
+    def known(self) -> Scene:
+        """The scene as the feedback's source knows it."""
+        perceived = self.recipe.feedback == "perceived"
+        return perceived_scene(self.scene, self.recipe.metric) if perceived else self.scene
+
+    @cached_property
+    def broken(self) -> BrokenPlans:
+        """A wide vocabulary of plans and what each violates."""
+        return find_broken(self.known, self.recipe.stated(wide_plans(self.scene)), self.recipe.metric)
+
+    def just_passing(self, broken: np.ndarray, columns: tuple[str, ...]) -> np.ndarray | None:
+        """The plan (8, 3) nearest to a broken one, on the way to the expert's, that violates none of the columns."""
+        way = np.stack([between(broken, self.expert.poses, share) for share in SHARES])
+        tried = find_broken(self.known, self.recipe.stated(way), self.recipe.metric)
+        passing = ~np.any([tried.violated[column] for column in columns], axis=0)
+        return tried.poses[np.argmax(passing)] if passing.any() else None
+
+    def examine(self, plans: np.ndarray) -> tuple[tuple[float, ...], list[dict[str, Finding]]]:
+        """True scores of plans (N, 8, 3), and findings on each by sub-metric, as the feedback's source knows them."""
+        true = score(self.scene, plans, metric=self.recipe.metric)
+        known = true if self.known is self.scene else score(self.known, plans, metric=self.recipe.metric)
+        findings = [{f.metric: f for f in diagnose(self.known, known, row)} for row in range(len(plans))]
+        return tuple(map(float, true.score)), findings
+
+    def correct(self, plans: np.ndarray, answers: list[Assessment], floors: np.ndarray) -> list[Target | None]:
+        """The corrections of flawed plans (N, 8, 3): from the recipe's sources in their order, else the expert.
+
+        floors: (N,) scores that they must exceed; None where neither does.
+        """
+        found: list[Target | None] = [None] * len(plans)
+        for source, tolerance in self.recipe.corrections.items():
+            rows = [row for row, target in enumerate(found) if target is None]
+            if not rows:
+                break
+            feedbacks = [answers[row].feedback for row in rows]
+            poses, scores = CORRECTIONS[source](
+                self.scene, plans[rows], feedbacks, self.recipe.metric, self.recipe.stated
+            )
+            for row, plan, value in zip(rows, poses, scores, strict=True):
+                if value >= self.expert.score - tolerance and value > floors[row]:
+                    found[row] = Target(plan, source, float(value))
+        return [
+            self.expert if target is None and self.expert.score > floor else target
+            for target, floor in zip(found, floors, strict=True)
+        ]

@@ -1,0 +1,92 @@
+"""The recipe of a dataset: how many samples of each kind a scene gives, and what they are made from."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mtdrive.datasets.corrections import CORRECTIONS
+from mtdrive.datasets.flawed import FLAWS
+from mtdrive.datasets.perturbed import PERTURBATIONS
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.simulation.metrics.registry import score_version
+
+COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding", "comparison")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a scene gives; `configs/recipe` has the recipes.
+
+    one_turn .. four_turns, understanding, comparison: samples of each kind; fewer where a scene has no such plans.
+    flaws: shares of the sources of flawed plans. perturbations: shares within the source `perturbed`.
+    metrics: weights of the sub-metrics to break (navsim's column names); None for all that count, equally.
+    corrections: source -> how far it may fall short of the expert's score; tried in this order, then the expert.
+    families: family -> factor on the numbers of samples of its scenes; 1 for those not named.
+    decimals: that plans are rounded to before they are scored, so that their text says what was scored; None for none.
+    """
+
+    one_turn: int
+    two_turns: int
+    three_turns: int
+    four_turns: int
+    understanding: int
+    comparison: int
+    flaws: Mapping[str, float]
+    perturbations: Mapping[str, float]
+    metrics: Mapping[str, float] | None
+    corrections: Mapping[str, float]
+    families: Mapping[str, float]
+    decimals: int | None
+    metric: str
+    feedback: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError for unknown names and impossible numbers."""
+        counted = [metric.column for metric in score_version(self.metric).metrics if metric.weight != 0.0]
+        if self.feedback not in SOURCES:
+            raise MTDriveError(f"There is no feedback source {self.feedback!r}: choose {' or '.join(SOURCES)}.")
+        check_shares("recipe.flaws", self.flaws, FLAWS)
+        check_shares("recipe.perturbations", self.perturbations, PERTURBATIONS)
+        if self.metrics is not None:
+            check_shares("recipe.metrics", self.metrics, counted)
+        check_known("recipe.corrections", self.corrections, CORRECTIONS)
+        for name in COUNTS:
+            if getattr(self, name) < 0:
+                raise MTDriveError(f"recipe.{name}={getattr(self, name)} must not be negative.")
+        if any(factor < 0.0 for factor in self.families.values()):
+            raise MTDriveError("recipe.families holds a negative factor.")
+
+    def rng(self, token: str, purpose: str = "") -> np.random.Generator:
+        """A scene's randomness, its own for each purpose: one kind of sample does not depend on another."""
+        return np.random.default_rng([self.seed, zlib.crc32((token + purpose).encode())])
+
+    def for_scene(self, token: str, family: str) -> Recipe:
+        """The recipe with its numbers of samples times the family's factor, rounded up or down at random."""
+        factor = self.families.get(family, 1.0)
+        if factor == 1.0:
+            return self
+        rng = self.rng(token, "family")
+        return replace(self, **{name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS})
+
+    def stated(self, plans: np.ndarray) -> np.ndarray:
+        """Plans as they are recorded: rounded, or as they are."""
+        return plans if self.decimals is None else np.round(plans, self.decimals) + 0.0
+
+
+def check_known(key: str, given: Mapping[str, float], known: Collection[str]) -> None:
+    """Refuse names that do not exist."""
+    if unknown := sorted(set(given) - set(known)):
+        raise MTDriveError(f"{key} names {unknown[0]!r}, which does not exist; choose from {', '.join(known)}.")
+
+
+def check_shares(key: str, given: Mapping[str, float], known: Collection[str]) -> None:
+    """Refuse names that do not exist and shares of which nothing can be drawn."""
+    check_known(key, given, known)
+    if any(share < 0.0 for share in given.values()) or sum(given.values()) <= 0.0:
+        raise MTDriveError(f"{key}={dict(given)} must hold no negative share and at least one positive one.")

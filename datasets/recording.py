@@ -1,0 +1,114 @@
+"""What is being recorded, and the rows of one scene."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mtdrive.datasets.flawed import NO_PLANS
+from mtdrive.datasets.material import Material
+from mtdrive.datasets.recipe import Recipe
+from mtdrive.datasets.samples import samples_of
+from mtdrive.datasets.schema import VERSION, Sample
+from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.navsim_format.images import image_hash, read_image
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scene_cache.format import METRIC_VERSIONS
+
+ToMessages = Callable[[Scene, str, Sample], list[dict]]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A dataset to record.
+
+    sensor_root: an OPENSCENE_DATA_ROOT. cache_root: holds the scene caches. out: its folder.
+    to_messages: renders (scene, image hash, sample) as a conversation; a module-level function, because worker
+    processes call it. wording: names what it does; a dataset has one. generator: program and version.
+    families: token -> family. answers: token -> plans (K, 8, 3) of a planner in training. Both may lack scenes.
+    """
+
+    sensor_root: Path
+    cache_root: Path
+    split: str
+    out: Path
+    recipe: Recipe
+    to_messages: ToMessages
+    wording: str
+    generator: str
+    families: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def identity(self, tokens: list[str]) -> dict:
+        """What tells this recording of these scenes from another one, for JSON."""
+        return {
+            "version": VERSION,
+            "generator": self.generator,
+            "split": self.split,
+            "recipe": asdict(self.recipe),
+            "wording": self.wording,
+            "metric_version": METRIC_VERSIONS[self.recipe.metric],
+            "scenes": len(tokens),
+            "tokens": digest(tokens),
+            "families": digest([self.families.get(token, "") for token in tokens]),
+            "answers": digest([json.dumps(np.asarray(self.answers[t]).tolist()) for t in tokens if t in self.answers]),
+        }
+
+    def rows(self, scene: Scene) -> list[dict]:
+        """The rows of one scene; keeps its image."""
+        family = self.families.get(scene.token, "")
+        recipe = self.recipe.for_scene(scene.token, family)
+        samples = samples_of(Material(scene, recipe, self.answers.get(scene.token, NO_PLANS)))
+        if not samples:
+            return []
+        image = store_image(self.sensor_root, self.split, scene.camera.image, self.out / "images")
+        return [
+            {
+                "id": f"{scene.token}-{number}",
+                "family": family,
+                "image": image,
+                "metric_version": METRIC_VERSIONS[recipe.metric],
+                "generator": self.generator,
+                **contents(scene, image, sample, recipe, self.to_messages),
+            }
+            for number, sample in enumerate(samples)
+        ]
+
+
+def contents(scene: Scene, image: str, sample: Sample, recipe: Recipe, to_messages: ToMessages) -> dict:
+    """The columns that follow from a sample and its scene alone."""
+    return {
+        "token": scene.token,
+        "kind": sample.kind,
+        "turns": sample.turns,
+        "messages": to_messages(scene, image, sample),
+        "plans": sample.plans.tolist(),
+        "scores": list(sample.scores),
+        "sources": list(sample.sources),
+        "issue": sample.issue,
+        "verdict": sample.verdict,
+        "metric": recipe.metric,
+        "feedback": recipe.feedback,
+        "seed": recipe.seed,
+    }
+
+
+def store_image(sensor_root: Path, split: str, relative: str, folder: Path) -> str:
+    """Keep one copy of an image under its content hash, which is returned."""
+    name = image_hash(read_image(sensor_root, split, relative))
+    target = folder / f"{name}.jpg"
+    if not target.exists():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(sensor_root / "sensor_blobs" / split / relative, temporary)
+    return name
+
+
+def digest(lines: list[str]) -> str:
+    """Short hash of a list of strings."""
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()

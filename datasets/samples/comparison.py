@@ -1,0 +1,57 @@
+"""Comparing two plans: which one is safer, and what is wrong with the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtdrive.datasets.material import Material
+from mtdrive.datasets.schema import Question
+from mtdrive.simulation.feedback.structured import Finding
+
+KIND = "comparison"
+# What safety is, worst first: a plan is safer whose worst violation comes later, or that has none.
+SAFETY = (
+    "no_at_fault_collisions",
+    "drivable_area_compliance",
+    "traffic_light_compliance",
+    "time_to_collision_within_bound",
+)
+
+
+def comparisons(material: Material) -> list[Question]:
+    """Half with a plan that just passes, half with any of another safety; fewer where no plan of the scene fails."""
+    rng, asked = material.rng(KIND), []
+    for number in range(material.recipe.comparison):
+        columns = [column for column in SAFETY if column in material.broken.violated]
+        ranks = worst([material.broken.violated[column] for column in columns])
+        failing = np.unique(ranks[ranks < len(columns)])
+        if not len(failing):
+            continue
+        rank = rng.choice(failing)
+        first, source = rng.choice(material.broken.poses[ranks == rank]), f"breaks_{columns[rank]}"
+        if number % 2:
+            second, other = material.just_passing(first, tuple(columns)), "just_passes"
+        else:
+            others = np.flatnonzero(ranks != rank)
+            row = rng.choice(others) if len(others) else None
+            second = None if row is None else material.broken.poses[row]
+            other = "passes" if row is None or ranks[row] == len(columns) else f"breaks_{columns[ranks[row]]}"
+        if second is not None:
+            order = slice(None, None, 1 if rng.random() < 0.5 else -1)
+            asked.append(comparison(material, np.stack([first, second])[order], (source, other)[order]))
+    return asked
+
+
+def comparison(material: Material, plans: np.ndarray, sources: tuple[str, ...]) -> Question:
+    """The question about two plans (2, 8, 3) that are not equally safe, answered by simulation."""
+    scores, findings = material.examine(plans)
+    columns = [column for column in SAFETY if column in findings[0]]
+    ranks = worst([np.array([not finding[column].passed for finding in findings]) for column in columns])
+    safer = int(np.argmax(ranks))
+    wrong: Finding = findings[1 - safer][columns[ranks[1 - safer]]]
+    return Question(material.scene.token, KIND, plans, sources, scores, wrong, safer)
+
+
+def worst(violated: list[np.ndarray]) -> np.ndarray:
+    """Index of the first of K sub-metrics, each (N,) bool, that a plan violates; K for none. (N,) int."""
+    return np.argmax([*violated, np.ones_like(violated[0])], axis=0)

@@ -1,0 +1,12 @@
+"""Single-turn planning: the expert's plan."""
+
+from __future__ import annotations
+
+from mtdrive.datasets.material import Material
+from mtdrive.datasets.schema import Interaction
+
+
+def single_turns(material: Material) -> list[Interaction]:
+    """The same sample as often as the recipe asks for."""
+    wanted = material.recipe.one_turn
+    return [Interaction(material.scene.token, (), material.expert)] * wanted if wanted else []

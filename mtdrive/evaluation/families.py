@@ -1,0 +1,27 @@
+"""Which family each scene belongs to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from mtdrive.simulation.errors import MTDriveError
+
+
+def read_families(path: str) -> dict[str, str]:
+    """token -> family, from a CSV or from a synthetic world's manifest.json.
+
+    Raises:
+        MTDriveError: the file is missing or is neither.
+    """
+    try:
+        if path.endswith(".json"):
+            return {scene["token"]: scene["family"] for scene in json.loads(Path(path).read_text())["scenes"]}
+        table = pd.read_csv(path, dtype=str)
+        return dict(zip(table["token"], table["family"], strict=True))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise MTDriveError(
+            f"families={path} is neither a CSV file with columns token and family nor a world's manifest.json."
+        ) from error
