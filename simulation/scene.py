@@ -131,6 +131,29 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Rails:
+    """What reactive traffic needs of K vehicles that follow L paths (V points in all); UTM, unlike the rest.
+
+    track: (K,) int64 index in the detections at t0, and so in observations, in the order of simulation.
+    pose: (K, 3) box centre at t0, moved onto the path. progress: (K,) [m] along the path. speed: (K,) [m/s] at t0;
+    target_speed: (K,) desired.
+    lane: (K,) int64 path that the vehicle follows. path: (V, 4) distance along the path [m], x, y, unwrapped heading.
+    path_start: (L + 1,) int64 offsets into path.
+    parked: int64 indices, as in track, of the vehicles that stay where they are.
+    """
+
+    track: np.ndarray
+    pose: np.ndarray
+    progress: np.ndarray
+    speed: np.ndarray
+    target_speed: np.ndarray
+    lane: np.ndarray
+    path: np.ndarray
+    path_start: np.ndarray
+    parked: np.ndarray
+
+
+@dataclass(frozen=True)
 class Camera:
     """Front camera at t0. image: path relative to `sensor_blobs/<split>`; empty if the log names none.
 
@@ -157,7 +180,9 @@ class Scene:
     centerline: (C, 3) x, y, heading. route_lane_ids: tuple of str, corrected route, official order.
     current_boxes: what detection sees at t0 - tokens (A0,), kind (A0,), boxes (A0, 5) x, y, heading, length, width
     (local), velocity (A0, 2) local; the input of the `perceived` feedback and of the pictures.
-    observations: by metric ("pdms_v1": 51 steps over 5 s, "epdms_v2": 41 steps over 4 s).
+    observations: by metric ("pdms_v1": 51 steps over 5 s, "epdms_v2": 41 steps over 4 s); they begin with the tracks of
+    current_tokens.
+    rails: of the vehicles that reactive traffic moves.
     references: PDM-Closed by metric.
     """
 
@@ -184,4 +209,5 @@ class Scene:
     current_velocity: np.ndarray
     camera: Camera
     observations: dict[str, Observation]
+    rails: Rails
     references: dict[str, Reference]

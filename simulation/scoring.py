@@ -6,7 +6,9 @@ but the scene and the trajectory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -18,8 +20,11 @@ from mtdrive.simulation.metrics.motion import build_motion
 from mtdrive.simulation.metrics.registry import final_score, metrics_of, product_of_factors, score_version
 from mtdrive.simulation.metrics.surroundings import Surroundings, prepare_surroundings
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
+from mtdrive.simulation.traffic.reactive import ReactiveTraffic, reactive_traffic, simulate_tracks
 from mtdrive.simulation.trajectory import validate_batch
 
+LOG_REPLAY = "log_replay"  # other road users do what was recorded
+IDM = "idm"  # vehicles react
 OK = "ok"
 INVALID = "invalid_trajectory"
 HUMAN_POSES = 8  # of the recorded future that the human filter scores
@@ -33,8 +38,8 @@ class Events:
     Rows with an invalid trajectory hold NaN, -1 and False.
 
     states: (N, 41, 11), columns as in `dynamics.state`.
-    collision_time, collision_track, collision_kind: first at-fault collision; the track's index in the observation;
-    CollisionKind.
+    collision_time, collision_track, collision_kind: first at-fault collision; the track's index in the observation,
+    whose poses are those of log replay; CollisionKind.
     ttc_time, ttc_track: first step from which a collision is within bound, and with which track.
     off_road_time, off_road_corner: first corner off the road, as an index into `metrics.motion.CORNERS`.
     wrong_way_time: when 2 m against traffic within a second are reached; wrong_way_distance: the most within one [m].
@@ -81,45 +86,68 @@ class Scores:
 
 @dataclass(frozen=True)
 class PreparedScene:
-    """What scoring needs of a scene: surroundings, start of the simulation, what PDM-Closed earns [m], and the
-    columns that the recorded human fails (where the version can forgive them)."""
+    """What scoring needs of a scene: surroundings, start of the simulation, PDM-Closed's simulated plan (1, 41, 11) and
+    what it earns in log replay [m], the columns that the recorded human fails (where the version can forgive them), and
+    the traffic that reacts, or None for log replay."""
 
     surroundings: Surroundings
     timestamp: int
     velocity: np.ndarray
     acceleration: np.ndarray
+    reference: np.ndarray
     reference_progress: float
     human_failures: frozenset[str]
+    traffic: ReactiveTraffic | None
 
 
 @remember
-def prepare(scene: Scene, metric: str) -> PreparedScene:
-    """Prepare a scene for a score version (once per scene and version).
+def prepare(scene: Scene, metric: str, traffic: str) -> PreparedScene:
+    """Prepare a scene for a score version (once per scene, version and traffic).
 
     Raises:
-        MTDriveError: there is no such version, or the scene cannot be scored by it.
+        MTDriveError: there is no such version or traffic, or the scene cannot be scored by it.
     """
+    check_traffic(metric, traffic)
     version = score_version(metric)
     if metric not in scene.observations:
         raise MTDriveError(f"Synthetic scene {scene.token} has no score {metric}; use {', '.join(scene.observations)}.")
     past = recorded_past(scene) if version.uses_past else None
     surroundings = prepare_surroundings(scene.observations[metric], scene.drivable_map, scene.centerline, past)
     timestamp, velocity, acceleration = int(scene.timestamp), np.array(scene.velocity), np.array(scene.acceleration)
+    reacting = reactive_traffic(scene, metric) if traffic == IDM else None
 
-    reference = _score(np.array(scene.references[metric].simulated)[None], surroundings, metric)
+    reference = np.array(scene.references[metric].simulated)[None]
     failures = frozenset()
     if version.human_filter and len(scene.human_poses):
         plan = sample_plans(np.array(scene.human_poses[None, :HUMAN_POSES]), HUMAN_INTERVAL, timestamp)
-        human = _score(simulate(plan, velocity, acceleration), replace(surroundings, past=None), metric)
+        states = simulate(plan, velocity, acceleration)
+        around = replace(surroundings, past=None)
+        if reacting is not None:
+            around = replace(around, tracks=next(simulate_tracks(reacting, states)))
+        human = _score(states, around, metric)
         failures = frozenset(name for name, values in human.columns.items() if values[0] == 0.0)
     return PreparedScene(
         surroundings=surroundings,
         timestamp=timestamp,
         velocity=velocity,
         acceleration=acceleration,
-        reference_progress=float(reference.events.progress[0] * reference.product[0]),
+        reference=reference,
+        reference_progress=_earned(reference, surroundings, metric),
         human_failures=failures,
+        traffic=reacting,
     )
+
+
+def check_traffic(metric: str, traffic: str) -> None:
+    """Refuse a traffic that does not exist, or that a score version does not have.
+
+    Raises:
+        MTDriveError: so it is, or there is no such version.
+    """
+    if traffic not in (LOG_REPLAY, IDM):
+        raise MTDriveError(f"There is no traffic {traffic!r}; choose {LOG_REPLAY} or {IDM}.")
+    if traffic == IDM and not score_version(metric).reactive:
+        raise MTDriveError(f"{metric} has no reactive traffic; choose traffic={LOG_REPLAY}, or metric=epdms_v2.")
 
 
 def score(
@@ -128,34 +156,36 @@ def score(
     interval: float = 0.5,
     metric: str = "pdms_v1",
     human_penalty_filter: bool | None = None,
+    traffic: str = LOG_REPLAY,
 ) -> Scores:
     """Simulate and score trajectories.
 
     Args:
-        scene: where they are driven; its observation for `metric` is the traffic.
+        scene: where they are driven.
         poses: (N, T, 3) rear-axle x, y [m], heading [rad] in the local frame, T = 8 at 0.5 s or 40 at 0.1 s.
         interval: [s] between poses.
         metric: score version.
         human_penalty_filter: count a metric that the recorded human fails as 1; None as the version has it.
+        traffic: "log_replay", the scene's observation for `metric`, or "idm": vehicles react to each trajectory, and
+            PDM-Closed meets the traffic that reacted to the trajectory, the human what reacted to the human.
 
     Raises:
-        MTDriveError: wrong shape or interval, no such version, or a filter that the version does not have. Rows that
-            are not finite, or that drive the simulation out of the numbers, get the status "invalid_trajectory".
+        MTDriveError: wrong shape or interval, no such version or traffic, or a filter or a traffic that the version
+            does not have. Rows that are not finite, or that drive the simulation out of the numbers, get the status
+            "invalid_trajectory".
     """
     poses, valid = validate_batch(poses, interval)
     forgiving = uses_human_filter(metric, human_penalty_filter)
-    prepared = prepare(scene, metric)
+    prepared = prepare(scene, metric, traffic)
     plans = sample_plans(poses[valid], interval, prepared.timestamp)
     states = simulate(plans, prepared.velocity, prepared.acceleration)
     finite = np.isfinite(states).all(axis=(1, 2))
     valid[valid] = finite
-    scored = _score(
-        states[finite],
-        prepared.surroundings,
-        metric,
-        prepared.reference_progress,
-        prepared.human_failures if forgiving else frozenset(),
-    )
+    forgiven = prepared.human_failures if forgiving else frozenset()
+    if prepared.traffic is None or not finite.any():
+        scored = _score(states[finite], prepared.surroundings, metric, prepared.reference_progress, forgiven)
+    else:
+        scored = _score_reactive(states[finite], prepared, metric, forgiven)
     return scored if valid.all() else _spread(scored, valid)
 
 
@@ -190,6 +220,22 @@ def score_states(
     """
     surroundings = prepare_surroundings(observation, drivable_map, centerline, past=None)
     return _score(np.ascontiguousarray(states), surroundings, metric, reference_progress)
+
+
+def _earned(reference: np.ndarray, surroundings: Surroundings, metric: str) -> float:
+    """What PDM-Closed's simulated plan (1, 41, 11) earns [m]: its way times its factors."""
+    scores = _score(reference, surroundings, metric)
+    return float(scores.events.progress[0] * scores.product[0])
+
+
+def _score_reactive(states: np.ndarray, prepared: PreparedScene, metric: str, forgiven: frozenset[str]) -> Scores:
+    """Score finite states (N >= 1, 41, 11), each in the traffic that reacts to it."""
+    rows = []
+    for row, tracks in zip(states[:, None], simulate_tracks(prepared.traffic, states), strict=True):
+        surroundings = replace(prepared.surroundings, tracks=tracks)
+        reference_progress = _earned(prepared.reference, surroundings, metric)
+        rows.append(_score(row, surroundings, metric, reference_progress, forgiven))
+    return _over(lambda *values: np.concatenate(values), *rows)
 
 
 def _score(
@@ -237,11 +283,20 @@ def _spread(scores: Scores, valid: np.ndarray) -> Scores:
         full[valid] = values
         return full
 
+    return _over(spread, scores)
+
+
+def _over(function: Callable[..., np.ndarray], *scores: Scores) -> Scores:
+    """Scores of one version whose arrays are a function of the arrays of others."""
+
+    def call(value: Callable[[Scores], np.ndarray]) -> np.ndarray:
+        return function(*map(value, scores))
+
     return Scores(
-        metric=scores.metric,
-        status=spread(scores.status),
-        columns={name: spread(values) for name, values in scores.columns.items()},
-        product=spread(scores.product),
-        score=spread(scores.score),
-        events=Events(**{field.name: spread(getattr(scores.events, field.name)) for field in fields(Events)}),
+        metric=scores[0].metric,
+        status=call(attrgetter("status")),
+        columns={name: call(lambda one, name=name: one.columns[name]) for name in scores[0].columns},
+        product=call(attrgetter("product")),
+        score=call(attrgetter("score")),
+        events=Events(**{field.name: call(attrgetter(f"events.{field.name}")) for field in fields(Events)}),
     )

@@ -18,7 +18,7 @@ from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene import NUM_STEPS, Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint
 from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
-from mtdrive.simulation.scoring import Scores, score
+from mtdrive.simulation.scoring import LOG_REPLAY, Scores, score
 from mtdrive.simulation.submission import Submission
 
 NO_SCENE = "no_scene"
@@ -86,6 +86,7 @@ def score_submission(
     metric: str,
     *,
     human_penalty_filter: bool | None = None,
+    traffic: str = LOG_REPLAY,
     without_scene: Collection[str] = (),
     workers: int | str = 1,
 ) -> SubmissionScores:
@@ -93,12 +94,12 @@ def score_submission(
 
     Args:
         cache_root, split: where the compiled scenes are, as in SceneStore; synthetic scenes are of split SYNTHETIC.
-        metric, human_penalty_filter: as in `scoring.score`.
+        metric, human_penalty_filter, traffic: as in `scoring.score`.
         without_scene: tokens whose scene could not be compiled.
         workers: as in `map_unordered`.
 
     Raises:
-        MTDriveError: there is no such metric, or a scene cache is missing or damaged.
+        MTDriveError: there is no such metric or traffic, or a scene cache is missing or damaged.
     """
     _store.cache_clear()  # scenes may have been compiled since
     names = [metric_.column for metric_ in metrics_of(metric)]
@@ -116,7 +117,7 @@ def score_submission(
     status = np.full(count, NO_SCENE, dtype="<U32")
     values = np.full((count, len(names) + 1), np.nan)
     fingerprints = {}
-    options = (submission.interval, metric, human_penalty_filter)
+    options = (submission.interval, metric, human_penalty_filter, traffic)
     work = partial(_score_task, cache_root=cache_root, split=split, options=options, with_drives=drives is not None)
     most = -(-len(tokens) // MIN_SCENES_PER_WORKER)
     with tqdm(total=len(tokens), desc=f"{metric} on {split}", unit="scene") as progress:
@@ -160,7 +161,7 @@ _store = lru_cache(SceneStore)
 
 
 def _score_task(
-    task: _Task, cache_root: Path, split: str, options: tuple[float, str, bool | None], with_drives: bool
+    task: _Task, cache_root: Path, split: str, options: tuple[float, str, bool | None, str], with_drives: bool
 ) -> _Result:
     stores = {token: _store(cache_root, SYNTHETIC if is_synthetic(token) else split) for token in task.rows}
     scored, drives = [], []

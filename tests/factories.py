@@ -16,12 +16,24 @@ from mtdrive.simulation.scene import (
     ObjectType,
     Observation,
     Polygons,
+    Rails,
     Reference,
     Scene,
 )
 
 LANE_WIDTH = 3.5
 STEPS = {"pdms_v1": 51, "epdms_v2": 41}
+NO_RAILS = Rails(
+    track=np.empty(0, dtype=np.int64),
+    pose=np.empty((0, 3)),
+    progress=np.empty(0),
+    speed=np.empty(0),
+    target_speed=np.empty(0),
+    lane=np.empty(0, dtype=np.int64),
+    path=np.empty((0, 4)),
+    path_start=np.zeros(1, dtype=np.int64),
+    parked=np.empty(0, dtype=np.int64),
+)
 
 
 @dataclass(frozen=True)
@@ -144,5 +156,6 @@ def straight_scene(
         ).reshape(-1, 2),
         camera=Camera(image="", intrinsic=np.eye(3), to_ego=np.eye(4), distortion=np.zeros(5)),
         observations=observations,
+        rails=NO_RAILS,
         references=dict.fromkeys(STEPS, reference),
     )

@@ -32,15 +32,15 @@ def scores(version: str) -> pd.DataFrame:
 
 
 @lru_cache
-def scenes() -> dict[str, Scene]:
+def scenes(split: str = "test", golden: str = "trajectories.npz") -> dict[str, Scene]:
     """Compiled scenes by token, for all tokens of the golden trajectories."""
-    tokens = frozenset(load("trajectories.npz")["token"].tolist())
+    tokens = frozenset(load(golden)["token"].tolist())
     compiled = {}
-    for name in logs.log_names(DATA_ROOT, "test"):
-        windows = logs.scene_windows(logs.read_log(logs.log_path(DATA_ROOT, "test", name)), tokens)
+    for name in logs.log_names(DATA_ROOT, split):
+        windows = logs.scene_windows(logs.read_log(logs.log_path(DATA_ROOT, split, name)), tokens)
         for token, frames in windows.items():
             road_map = load_map(map_path(MAPS_ROOT, frames[logs.NUM_HISTORY - 1]["map_location"]))
-            compiled[token] = compile_scene(frames, road_map, "test")
+            compiled[token] = compile_scene(frames, road_map, split)
     return compiled
 
 

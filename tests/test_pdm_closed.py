@@ -110,6 +110,8 @@ def _road(num_blocks: int) -> RoadMap:
             k: Roadblock(k, square, int(k) % 2 == 1, (f"lane{k}",), before, after)
             for k, square, before, after in zip(names, squares, leading, following, strict=True)
         },
+        lane_area=Area(names[::2], squares[::2]),
+        lane_connector_area=Area(names[1::2], squares[1::2]),
         roadblock_area=Area(names[::2], squares[::2]),
         connector_area=Area(names[1::2], squares[1::2]),
         intersection_area=Area([], np.array([], dtype=object)),

@@ -56,15 +56,20 @@ def test_epdms_v2_equals_official(token: str, human_filter: bool):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(TOKENS), st.sampled_from(["pdms_v1", "epdms_v2"]))
-def test_score_depends_on_nothing_but_scene_and_trajectory(seed: int, token: str, metric: str):
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(TOKENS),
+    st.sampled_from([("pdms_v1", "log_replay"), ("epdms_v2", "log_replay"), ("epdms_v2", "idm")]),
+)
+def test_score_depends_on_nothing_but_scene_and_trajectory(seed: int, token: str, setting: tuple[str, str]):
     """Bit for bit the same alone, in a batch, and in another order."""
     scene = reference.scenes()[token]
     random = np.random.default_rng(seed)
     poses = np.concatenate([adversarial_plans(random, 12), reference.plans(token, 8)[1][seed % 30 :][:8]])
     order = random.permutation(len(poses))
-    together, shuffled = score(scene, poses, metric=metric), score(scene, poses[order], metric=metric)
-    alone = score(scene, poses[order[:1]], metric=metric)
+    options = dict(zip(("metric", "traffic"), setting, strict=True))
+    together, shuffled = score(scene, poses, **options), score(scene, poses[order], **options)
+    alone = score(scene, poses[order[:1]], **options)
     for values in (lambda s: s.score, *(lambda s, name=name: s.columns[name] for name in together.columns)):
         np.testing.assert_array_equal(values(together)[order], values(shuffled))
         np.testing.assert_array_equal(values(shuffled)[:1], values(alone))

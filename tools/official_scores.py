@@ -1,7 +1,8 @@
 """Score trajectories with an unmodified official navsim; run by `tools/parity.py` under navsim's own interpreter.
 
-Imports navsim and nuplan from PYTHONPATH, so it must not import mtdrive. Non-reactive, one candidate at a time, a
-fresh metric cache processor for every scene (PDM-Closed's list of overlapped tracks is never cleared otherwise).
+Imports navsim and nuplan from PYTHONPATH, so it must not import mtdrive. One candidate at a time, with a metric cache
+of its own in v2 (scoring changes it), and a fresh metric cache processor for every scene (PDM-Closed's list of
+overlapped tracks is never cleared otherwise).
 """
 
 import argparse
@@ -38,7 +39,7 @@ class V1:
         "score",
     )
 
-    def __init__(self, human_penalty_filter):
+    def __init__(self, human_penalty_filter, traffic="log_replay"):
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig())
 
     def scenes(self, logs, scene_filter):
@@ -78,10 +79,8 @@ class V2:
         "score",
     )
 
-    def __init__(self, human_penalty_filter):
-        from navsim.traffic_agents_policies.log_replay_traffic_agents import LogReplayTrafficAgents
-
-        self.policy = LogReplayTrafficAgents(SAMPLING)
+    def __init__(self, human_penalty_filter, traffic="log_replay"):
+        self.policy = traffic_policy(traffic)
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig(human_penalty_filter=human_penalty_filter))
 
     def scenes(self, logs, scene_filter):
@@ -89,12 +88,13 @@ class V2:
 
     def cache(self, scenario):
         processor = MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
-        return pickle.loads(pickle.dumps(processor.compute_metric_cache(scenario)))
+        return pickle.dumps(processor.compute_metric_cache(scenario))
 
     def call(self, cache, trajectory):
         return pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
 
     def score(self, token, cache, trajectory):
+        cache = pickle.loads(cache)
         frame, states = self.call(cache, trajectory)
         frame["token"], frame["log_name"], frame["frame_type"] = token, cache.log_name, cache.scene_type
         frame["start_time"], frame["ego_simulated_states"] = cache.timepoint.time_s, [states]
@@ -123,6 +123,20 @@ class V2:
         return finished
 
 
+def traffic_policy(traffic):
+    """A policy of v2.2, as its own configuration builds it."""
+    import navsim
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    folder = Path(navsim.__file__).parent / "planning/script/config/common/traffic_agents_policy"
+    name, key = {
+        "log_replay": ("log_replay_traffic_agents", "non_reactive"),
+        "idm": ("navsim_IDM_traffic_agents", "reactive"),
+    }[traffic]
+    return instantiate(OmegaConf.load(folder / f"{name}.yaml")[key], SAMPLING)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metric", choices=["pdms_v1", "epdms_v2"], required=True)
@@ -130,6 +144,7 @@ def main():
     parser.add_argument("--trajectories", required=True, help="npz with token, poses, interval_length")
     parser.add_argument("--human-penalty-filter", action="store_true")
     parser.add_argument("--extended-comfort", action="store_true")
+    parser.add_argument("--traffic", choices=["log_replay", "idm"], default="log_replay")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
 
@@ -137,7 +152,7 @@ def main():
     rows = {}
     for row, token in enumerate(stored["token"]):
         rows.setdefault(str(token), []).append(row)
-    version = {"pdms_v1": V1, "epdms_v2": V2}[arguments.metric](arguments.human_penalty_filter)
+    version = {"pdms_v1": V1, "epdms_v2": V2}[arguments.metric](arguments.human_penalty_filter, arguments.traffic)
     logs = Path(os.environ["OPENSCENE_DATA_ROOT"]) / "navsim_logs" / arguments.split
     scene_filter = SceneFilter(
         num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True, tokens=list(rows)

@@ -67,6 +67,7 @@ def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path
     command += ["--trajectories", trajectories, "--out", out]
     command += ["--human-penalty-filter"] if arguments.human_penalty_filter else []
     command += ["--extended-comfort"] if arguments.extended_comfort else []
+    command += ["--traffic", arguments.traffic]
     subprocess.run(list(map(str, command)), env=official_environment(arguments, folder), check=True)
     return pd.read_csv(out)
 
@@ -92,6 +93,7 @@ def score_file(arguments: argparse.Namespace, trajectories: Path, folder: Path) 
     command = [sys.executable, "-m", "mtdrive.cli", "score", f"openscene_data_root={arguments.data_root.resolve()}"]
     command += [f"nuplan_maps_root={arguments.maps_root.resolve()}", f"split={arguments.split}", f"out={out}"]
     command += [f"trajectories={trajectories}", f"metric={arguments.metric}", f"navsim_exp_root={folder}"]
+    command.append(f"traffic={arguments.traffic}")
     if arguments.metric == "epdms_v2":
         command.append(f"human_penalty_filter={str(arguments.human_penalty_filter).lower()}")
     subprocess.run(command, check=True)
@@ -125,6 +127,7 @@ def main() -> int:
     parser.add_argument("--metric", choices=["pdms_v1", "epdms_v2"], default="pdms_v1")
     parser.add_argument("--human-penalty-filter", action="store_true")
     parser.add_argument("--extended-comfort", action="store_true", help="epdms_v2: of frames that follow each other")
+    parser.add_argument("--traffic", choices=["log_replay", "idm"], default="log_replay", help="idm: epdms_v2 alone")
     parser.add_argument("--trajectories", type=Path, help="npz with token, poses, interval_length")
     parser.add_argument("--limit", type=int, help="at most this many scenes")
     parser.add_argument("--variations", type=int, default=6, help="flawed plans a scene, beside the baselines")

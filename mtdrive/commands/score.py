@@ -29,7 +29,7 @@ from mtdrive.simulation.scene_cache.store import (
     build_caches,
     build_synthetic_caches,
 )
-from mtdrive.simulation.scoring import OK, uses_human_filter
+from mtdrive.simulation.scoring import LOG_REPLAY, OK, check_traffic, uses_human_filter
 from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
 from mtdrive.simulation.submission import Submission, read_submission
 from mtdrive.simulation.two_stage import TwoStageScores, aggregate
@@ -49,6 +49,7 @@ def run(config: DictConfig) -> int:
         config.split,
         config.metric,
         human_penalty_filter=config.human_penalty_filter,
+        traffic=config.traffic,
         without_scene=failed,
         workers=config.workers,
     )
@@ -79,8 +80,9 @@ def check(config: DictConfig) -> None:
     if config.human_penalty_filter not in (None, True, False):
         raise MTDriveError(f"human_penalty_filter={config.human_penalty_filter} must be true or false.")
     uses_human_filter(config.metric, config.human_penalty_filter)
-    if config.traffic != "log_replay":
-        raise MTDriveError(f"traffic={config.traffic} is not available; traffic=log_replay is.")
+    check_traffic(config.metric, config.traffic)
+    if config.explain is not None and config.traffic != LOG_REPLAY:
+        raise MTDriveError(f"explain={config.explain} tells of traffic={LOG_REPLAY} alone; leave one of both out.")
     if Path(config.out).suffix != ".csv":
         raise MTDriveError(f"out={config.out} must name a .csv file.")
 

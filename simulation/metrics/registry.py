@@ -48,12 +48,14 @@ class ScoreVersion:
     metrics: in the order of navsim's columns.
     uses_past: the recorded past counts.
     human_filter: metrics that the recorded human fails can be forgiven, and are by default.
+    reactive: can be scored in reactive traffic.
     extended_comfort_weight: of `metrics.extended_comfort` in the weighted mean, where it is known; 0 for none.
     """
 
     metrics: tuple[Metric, ...]
     uses_past: bool
     human_filter: bool
+    reactive: bool
     extended_comfort_weight: float = 0.0
 
 
@@ -73,6 +75,7 @@ VERSIONS: dict[str, ScoreVersion] = {
         ),
         uses_past=False,
         human_filter=False,
+        reactive=False,
     ),
     "epdms_v2": ScoreVersion(
         (
@@ -94,6 +97,7 @@ VERSIONS: dict[str, ScoreVersion] = {
         ),
         uses_past=True,
         human_filter=True,
+        reactive=True,
         extended_comfort_weight=2.0,
     ),
 }

@@ -53,7 +53,8 @@ class Surroundings:
     past: np.ndarray | None
 
 
-def _build_tracks(observation: Observation) -> Tracks:
+def build_tracks(observation: Observation) -> Tracks:
+    """Tracks of an observation (S steps); what is ignored is never present."""
     present = np.ascontiguousarray((observation.present & ~observation.ignored).T)
     centre, heading = observation.poses[..., :2], observation.poses[..., 2]
     poses = np.concatenate([centre, np.cos(heading)[..., None], np.sin(heading)[..., None]], axis=-1)
@@ -84,7 +85,7 @@ def prepare_surroundings(
 ) -> Surroundings:
     """Prepare an observation (S steps), a map, a centerline (C, >= 2) and a past (H, 11) for the metrics."""
     return Surroundings(
-        tracks=_build_tracks(observation),
+        tracks=build_tracks(observation),
         lights=_build_lights(observation),
         polygon_index=build_polygon_index(drivable_map),
         centerline=np.ascontiguousarray(centerline[:, :2], dtype=np.float64),

@@ -86,11 +86,13 @@ class Area:
 
 @dataclass(frozen=True)
 class RoadMap:
-    """A map in memory. lanes and roadblocks also hold the connectors."""
+    """A map in memory. lanes and roadblocks also hold the connectors; connector_area is that of roadblocks."""
 
     location: str
     lanes: dict[str, Lane]
     roadblocks: dict[str, Roadblock]
+    lane_area: Area
+    lane_connector_area: Area
     roadblock_area: Area
     connector_area: Area
     intersection_area: Area
@@ -197,10 +199,13 @@ def _strip_header(layer: str, blob: bytes | None) -> bytes | None:
 
 def _read_map(location: str, package: _GeoPackage) -> RoadMap:
     roadblocks, roadblock_area, connector_area = _read_roadblocks(package)
+    lanes, lane_area, lane_connector_area = _read_lanes(package)
     return RoadMap(
         location=location,
-        lanes=_read_lanes(package),
+        lanes=lanes,
         roadblocks=roadblocks,
+        lane_area=lane_area,
+        lane_connector_area=lane_connector_area,
         roadblock_area=roadblock_area,
         connector_area=connector_area,
         intersection_area=_read_area(package, "intersections"),
@@ -208,12 +213,13 @@ def _read_map(location: str, package: _GeoPackage) -> RoadMap:
     )
 
 
-def _read_lanes(package: _GeoPackage) -> dict[str, Lane]:
+def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     lines, lane_fids, connector_fids = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
     lane_lines = dict(zip(lane_fids, lines, strict=True))
     connector_lines = dict(zip(connector_fids, lines, strict=True))
     polygon_fids, polygons = package.read("gen_lane_connectors_scaled_width_polygons", "lane_connector_fid", "geom")
     connector_polygons = dict(zip(polygon_fids, polygons, strict=True))
+    connector_area = Area([str(fid) for fid in polygon_fids], np.array(polygons, dtype=object))
 
     lanes, successors = {}, {}
     columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
@@ -221,11 +227,11 @@ def _read_lanes(package: _GeoPackage) -> dict[str, Lane]:
         id_ = str(fid)
         lanes[id_] = Lane(id_, str(block), connector_polygons.get(fid), connector_lines.get(fid), limit, (str(enters),))
         successors.setdefault(leaves, []).append(id_)
-    columns = ("fid", "lane_group_fid", "speed_limit_mps", "geom")
-    for fid, block, limit, polygon in zip(*package.read("lanes_polygons", *columns), strict=True):
+    fids, blocks, limits, polygons = package.read("lanes_polygons", "fid", "lane_group_fid", "speed_limit_mps", "geom")
+    for fid, block, limit, polygon in zip(fids, blocks, limits, polygons, strict=True):
         id_ = str(fid)
         lanes[id_] = Lane(id_, str(block), polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
-    return lanes
+    return lanes, Area([str(fid) for fid in fids], np.array(polygons, dtype=object)), connector_area
 
 
 def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, Area]:

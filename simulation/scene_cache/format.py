@@ -25,7 +25,7 @@ from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.scene import Scene
 
 SUFFIX = ".scene"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METRIC_VERSIONS = {"pdms_v1": 1, "epdms_v2": 2}  # raise one when what is compiled for that metric changes
 _MAGIC = b"MTDSCENE"
 _PREFIX = struct.Struct("<8sIIII")

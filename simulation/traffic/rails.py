@@ -1,0 +1,148 @@
+"""Which vehicles become reactive, and the paths that they follow (navsim `navsim_idm_agents_builder.py`).
+
+A vehicle seen at t0 is set on the lane that holds its centre, or, in no lane but in an intersection, on the connector
+that does; of several, the one with the smallest heading error, which is not wrapped: an error near a full turn counts
+as large. It is moved to the nearest point of the lane's baseline. Vehicles in no lane, farther than 3 m from the
+baseline, or whose moved box meets the ego or the moved box of a vehicle before it, in the order of the detections,
+do not become reactive.
+
+- The path ends with the lane: navsim's metric cache carries no traffic lights, and without them its agents neither
+  continue onto another lane nor stop at a light. At the end of the path they stand.
+- The path lacks the last point of the baseline (nuPlan's `create_path_from_se2` loses it), while the progress at t0
+  is measured on the whole line.
+- The desired speed is the lane's limit; without one it is that of the reactive vehicle before, at first 10 m/s.
+- A vehicle that does not become reactive stays where it is if it stands outside lanes and intersections, or is
+  farther than 3 m from its baseline, moving or not. All others are there at t0 alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+
+from mtdrive.simulation import vehicle
+from mtdrive.simulation.geometry.frames import box_corners, poses_to_global, translate_forward
+from mtdrive.simulation.navsim_format.logs import Detections
+from mtdrive.simulation.navsim_format.maps import Area, Lane, RoadMap
+from mtdrive.simulation.scene import ObjectType, Rails
+
+MAX_DEVIATION = 3.0  # [m] of a reactive vehicle from its baseline
+STATIONARY_SPEED = 0.1  # [m/s]
+FALLBACK_SPEED = 10.0  # [m/s] desired, before any lane has a limit
+HEADING_STEP = 0.5  # [m] along the baseline, to tell its heading
+SAME_POINT = 1e-8  # [m]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a vehicle is. lane: None if it is on none. pose: (3,) nearest of the baseline; deviation from it [m]."""
+
+    on_road: bool
+    lane: Lane | None = None
+    pose: np.ndarray | None = None
+    deviation: float = 0.0
+
+
+def build_rails(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray, ego_speed: float) -> Rails:
+    """Rails of the detections at t0.
+
+    ego_pose: (3,) UTM rear axle. ego_speed: [m/s], for vehicles whose speed is unknown (the official code fails).
+
+    Raises:
+        MTDriveError: a lane has no baseline path.
+    """
+    poses = poses_to_global(detections.boxes[:, :3], ego_pose)
+    size = detections.boxes[:, 3:]
+    speeds = np.hypot(*detections.velocity.T)
+    center = translate_forward(ego_pose, vehicle.REAR_AXLE_TO_CENTER)
+    taken = [_box(center, np.array([vehicle.LENGTH, vehicle.WIDTH]))]
+    rows, parked, placed, paths = [], [], [], {}
+    target_speed, target_speeds = FALLBACK_SPEED, []
+    for row in np.flatnonzero(detections.kind == ObjectType.VEHICLE):
+        place = _find_place(road_map, poses[row])
+        if place.deviation > MAX_DEVIATION or (not place.on_road and speeds[row] < STATIONARY_SPEED):
+            parked.append(row)
+        if place.lane is None or place.deviation > MAX_DEVIATION:
+            continue
+        box = _box(place.pose, size[row])
+        if shapely.intersects(taken, box).any():
+            continue
+        taken.append(box)
+        rows.append(row)
+        placed.append(place)
+        paths.setdefault(place.lane.id, _path(place.lane))
+        target_speed = place.lane.speed_limit or target_speed
+        target_speeds.append(target_speed)
+
+    rows = np.array(rows, dtype=np.int64)
+    speed = speeds[rows]
+    order = list(paths)
+    points = shapely.points(poses[rows, :2])
+    return Rails(
+        track=rows,
+        pose=np.array([place.pose for place in placed]).reshape(-1, 3),
+        progress=shapely.line_locate_point(np.array([place.lane.line for place in placed], dtype=object), points),
+        speed=np.where(np.isnan(speed), ego_speed, speed),
+        target_speed=np.array(target_speeds, dtype=np.float64),
+        lane=np.array([order.index(place.lane.id) for place in placed], dtype=np.int64),
+        path=np.concatenate([np.empty((0, 4)), *paths.values()]),
+        path_start=np.cumsum([0, *map(len, paths.values())]),
+        parked=np.array(parked, dtype=np.int64),
+    )
+
+
+def _find_place(road_map: RoadMap, pose: np.ndarray) -> _Place:
+    point = shapely.Point(pose[:2])
+    areas = (road_map.lane_area, road_map.lane_connector_area)
+    in_lane, in_intersection = (
+        len(area.tree.query(point, predicate="within")) > 0 for area in (areas[0], road_map.intersection_area)
+    )
+    if not (in_lane or in_intersection):
+        return _Place(on_road=False)
+    lanes = [road_map.lanes[id_] for id_ in _holding(areas[0] if in_lane else areas[1], point)]
+    if not lanes:
+        return _Place(on_road=True)
+    nearest = [_nearest_pose(lane, point) for lane in lanes]
+    best = int(np.argmin([abs(candidate[2] - pose[2]) for candidate in nearest]))
+    return _Place(
+        on_road=True,
+        lane=lanes[best],
+        pose=nearest[best],
+        deviation=float(np.hypot(*(nearest[best][:2] - pose[:2]))),
+    )
+
+
+def _holding(area: Area, point: shapely.Point) -> list[str]:
+    """Ids of the polygons that strictly contain a point, in the order of the map."""
+    return [area.ids[row] for row in sorted(area.tree.query(point, predicate="within"))]
+
+
+def _nearest_pose(lane: Lane, point: shapely.Point) -> np.ndarray:
+    """(3,) nearest point of the baseline, and its heading to the point half a metre on."""
+    line = lane.line
+    distance = line.project(point)
+    here = shapely.get_coordinates(line.interpolate(distance))[0]
+    there = shapely.get_coordinates(line.interpolate(distance + HEADING_STEP))[0]
+    if (here == there).all():
+        step = here - shapely.get_coordinates(line.interpolate(distance - HEADING_STEP))[0]
+    else:
+        step = there - here
+    return np.array([*here, np.arctan2(step[1], step[0])])
+
+
+def _path(lane: Lane) -> np.ndarray:
+    """(n, 4) distance along the baseline, x, y, unwrapped heading."""
+    states = lane.baseline
+    steps = np.linalg.norm(np.diff(states[:, :2], axis=0), axis=1)
+    distance = np.cumsum(np.append(0.0, steps))
+    kept = np.append(steps > SAME_POINT, False)
+    if kept.sum() < 2:  # the official code fails
+        kept[:] = True
+    states, distance = states[kept], distance[kept]
+    return np.column_stack([distance, states[:, :2], np.unwrap(states[:, 2])])
+
+
+def _box(pose: np.ndarray, size: np.ndarray) -> shapely.Polygon:
+    return shapely.Polygon(box_corners(pose, size))
