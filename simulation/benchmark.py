@@ -12,7 +12,7 @@ import numpy as np
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
-from mtdrive.simulation.scoring import prepare, score
+from mtdrive.simulation.scoring import LOG_REPLAY, prepare, score
 
 GROUPS = (1, 8, 64)  # trajectories of a scene that are scored at once
 REPETITIONS = 3  # of the scoring of a group, whose median counts
@@ -68,7 +68,7 @@ def time_scene(
     started = time.perf_counter()
     scene = store.load(token)
     loaded = time.perf_counter()
-    prepare(scene, metric)
+    prepare(scene, metric, LOG_REPLAY)
     prepared = time.perf_counter()
     times = {size: time_group(scene, poses, size, metric, human_penalty_filter) for size in groups}
     return SceneTimes(loaded - started, prepared - loaded, times)

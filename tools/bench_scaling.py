@@ -15,7 +15,7 @@ from mtdrive.simulation.benchmark import Spread, clocked, evenly, time_build, ti
 from mtdrive.simulation.geometry.polygons import pack, unpack
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.scoring import prepare
+from mtdrive.simulation.scoring import LOG_REPLAY, prepare
 from mtdrive.simulation.split_scoring import score_submission
 from mtdrive.simulation.submission import Submission
 
@@ -50,14 +50,14 @@ def plans(scene: Scene, count: int) -> np.ndarray:
 
 def cost(scene: Scene, metric: str, size: int) -> float:
     """Seconds per trajectory in a group, of a prepared scene."""
-    prepare(scene, metric)
+    prepare(scene, metric, LOG_REPLAY)
     return time_group(scene, plans(scene, size), size, metric) / size
 
 
 def by_factor(scenes: list[tuple[int, Scene]], metric: str) -> dict[int, dict[str, float]]:
     """By the number of agents or polygons: seconds to prepare a scene, and per trajectory in a group."""
     return {
-        count * factor: {"prepare": clocked(prepare, scene, metric), "score": cost(scene, metric, GROUP)}
+        count * factor: {"prepare": clocked(prepare, scene, metric, LOG_REPLAY), "score": cost(scene, metric, GROUP)}
         for factor, (count, scene) in zip(FACTORS, scenes, strict=True)
     }
 

@@ -39,7 +39,7 @@ class V1:
         "score",
     )
 
-    def __init__(self, human_penalty_filter, traffic):
+    def __init__(self, human_penalty_filter, traffic="log_replay"):
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig())
 
     def scenes(self, logs, scene_filter):
@@ -79,7 +79,7 @@ class V2:
         "score",
     )
 
-    def __init__(self, human_penalty_filter, traffic):
+    def __init__(self, human_penalty_filter, traffic="log_replay"):
         self.policy = traffic_policy(traffic)
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig(human_penalty_filter=human_penalty_filter))
 
