@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import reference
 from factories import cruise
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
@@ -128,6 +128,7 @@ def test_limits(quantity: str, share: float):
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), unique=True, max_size=12), st.integers(0, 2**32 - 1)
 )
+@example([("a", 3), ("b", 5)], 0)
 def test_adjacent_frames_are_the_last_before_in_the_same_log(frames, seed):
     frames = [frames[i] for i in np.random.default_rng(seed).permutation(len(frames))]
     log_names = np.array([log for log, _ in frames], dtype=object)

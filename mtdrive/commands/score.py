@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from mtdrive.simulation.scoring import LOG_REPLAY, OK, check_traffic, uses_human
 from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
 from mtdrive.simulation.submission import Submission, read_submission
 from mtdrive.simulation.two_stage import TwoStageScores, aggregate
+
+WIDTH = 140  # of the tables in a file or pipe
 
 
 def run(config: DictConfig) -> int:
@@ -171,11 +174,16 @@ def source(path: Path) -> dict[str, str]:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def terminal() -> Console:
+    """Where the tables go; in a file or pipe they get room enough."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
 def print_summary(
     config: DictConfig, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
 ) -> None:
     """The means, what has no score, and where everything lies."""
-    console, out = Console(soft_wrap=True), Path(config.out)
+    console, out = terminal(), Path(config.out)
     title = f"{config.metric} on {config.split}, traffic {config.traffic}"
     for table in summary_tables(scores.columns, scores.score, title):
         console.print(table)
@@ -198,7 +206,7 @@ def print_explanation(
     token, out = str(submission.tokens[row]), Path(config.out)
     scene = SceneStore(cache_root, SYNTHETIC if is_synthetic(token) else config.split).load(token)
     explanation = explain(scene, submission.poses[row], submission.interval, config.metric, config.human_penalty_filter)
-    console, picture = Console(soft_wrap=True), out.with_suffix(f".{row}.png")
+    console, picture = terminal(), out.with_suffix(f".{row}.png")
     for table in explanation_tables(explanation, scores, row):
         console.print(table)
     problem = draw(explanation, config.openscene_data_root, config.split, picture)
