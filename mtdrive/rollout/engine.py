@@ -7,7 +7,8 @@ under the distribution that it was sampled from, and their ids are never decoded
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from transformers import PreTrainedModel
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.prompts import Prompt, position_ids
 from mtdrive.rollout.sampling import Sampling
+
+SMALL_MODEL = 50_000_000  # parameters
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,17 @@ class Session:
         logits = self._forward(np.concatenate(fed), [len(ids) for ids in fed])
         self.lengths += torch.tensor([len(ids) for ids in fed], device=self.device)
         self.longest += max(map(len, fed))
-        for step in range(limit):
-            tokens[:, step], log_probs[:, step] = sampling.draw(logits, self.generator)
-            counts += open_rows
-            open_rows = open_rows & ~torch.isin(tokens[:, step], stop)
-            if step + 1 == limit or not open_rows.any():
-                break
-            # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
-            logits = self._forward(tokens[:, step], [1] * len(fed))
-            self.lengths += open_rows
-            self.longest += 1
+        with _decode_threads(self.engine.model):
+            for step in range(limit):
+                tokens[:, step], log_probs[:, step] = sampling.draw(logits, self.generator)
+                counts += open_rows
+                open_rows = open_rows & ~torch.isin(tokens[:, step], stop)
+                if step + 1 == limit or not open_rows.any():
+                    break
+                # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
+                logits = self._forward(tokens[:, step], [1] * len(fed))
+                self.lengths += open_rows
+                self.longest += 1
 
         completions = [
             Completion(ids[:count], values[:count])
@@ -123,3 +127,15 @@ class Session:
         last = torch.cumsum(rows.lengths, 0) - 1
         inputs = shared_prefix.packed_inputs(ids, positions, segments)
         return self.engine.model(**inputs, logits_to_keep=last).logits[0]
+
+
+@contextmanager
+def _decode_threads(model: PreTrainedModel) -> Iterator[None]:
+    """One CPU thread for a small model, whose decode steps are too short to be worth sharing out."""
+    threads = torch.get_num_threads()
+    if model.device.type == "cpu" and model.num_parameters() < SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
