@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -27,10 +28,11 @@ from mtdrive.datasets.plans import between, plan_along, profile_distances
 from mtdrive.datasets.reader import load_conversations, load_image, load_samples
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.samples.comparison import SAFETY
-from mtdrive.datasets.samples.refinement import refinements
-from mtdrive.datasets.schema import SCHEMA
+from mtdrive.datasets.samples.refinement import Chain, exchange, extend, refinements
+from mtdrive.datasets.schema import SCHEMA, Target
 from mtdrive.planner.answer import format_answer, parse_answer
 from mtdrive.planner.models import load_planner
+from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -99,6 +101,24 @@ def test_every_target_scores_higher_than_the_plans_before_it(name, store):
     assert (found[4] > 0) == (name == "synthetic")
 
 
+def test_corrections_exceed_their_floor_and_go_from_source_to_source(store):
+    made = material(store.load(store.tokens[0]), corrections={"told": 1.0, "nearby": 1.0})
+    plans = made.recipe.stated(made.broken.breaking("drivable_area_compliance")[:1])
+    answers = assess(made.scene, plans)
+
+    def corrected(floor: float, plans=plans) -> Target | None:
+        return made.correct(plans, answers, np.array([floor]))[0]
+
+    told = corrected(answers[0].score)
+    assert told.source == "told"
+    after = corrected(told.score)
+    assert after is None or (after.source != "told" and after.score > told.score)
+    assert corrected(1.0) is None
+    chain = Chain((replace(exchange(plans[0], "lateral", answers[0]), score=1.0),), told)
+    assert extend(made, [chain], plans, ["half"]) == [None]
+    assert extend(made, [None], plans, ["half"])[0].target.score == told.score
+
+
 def test_plans_that_break_a_metric_do_and_weights_choose_which(store):
     scene, sources = store.load(store.tokens[0]), Counter()
     only = material(scene, flaws={"broken": 1.0}, metrics={"comfort": 1.0, "drivable_area_compliance": 3.0})
@@ -107,7 +127,7 @@ def test_plans_that_break_a_metric_do_and_weights_choose_which(store):
     for row, name in enumerate(names):
         assert columns[name.removeprefix("breaks_")][row] < 1.0
         sources[name] += 1
-    assert sources["breaks_drivable_area_compliance"] > sources["breaks_comfort"] > 0
+    assert sources["breaks_drivable_area_compliance"] > 2 * sources["breaks_comfort"] > 0
     assert sources.total() == 40
     alone = only.broken.breaking("comfort")
     assert (score(scene, alone).columns["drivable_area_compliance"] == 1.0).all()
@@ -203,6 +223,7 @@ def test_samples_read_back_as_conversations_with_their_images(world, store, reco
 
 def test_trl_reads_the_conversations(recorded):
     conversations = load_conversations(recorded)
+    assert conversations[0]["images"][0].size == (640, 360)
     processor = load_planner(load_config("sft", ["dataset=unused", "out=unused"]).planner).processor
     batch = DataCollatorForVisionLanguageModeling(processor)([conversations[row] for row in range(4)])
     assert batch["input_ids"].shape[0] == 4
@@ -248,7 +269,8 @@ def test_a_split_that_shares_a_log_with_a_held_out_one_is_refused(tmp_path):
         with pytest.raises(MTDriveError, match="navtest"):
             check_held_out(tmp_path, split)
     (tmp_path / "navtest" / "index.json").unlink()
-    check_held_out(tmp_path, "mine")
+    for split in ("mine", "val"):
+        check_held_out(tmp_path, split)
 
 
 def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path, monkeypatch):
