@@ -64,3 +64,15 @@ def test_doctor_tells_stale_compiled_code_from_a_bad_numpy(monkeypatch):
         monkeypatch.setattr(self_check, "plain_scores", plain)
         with pytest.raises(MTDriveError, match=sentence):
             self_check.check_numerics()
+
+
+def test_bench_measures_every_step_and_leaves_the_caches_alone(world, capsys):
+    caches = world.exp_root / "scene_cache"
+    before = sorted(caches.rglob("*"))
+    assert main(["bench", *world.overrides(), "split=test", "scenes=2", "metric=epdms_v2"]) == 0
+    shown = capsys.readouterr().out
+    for step in ("2 scenes", "compile a scene", "load a scene", "prepare a scene", "64 at once"):
+        assert step in shown
+    assert sorted(caches.rglob("*")) == before
+    assert main(["bench", *world.overrides(), "split=nowhere"]) == 2
+    assert "mtdrive cache split=nowhere" in capsys.readouterr().err
