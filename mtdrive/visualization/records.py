@@ -132,7 +132,7 @@ def read_dataset(root: Path) -> Recording:
                 sample["id"],
                 sample["token"],
                 _said(sample),
-                status=f"{len(sample['scores'])}_turns",
+                status=f"{sample['turns']}_turns",
                 image=root / "images" / f"{sample['image']}.jpg",
             )
             for sample in samples
@@ -141,7 +141,8 @@ def read_dataset(root: Path) -> Recording:
 
 
 def _said(sample: dict[str, Any]) -> tuple[TurnRecord, ...]:
-    """The model's turns, each with the user's next message as its feedback."""
+    """The model's turns, each with the user's next message as its feedback. The recorded scores are those of the plans
+    before they were rounded to text, so they are not taken."""
     texts = [
         (message["role"], "\n".join(part["text"] for part in message["content"] if part["type"] == "text"))
         for message in sample["messages"]
@@ -151,10 +152,9 @@ def _said(sample: dict[str, Any]) -> tuple[TurnRecord, ...]:
         TurnRecord(
             parse_answer(texts[index][1]).poses,
             texts[index][1],
-            score=score,
             feedback=texts[index + 1][1] if index + 1 < len(texts) else "",
         )
-        for index, score in zip(answers, sample["scores"], strict=True)
+        for index in answers
     )
 
 

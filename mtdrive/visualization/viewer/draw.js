@@ -245,7 +245,7 @@ function drawCamera(canvas, image, scene, hidden, time) {
   const scale = width / scene.size[0];
   context.drawImage(image, 0, 0, width, scale * scene.size[1]);
   context.scale(scale, scale);
-  for (const plan of scene.beside) for (const edge of plan.edges) line(context, edge, plan.colour, 1.6, dashes(plan.label));
+  for (const plan of scene.beside) for (const edge of plan.edges) rimmed(context, edge, plan.colour, 1.3);
   for (const [turn] of visible(scene, hidden)) {
     context.globalAlpha = 0.3;
     context.fillStyle = turn.colour;
