@@ -57,7 +57,7 @@ def camera_moment(
     """A copy of a camera view of an image of some shape, with the ground under the ego on each turn's plan `step`
     tenths of a second after t0, and the violations that have happened."""
     canvas = view.copy()
-    camera, thickness = image_camera(scene, shape, view.shape[1]), _thickness(view.shape[1]) + 1
+    camera, thickness = image_camera(scene, shape, view.shape[1]), _thickness(view.shape[1])
     for plan, colour in zip(plans, style.plan_colours(plans), strict=True):
         if plan.role != Role.TURN:
             continue
@@ -66,7 +66,7 @@ def camera_moment(
             cv2.fillPoly(canvas, [_fixed(outline)], style.rgb(colour), cv2.LINE_AA, _SHIFT)
             cv2.polylines(canvas, [_fixed(outline)], True, (255, 255, 255), thickness, cv2.LINE_AA, _SHIFT)
         if plan.violation is not None and plan.violation.time <= step * STEP:
-            draw_violation(canvas, camera, violation_place(scene, plan, metric)[-1], thickness - 1)
+            draw_violation(canvas, camera, violation_place(scene, plan, metric)[-1], thickness)
     return canvas
 
 
