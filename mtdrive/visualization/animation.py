@@ -60,7 +60,7 @@ def write_gif(path: Path, pictures: Iterator[np.ndarray]) -> None:
     common = rest[-1].quantize(COLOURS, dither=Image.Dither.NONE).getpalette()[: 3 * COLOURS]
     drawn = [component for colour in style.palette() for component in style.rgb(colour)]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(common + drawn)
+    palette.putpalette(drawn + common)
     paletted = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in (first, *rest)]
     durations = [round(1000 * STEP * EVERY)] * len(rest) + [round(1000 * HOLD)]
     with atomic_path(path) as temporary:

@@ -28,7 +28,7 @@ from mtdrive.visualization.plan import Plan, Role
 
 DPI = 100
 JPEG_QUALITIES = (85, 75, 60, 45, 30)  # the best that fits is taken
-JPEG_BYTES = 60_000
+JPEG_BYTES, FIGURE_BYTES = 60_000, 75_000
 HEIGHT, MARGIN, GAP, TITLE = 6.6, 0.19, 0.2, 0.43  # [in]
 CAMERA_WIDTH, BIRD_WIDTH = 8.22, 3.6  # [in]
 SCORE_NAMES = {"pdms_v1": "PDMS", "epdms_v2": "EPDMS"}
@@ -134,3 +134,9 @@ def small_jpeg(image: np.ndarray, most: int) -> bytes:
         if len(data) <= most:
             break
     return data.tobytes()
+
+
+def figure_jpeg(figure: Figure) -> bytes:
+    """A figure as a JPEG of at most FIGURE_BYTES, where some quality allows it: for a notebook that is kept."""
+    figure.canvas.draw()
+    return small_jpeg(np.asarray(figure.canvas.buffer_rgba())[..., :3], FIGURE_BYTES)
