@@ -138,7 +138,19 @@ def test_the_page_stands_alone_and_holds_every_scene(shown, tmp_path):
 def test_visualize_makes_a_page_of_an_evaluation_and_of_a_dataset(world, tmp_path):
     assert main(["record", *world.overrides(), "split=train", f"out={tmp_path}/data", "workers=1"]) == 0
     assert main(["visualize", *world.overrides(), f"episodes={tmp_path}/data", f"out={tmp_path}", "format=html"]) == 0
-    rows = json.loads(Scripts((tmp_path / "viewer.html").read_text()).scripts["rows"])
-    samples = json.loads((tmp_path / "data" / "manifest.json").read_text())["samples"]
-    assert len(rows) == samples
-    assert {row["change"] for row in rows if len(row["scores"]) > 1} == {"gained"}  # targets better the plans before
+    page = Scripts((tmp_path / "viewer.html").read_text()).scripts
+    rows = json.loads(page["rows"])
+    assert len(rows) == json.loads((tmp_path / "data" / "manifest.json").read_text())["samples"]
+    kinds = {row["statuses"][0] for row in rows}
+    assert {"planning", "refinement"} <= kinds
+    refined = [row for row in rows if row["statuses"] == ["refinement"]]
+    assert {row["change"] for row in refined} == {"gained"}  # a target betters the plans before it
+    for index, row in enumerate(rows):
+        turns = json.loads(page[f"scene-{index}"])["turns"]
+        assert len(turns) == len(row["scores"])
+        assert turns[-1]["answer"]
+        if row["statuses"] == ["refinement"]:
+            assert all(turn["feedback"].endswith(".") for turn in turns[:-1])
+            assert turns[-1]["feedback"] == ""
+        elif row["statuses"] != ["planning"]:
+            assert turns[-1]["feedback"]

@@ -115,46 +115,47 @@ def _evaluated(turn: dict[str, Any]) -> TurnRecord:
 
 
 def read_dataset(root: Path) -> Recording:
-    """The conversations of a dataset, in its order."""
-    from mtdrive.datasets.reader import load_samples  # needs Hugging Face datasets, which scoring does not
+    """The samples of a dataset, in its order; the plans that a question is about stand as turns, too."""
+    from mtdrive.datasets.reader import load_samples, read_manifest  # need Hugging Face datasets; scoring does not
 
-    samples = load_samples(root)
-    if not len(samples):
-        raise MTDriveError(f"{root} holds no sample.")
-    manifest = json.loads((root / "manifest.json").read_text())
+    samples, split = load_samples(root), read_manifest(root)["split"]
+    if not len(samples) or "plans" not in samples.column_names:
+        raise MTDriveError(f"{root} holds no sample of this version of mtdrive record; record it again.")
     return Recording(
-        title=f"Dataset {root.name}, split {manifest['split']}",
-        split=manifest["split"],
+        title=f"Dataset {root.name}, split {split}",
+        split=split,
         metric=samples[0]["metric"],
         source=samples[0]["feedback"],
         episodes=tuple(
             EpisodeRecord(
                 sample["id"],
                 sample["token"],
-                _said(sample),
-                status=f"{sample['turns']}_turns",
-                image=root / "images" / f"{sample['image']}.jpg",
+                _recorded(sample),
+                sample["family"],
+                sample["kind"],
+                root / "images" / f"{sample['image']}.jpg",
             )
             for sample in samples
         ),
     )
 
 
-def _said(sample: dict[str, Any]) -> tuple[TurnRecord, ...]:
-    """The model's turns, each with the user's next message as its feedback. The recorded scores are those of the plans
-    before they were rounded to text, so they are not taken."""
+def _recorded(sample: dict[str, Any]) -> tuple[TurnRecord, ...]:
+    """A turn for each plan: with the model's answer and the user's next message as its feedback; of a question, the
+    last plan has the question as feedback and its answer."""
     texts = [
         (message["role"], "\n".join(part["text"] for part in message["content"] if part["type"] == "text"))
         for message in sample["messages"]
     ]
-    answers = [index for index, (role, _) in enumerate(texts) if role == "assistant"]
+    answers, told = ([text for role, text in texts if role == who] for who in ("assistant", "user"))
+    if sample["verdict"]:
+        silent = [""] * (len(sample["plans"]) - 1)
+        answers, told = silent + answers, silent + told
+    else:
+        told = [*told[1:], ""]  # the first is the prompt
     return tuple(
-        TurnRecord(
-            parse_answer(texts[index][1]).poses,
-            texts[index][1],
-            feedback=texts[index + 1][1] if index + 1 < len(texts) else "",
-        )
-        for index in answers
+        TurnRecord(np.array(plan), answer, score=score, feedback=feedback)
+        for plan, score, answer, feedback in zip(sample["plans"], sample["scores"], answers, told, strict=True)
     )
 
 
