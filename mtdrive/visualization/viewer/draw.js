@@ -271,7 +271,7 @@ function drawCamera(canvas, image, scene, hidden, time) {
   }
 }
 
-/** The ground under the ego at a time: the steps of its path that its length covers, as one piece of the ribbon. */
+/** The ground under the ego at a time, as it shows in the image. */
 function drawFootprint(context, turn, time) {
   const step = Math.round((time / SECONDS) * (turn.footprints.length - 1)), outline = turn.footprints[step];
   if (!outline.length) return;
