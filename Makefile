@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test check-viewer lint clean
 
 setup: .venv/.installed
 
@@ -16,6 +16,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+check-viewer: setup  # in a real browser; needs a Chromium on the PATH
+	$(BIN)/python tools/check_viewer.py
 
 lint: setup
 	$(BIN)/ruff check .

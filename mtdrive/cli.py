@@ -28,7 +28,7 @@ VERBS = {
     "sft": "supervised fine-tuning of a planner",
     "rl": "multi-turn reinforcement learning (mtGRPO) of a planner",
     "evaluate": "per-turn scores of a planner beside the baselines",
-    "visualize": "camera and bird's-eye pictures of scenes and plans",
+    "visualize": "pictures of scenes, plans and conversations: still, moving, or a page to browse",
     "bench": "how long caching and scoring take on this machine",
     "doctor": "check this installation",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import types
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtdrive.cli import load_config
+from mtdrive.cli import load_config, main
 from mtdrive.commands import cache, synth
 
 torch.set_num_threads(1)
@@ -81,3 +83,24 @@ def world(tmp_path_factory) -> World:
     for split in ("train", "test"):
         assert not cache.run(load_config("cache", [*made.overrides(), f"split={split}", "workers=1"]))
     return made
+
+
+@dataclass(frozen=True)
+class SmokeRun:
+    """A finished `mtdrive quickstart preset=smoke`. arguments: that made it. printed: what it said."""
+
+    folder: Path
+    arguments: list[str]
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory) -> SmokeRun:
+    """From nothing to a report, once for all tests; they must not write into it."""
+    folder = tmp_path_factory.mktemp("outputs") / "smoke"
+    arguments = ["quickstart", "preset=smoke", f"out={folder}"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        for name in ("OPENSCENE_DATA_ROOT", "NUPLAN_MAPS_ROOT", "NAVSIM_EXP_ROOT"):
+            patch.setenv(name, "unset")  # whatever the run sets is taken back
+        assert main(arguments) == 0
+    return SmokeRun(folder, arguments, printed.getvalue())

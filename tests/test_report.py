@@ -9,11 +9,12 @@ import pytest
 
 from mtdrive.evaluation.bootstrap import Interval
 from mtdrive.evaluation.report.curves import draw, moving_mean
-from mtdrive.evaluation.report.data import RL, SFT, Panel, ReportData, SceneCard, Series, StageRun, Turn
+from mtdrive.evaluation.report.data import RL, SFT, Panel, ReportData, SceneCard, Series, StageRun
 from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.headline import comparisons, parse_rate, verdict
 from mtdrive.evaluation.report.page import duration, signed, size, write_report
 from mtdrive.evaluation.rows import STOPPED, UNPARSED
+from mtdrive.visualization.episode import Turn
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

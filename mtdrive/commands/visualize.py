@@ -1,7 +1,8 @@
-"""`mtdrive visualize`: camera and bird's-eye pictures of scenes and plans."""
+"""`mtdrive visualize`: pictures, moving pictures or a page to browse, of scenes, plans and conversations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,85 +10,142 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from tqdm import tqdm
 
-from mtdrive.simulation.assessment import assess
-from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.images import decode_image, read_image
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
-from mtdrive.simulation.submission import Submission, read_submission
-from mtdrive.visualization import Plan, Role, assessed_plan, figure_scene
+from mtdrive.visualization import figure_scene
+from mtdrive.visualization.animation import WRITERS, frames
+from mtdrive.visualization.episode import REFERENCES, Turn, references, show_turns
+from mtdrive.visualization.records import (
+    EpisodeRecord,
+    Recording,
+    read_recording,
+    read_trajectories,
+    scenes_alone,
+)
+from mtdrive.visualization.viewer.page import write_viewer
+from mtdrive.visualization.viewer.scenes import ViewerScene, viewer_scene
 
-ROLES = {"human": Role.HUMAN, "pdm_closed": Role.PDM_CLOSED}
+PICTURES = 8  # at most, if no limit is given; a page takes all scenes
+FORMATS = ("png", *WRITERS, "html")
 
 
 def run(config: DictConfig) -> None:
     """Write the pictures; see configs/visualize.yaml."""
-    if config.openscene_data_root is None:
-        raise MTDriveError("Say where the data is: openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
-    if unknown := sorted(set(config.references) - set(ROLES)):
-        raise MTDriveError(f"There is no reference {', '.join(unknown)}: choose from {', '.join(ROLES)}.")
-    submission = read_submission(Path(config.trajectories)) if config.trajectories else None
-    wanted = _wanted(config, submission)
-    store = _store(config, wanted)
-    tokens = wanted or store.tokens[: config.limit]
-    out = Path(config.out)
-    for token in tqdm(tokens, desc="pictures", unit="scene"):
-        scene = store.load(token)
-        image = read_image(config.openscene_data_root, config.split, scene.camera.image)
-        plans = [*_references(scene, config), *_turns(scene, submission, config.metric)]
-        figure = figure_scene(scene, image, plans, f"{token}  {scene.log_name}  {scene.map_name}", config.metric)
-        with atomic_path(out / f"{token}.png") as path:
-            figure.savefig(path, format="png")
-    Console(soft_wrap=True, highlight=False).print(f"{len(tokens)} pictures in {out}")
+    check(config)
+    recording, store = open_recording(config)
+    out, episodes = Path(config.out), recording.episodes
+    bar = tqdm(episodes, desc="scenes", unit="scene")
+    if config.format == "html":
+        page = out / "viewer.html"
+        write_viewer(page, recording.title, _viewer_scenes(config, recording, store, bar))
+        written = f"{len(episodes)} scenes in {page} ({page.stat().st_size / 1e6:.1f} MB)"
+    else:
+        for episode in bar:
+            draw(config, recording, store, episode, out / f"{episode.name}.{config.format}")
+        written = f"{len(episodes)} pictures in {out}"
+    Console(soft_wrap=True, highlight=False).print(written)
 
 
-def _wanted(config: DictConfig, submission: Submission | None) -> list[str]:
-    """The scenes that are asked for by name; empty if none is."""
-    if config.token is not None:
-        return [str(token) for token in (config.token if isinstance(config.token, ListConfig) else [config.token])]
-    return list(dict.fromkeys(submission.tokens.tolist()))[: config.limit] if submission else []
+def check(config: DictConfig) -> None:
+    """Refuse what no file is needed to refuse.
+
+    Raises:
+        MTDriveError: an unknown format or reference, or two sources of plans at once.
+    """
+    if config.format not in FORMATS:
+        raise MTDriveError(f"There is no format {config.format!r}: choose from {', '.join(FORMATS)}.")
+    if unknown := sorted(set(config.references) - set(REFERENCES)):
+        raise MTDriveError(f"There is no reference {', '.join(unknown)}: choose from {', '.join(REFERENCES)}.")
+    if config.episodes and config.trajectories:
+        raise MTDriveError("Give episodes=... or trajectories=..., not both.")
 
 
-def _store(config: DictConfig, wanted: list[str]) -> SceneStore:
-    """The scene caches of the split, with those of the wanted scenes."""
-    cache_root = Path(config.navsim_exp_root) / "scene_cache"
+def open_recording(config: DictConfig) -> tuple[Recording, SceneStore]:
+    """What is to be shown, and the scene caches that it needs.
+
+    Raises:
+        MTDriveError: there is nothing to show, or its images or caches are missing.
+    """
+    tokens = config.token if isinstance(config.token, ListConfig) else [config.token] if config.token else []
+    tokens = [str(token) for token in tokens]
+    if config.episodes:
+        recording = read_recording(Path(config.episodes))
+    elif config.trajectories:
+        recording = read_trajectories(Path(config.trajectories), config.split, config.metric)
+    else:
+        names = tokens or SceneStore(_cache_root(config), config.split).tokens
+        recording = scenes_alone(names, config.split, config.metric)
+    limit = config.limit or (PICTURES if config.format != "html" and not tokens else None)
+    recording = recording.of(tokens, limit)
+    if config.openscene_data_root is None and any(episode.image is None for episode in recording.episodes):
+        raise MTDriveError("Say where the images are: openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
+    return recording, _store(config, recording)
+
+
+def _cache_root(config: DictConfig) -> Path:
+    return Path(config.navsim_exp_root) / "scene_cache"
+
+
+def _store(config: DictConfig, recording: Recording) -> SceneStore:
+    """The scene caches of the split, with those of the recording's scenes."""
+    wanted = list(dict.fromkeys(episode.token for episode in recording.episodes))
     try:
-        store = SceneStore(cache_root, config.split)
+        store = SceneStore(_cache_root(config), recording.split)
         if set(wanted) <= set(store.tokens):
             return store
     except MTDriveError:
-        if not wanted:
-            raise
+        pass  # no cache of the split yet
     if config.nuplan_maps_root is None:
         raise MTDriveError("Scenes without a cache need the maps: nuplan_maps_root=... or NUPLAN_MAPS_ROOT.")
     report = build_caches(
-        config.openscene_data_root, config.nuplan_maps_root, config.split, cache_root, tokens=wanted, workers=1
+        config.openscene_data_root,
+        config.nuplan_maps_root,
+        recording.split,
+        _cache_root(config),
+        tokens=wanted,
+        workers=1,
     )
     for token, reason in report.failed.items():
-        raise MTDriveError(f"Cannot compile scene {token} of split {config.split}: {reason}.")
-    return SceneStore(cache_root, config.split)
+        raise MTDriveError(f"Cannot compile scene {token} of split {recording.split}: {reason}.")
+    return SceneStore(_cache_root(config), recording.split)
 
 
-def _references(scene: Scene, config: DictConfig) -> list[Plan]:
-    """The baselines that the scene has."""
-    names = [name for name in config.references if name != "human" or len(scene.human_poses) >= 8]
-    poses = np.array([BASELINES[name](scene) for name in names]).reshape(-1, 8, 3)
-    assessments = assess(scene, poses, interval=INTERVAL, metric=config.metric)
-    return [
-        assessed_plan(ROLES[name].value, plan, assessment, ROLES[name])
-        for name, plan, assessment in zip(names, poses, assessments, strict=True)
+def load(
+    config: DictConfig, recording: Recording, store: SceneStore, episode: EpisodeRecord
+) -> tuple[Scene, np.ndarray, tuple[Turn, ...]]:
+    """An episode's scene, front image (H, W, 3) uint8 RGB and turns."""
+    scene = store.load(episode.token)
+    if episode.image is not None:
+        image = decode_image(episode.image)
+    else:
+        image = read_image(config.openscene_data_root, recording.split, scene.camera.image)
+    return scene, image, show_turns(scene, episode, recording.metric, recording.source, recording.interval)
+
+
+def draw(config: DictConfig, recording: Recording, store: SceneStore, episode: EpisodeRecord, path: Path) -> None:
+    """Write one picture, still or moving as the ending of `path` says."""
+    scene, image, turns = load(config, recording, store, episode)
+    plans = [
+        *references(scene, config.references, recording.metric),
+        *(turn.plan for turn in turns if turn.plan is not None),
     ]
+    title = "  ".join(filter(None, (episode.name, episode.family.replace("_", " "), scene.log_name, scene.map_name)))
+    if config.format in WRITERS:
+        WRITERS[config.format](path, frames(scene, image, plans, title, recording.metric))
+        return
+    said = [turn for turn in turns if turn.answer]  # plain trajectories have nothing to say
+    figure = figure_scene(scene, image, plans, title, recording.metric, said)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
-def _turns(scene: Scene, submission: Submission | None, metric: str) -> list[Plan]:
-    """The given trajectories of the scene, in their order."""
-    if submission is None:
-        return []
-    poses = submission.poses[submission.tokens == scene.token]
-    assessments = assess(scene, poses, interval=submission.interval, metric=metric) if len(poses) else []
-    return [
-        assessed_plan(f"turn {i}", plan, assessment)
-        for i, (plan, assessment) in enumerate(zip(poses, assessments, strict=True), start=1)
-    ]
+def _viewer_scenes(
+    config: DictConfig, recording: Recording, store: SceneStore, episodes: Iterator[EpisodeRecord]
+) -> Iterator[ViewerScene]:
+    for episode in episodes:
+        scene, image, turns = load(config, recording, store, episode)
+        beside = references(scene, config.references, recording.metric)
+        yield viewer_scene(scene, image, episode, turns, beside, recording.metric)

@@ -20,6 +20,9 @@ SHORT = {
     "time_to_collision_within_bound": "TTC",
     "comfort": "C",
     "driving_direction_compliance": "DDC",
+    "traffic_light_compliance": "TLC",
+    "lane_keeping": "LK",
+    "history_comfort": "HC",
 }
 
 

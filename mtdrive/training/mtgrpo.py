@@ -196,7 +196,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             "prompt_mask": ids[:, :0],
             "completion_ids": ids,
             "completion_mask": mask.long(),
-            "advantages": place([_per_token(episode, advantage) for _, episode, advantage in rows]),
+            "advantages": place([per_token(episode, advantage) for _, episode, advantage in rows]),
             "old_per_token_logps": place([turn.log_probs for _, episode, _ in rows for turn in episode.turns]),
         }
         if self.beta:
@@ -303,8 +303,8 @@ def _written(group: Sequence[Episode]) -> int:
     return sum(len(turn.completion_ids) for episode in group for turn in episode.turns)
 
 
-def _per_token(episode: Episode, advantages: np.ndarray) -> np.ndarray:
-    """Advantages (T,) of turns as those of the written tokens."""
+def per_token(episode: Episode, advantages: np.ndarray) -> np.ndarray:
+    """Advantages (T,) of an episode's turns as those of the tokens that the planner wrote, turn after turn."""
     return np.repeat(advantages[: len(episode.turns)], [len(turn.completion_ids) for turn in episode.turns])
 
 

@@ -12,13 +12,11 @@ from matplotlib.path import Path
 
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
-from mtdrive.simulation.scene import MapLayer, ObjectType, Polygons, Scene
+from mtdrive.simulation.scene import NUM_STEPS, STEP, MapLayer, ObjectType, Polygons, Scene
 from mtdrive.visualization import style
-from mtdrive.visualization.plan import Plan, Role, ego_corners, violation_place
+from mtdrive.visualization.plan import Plan, Role, ego_corners, pose_at, violation_place
 
 BEHIND, LEAST_AHEAD, MARGIN = 9.0, 28.0, 8.0  # [m]
-SMALL_KINDS = (ObjectType.PEDESTRIAN, ObjectType.BICYCLE, ObjectType.TRAFFIC_CONE)  # get a dot: their boxes are tiny
-FUTURE = 41  # steps of the agents' traces
 
 
 def to_page(xy: np.ndarray) -> np.ndarray:
@@ -32,16 +30,41 @@ def draw_bird_view(axes: Axes, scene: Scene, plans: Sequence[Plan], metric: str 
 
     The view reaches as far as the plans do; its width follows from the shape of the axes.
     """
-    _frame(axes, plans)
-    _draw_map(axes, scene)
-    _draw_red_lights(axes, scene, metric)
+    draw_ground(axes, scene, plans, metric)
+    _draw_red_lights(axes, scene, metric, 0)
     _draw_agents(axes, scene, metric)
     _draw_ego(axes, scene)
+    for plan, colour in zip(plans, style.plan_colours(plans), strict=True):
+        _draw_end(axes, plan, colour)
+    for plan in plans:
+        if plan.violation is not None and plan.role == Role.TURN:
+            _draw_violation(axes, scene, plan, metric)
+
+
+def draw_ground(axes: Axes, scene: Scene, plans: Sequence[Plan], metric: str) -> None:
+    """What does not move: the map, the ways of agents and plans, the key."""
+    _frame(axes, plans)
+    _draw_map(axes, scene)
+    _draw_traces(axes, scene, metric)
     _draw_key(axes, scene)
     for plan, colour in zip(plans, style.plan_colours(plans), strict=True):
         _draw_plan(axes, plan, colour)
-    for plan in plans:
-        if plan.violation is not None and plan.role == Role.TURN:
+
+
+def draw_moment(axes: Axes, scene: Scene, plans: Sequence[Plan], step: int, metric: str) -> None:
+    """What moves, `step` tenths of a second after t0: lights, agents, the ego on each turn's plan, and the violations
+    that have happened."""
+    observation = scene.observations[metric]
+    _draw_red_lights(axes, scene, metric, step)
+    there = observation.present[step]
+    _draw_boxes(axes, observation.poses[step, there], observation.size[there], observation.kind[there])
+    for plan, colour in zip(plans, style.plan_colours(plans), strict=True):
+        if plan.role != Role.TURN:
+            continue
+        corners = to_page(ego_corners(pose_at(plan, step)))
+        car = Polygon(corners, closed=True, facecolor=colour, edgecolor="white", linewidth=0.8, alpha=0.85, zorder=8)
+        axes.add_patch(car)
+        if plan.violation is not None and plan.violation.time <= step * STEP:
             _draw_violation(axes, scene, plan, metric)
 
 
@@ -99,10 +122,10 @@ def _in_view(axes: Axes, polygons: Polygons) -> np.ndarray:
     return (x1 >= bottom) & (x0 <= top) & (-y0 >= left) & (-y1 <= right)
 
 
-def _draw_red_lights(axes: Axes, scene: Scene, metric: str) -> None:
-    """The connectors that are closed at t0, hatched."""
+def _draw_red_lights(axes: Axes, scene: Scene, metric: str, step: int) -> None:
+    """The connectors that are closed then, hatched."""
     observation = scene.observations[metric]
-    red = np.flatnonzero(observation.light_red[0]) if observation.light_red.size else np.array([], dtype=int)
+    red = np.flatnonzero(observation.light_red[step]) if observation.light_red.size else np.array([], dtype=int)
     if len(red):
         paths = polygon_paths(observation.light_polygons, red)
         axes.add_collection(
@@ -114,43 +137,49 @@ def _draw_red_lights(axes: Axes, scene: Scene, metric: str) -> None:
 
 
 def _draw_agents(axes: Axes, scene: Scene, metric: str) -> None:
-    """Boxes at t0; recorded futures as traces; objects that appear later as dotted boxes where they appear."""
-    boxes, kinds = scene.current_boxes, scene.current_kind
-    corners = to_page(box_corners(boxes[:, :3], boxes[:, 3:5])) if len(boxes) else np.empty((0, 4, 2))
+    """Boxes at t0; objects that appear later as dotted boxes where they appear."""
+    _draw_boxes(axes, scene.current_boxes[:, :3], scene.current_boxes[:, 3:5], scene.current_kind)
+    observation = scene.observations[metric]
+    late, colours = [], []
+    for track, kind in enumerate(observation.kind):
+        seen = np.flatnonzero(observation.present[:NUM_STEPS, track])
+        if len(seen) and seen[0] > 0:
+            late.append(to_page(box_corners(observation.poses[seen[0], track], observation.size[track])))
+            colours.append(style.OBJECTS[ObjectType(kind)])
+    axes.add_collection(
+        PolyCollection(late, facecolors="none", edgecolors=colours, linewidths=0.9, linestyles="dotted", zorder=4),
+        autolim=False,
+    )
+
+
+def _draw_boxes(axes: Axes, poses: np.ndarray, sizes: np.ndarray, kinds: np.ndarray) -> None:
+    """Objects at poses (N, 3) of sizes (N, 2), with a line to the nose."""
+    corners = to_page(box_corners(poses, sizes)) if len(poses) else np.empty((0, 4, 2))
     faces = [style.OBJECTS[ObjectType(kind)] for kind in kinds]
     axes.add_collection(
         PolyCollection(corners, facecolors=faces, edgecolors=style.EGO, linewidths=0.6, zorder=5), autolim=False
     )
-    small = np.array([ObjectType(kind) in SMALL_KINDS for kind in kinds], dtype=bool)
+    small = np.array([ObjectType(kind) in style.SMALL_KINDS for kind in kinds], dtype=bool)
     if small.any():
-        axes.scatter(*to_page(boxes[small, :2]).T, s=22, c=[faces[i] for i in np.flatnonzero(small)],
+        axes.scatter(*to_page(poses[small, :2]).T, s=22, c=[faces[i] for i in np.flatnonzero(small)],
                      edgecolors=style.EGO, linewidths=0.6, zorder=5)  # fmt: skip
     noses = [[(quad[0] + quad[3]) / 2, quad.mean(axis=0)] for quad in corners]
     axes.add_collection(LineCollection(noses, colors=style.EGO, linewidths=0.6, zorder=5), autolim=False)
 
+
+def _draw_traces(axes: Axes, scene: Scene, metric: str) -> None:
+    """The recorded ways of the agents that move."""
     observation = scene.observations[metric]
-    poses = observation.poses[:FUTURE]
-    tracks, colours, late, late_colours = [], [], [], []
+    tracks, colours = [], []
     for track, kind in enumerate(observation.kind):
-        seen = np.flatnonzero(observation.present[:FUTURE, track])
-        if not len(seen):
-            continue
-        path = poses[seen, track]
-        colour = style.OBJECTS[ObjectType(kind)]
-        if ObjectType(kind).is_agent and np.ptp(path[:, :2], axis=0).max() > 0.5:
-            tracks.append(to_page(path[:, :2]))
-            colours.append(colour)
-        if seen[0] > 0:
-            late.append(to_page(box_corners(path[0], observation.size[track])))
-            late_colours.append(colour)
+        path = observation.poses[np.flatnonzero(observation.present[:NUM_STEPS, track]), track, :2]
+        if len(path) and ObjectType(kind).is_agent and np.ptp(path, axis=0).max() > 0.5:
+            tracks.append(to_page(path))
+            colours.append(style.OBJECTS[ObjectType(kind)])
     axes.add_collection(LineCollection(tracks, colors=colours, linewidths=1.4, zorder=4), autolim=False)
     if tracks:
         ends = np.array([track[-1] for track in tracks])
         axes.scatter(*ends.T, s=9, c=colours, zorder=4)
-    axes.add_collection(
-        PolyCollection(late, facecolors="none", edgecolors=late_colours, linewidths=0.9, linestyles="dotted", zorder=4),
-        autolim=False,
-    )
 
 
 def _draw_ego(axes: Axes, scene: Scene) -> None:
@@ -171,9 +200,8 @@ def _draw_key(axes: Axes, scene: Scene) -> None:
 
 
 def _draw_plan(axes: Axes, plan: Plan, colour: str) -> None:
-    """The path as driven; a turn also shows its planned poses and the ego box at its end."""
-    path = plan.path
-    line = to_page(path[:, :2])
+    """The path as driven; a turn also shows its planned poses."""
+    line = to_page(plan.path[:, :2])
     quiet = {"scalex": False, "scaley": False}
     if plan.role != Role.TURN:
         axes.plot(*line.T, color=colour, linewidth=1.6, dashes=style.DASHES[plan.role], zorder=8, **quiet)
@@ -182,13 +210,20 @@ def _draw_plan(axes: Axes, plan: Plan, colour: str) -> None:
     axes.plot(*line.T, color=colour, linewidth=2.6, zorder=7, solid_capstyle="round", **quiet)
     planned = to_page(plan.poses[:: max(1, len(plan.poses) // 8), :2])
     axes.scatter(*planned.T, s=14, color=colour, edgecolors="white", linewidths=0.6, zorder=8)
-    end = to_page(ego_corners(path[-1]))
-    axes.add_patch(Polygon(end, closed=True, fill=False, edgecolor=colour, linewidth=1.1, zorder=7))
-    if np.hypot(*path[-1, :2]) > 3:
+
+
+def _draw_end(axes: Axes, plan: Plan, colour: str) -> None:
+    """The ego box at the end of a turn, with the turn's number."""
+    if plan.role != Role.TURN:
+        return
+    last = plan.path[-1]
+    axes.add_patch(Polygon(to_page(ego_corners(last)), closed=True, fill=False, edgecolor=colour, linewidth=1.1,
+                           zorder=7))  # fmt: skip
+    if np.hypot(*last[:2]) > 3:
         name = plan.label.removeprefix("turn ")
-        end = to_page(translate_forward(path[-1], vehicle.REAR_AXLE_TO_FRONT + 1.4)[:2])
+        place = to_page(translate_forward(last, vehicle.REAR_AXLE_TO_FRONT + 1.4)[:2])
         badge = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": colour, "linewidth": 1.1}
-        axes.text(*end, name, ha="center", va="center", fontsize=style.SMALL, bbox=badge, zorder=9, clip_on=True)
+        axes.text(*place, name, ha="center", va="center", fontsize=style.SMALL, bbox=badge, zorder=9, clip_on=True)
 
 
 def _draw_violation(axes: Axes, scene: Scene, plan: Plan, metric: str) -> None:

@@ -12,7 +12,7 @@ import shapely
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.assessment import Assessment
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
-from mtdrive.simulation.scene import STEP, Scene
+from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
 
 VIOLATION_NAMES = {
     "no_at_fault_collisions": "collision",
@@ -116,6 +116,15 @@ def violation_place(scene: Scene, plan: Plan, metric: str) -> tuple[np.ndarray |
     reach = 0.5 * shapely.distance(first, second) + 0.1  # [m] at which the two, grown, just overlap
     common = shapely.intersection(shapely.buffer(first, reach), shapely.buffer(second, reach))
     return ego, other, shapely.get_coordinates(shapely.centroid(common))[0]
+
+
+def pose_at(plan: Plan, step: int) -> np.ndarray:
+    """(3,) where a plan is `step` tenths of a second after t0; one that is not finite to its end stops before."""
+    path = plan.path
+    intervals = len(plan.poses) if plan.states is None else len(plan.states) - 1
+    at = min(step / (NUM_STEPS - 1) * intervals, len(path) - 1)
+    columns = (path[:, 0], path[:, 1], np.unwrap(path[:, 2]))
+    return np.array([np.interp(at, np.arange(len(path)), values) for values in columns])
 
 
 def ego_corners(pose: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ OBJECTS = {
     ObjectType.GENERIC_OBJECT: "#b9a58a",
     ObjectType.EGO: EGO,
 }
+SMALL_KINDS = (ObjectType.PEDESTRIAN, ObjectType.BICYCLE, ObjectType.TRAFFIC_CONE)  # get a dot: their boxes are tiny
 CLASS_NAMES = {
     ObjectType.VEHICLE: "vehicle",
     ObjectType.PEDESTRIAN: "pedestrian",
@@ -53,6 +54,8 @@ CLASS_NAMES = {
 }
 DASHES = {Role.HUMAN: (1, 1), Role.PDM_CLOSED: (4, 2), Role.TURN: (None, None)}
 ROLES = {Role.HUMAN: BLACK, Role.PDM_CLOSED: BLUE}
+MUTED, FAINT, TRACK = "#5c6975", "#8a96a1", "#e9ecef"  # small print, what has no colour of its own, empty bars
+VIOLATION_TEXT = "#b04a00"  # vermillion, dark enough for small print
 TEXT = {"family": "DejaVu Sans", "color": "#222222"}
 SMALL, NORMAL, LARGE = 7.5, 9.0, 11.0  # [pt]
 
@@ -62,6 +65,13 @@ def plan_colours(plans: Sequence[Plan]) -> list[str]:
     turns = sum(plan.role == Role.TURN for plan in plans)
     places = iter(np.linspace(0.12, 0.88, turns) if turns > 1 else [0.55])
     return [ROLES[plan.role] if plan.role in ROLES else to_hex(colormaps["viridis"](next(places))) for plan in plans]
+
+
+def palette() -> list[str]:
+    """Every colour that drawings use, without repeats; of the turns' scale, what up to three turns take."""
+    turns = [to_hex(colormaps["viridis"](place)) for place in (0.12, 0.5, 0.55, 0.88)]
+    plain = [EGO, ROUTE, CENTERLINE, BACKGROUND, LANE_EDGE, VIOLATION]
+    return list(dict.fromkeys([*plain, *LAYERS.values(), *OBJECTS.values(), *ROLES.values(), *turns]))
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

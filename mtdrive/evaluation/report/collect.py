@@ -7,7 +7,6 @@ import math
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -19,13 +18,14 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 
 from mtdrive.evaluation.report.cards import scene_card
-from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard, StageRun, Turn
+from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard, StageRun
 from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.panels import panels, read_log
 from mtdrive.evaluation.rows import PLANNER
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.visualization.records import read_evaluation
 
 POLICIES = {"sft": SFT, "rl": RL}
 SPLIT = "test"
@@ -52,7 +52,7 @@ def collect(run: Path) -> ReportData:
             *panels("sft", read_log(run / "sft" / "log.jsonl")),
             *panels("rl", read_log(run / "rl" / "log.jsonl")),
         ),
-        cards=draw_cards(run, table, summary["provenance"]["metric"]),
+        cards=draw_cards(run, table),
     )
 
 
@@ -135,33 +135,14 @@ def parameters(planner: Path) -> int:
         return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
 
 
-def draw_cards(run: Path, table: pd.DataFrame, metric: str) -> tuple[SceneCard, ...]:
+def draw_cards(run: Path, table: pd.DataFrame) -> tuple[SceneCard, ...]:
     """The gallery: episodes of the RL planner with privileged feedback."""
     shown = table[(table.policy == RL) & (table.feedback == "privileged")]
-    episodes = read_episodes(run / "evaluation" / "rl-privileged" / "episodes.jsonl")
-    families = shown.groupby("token").family.first()
+    recording = read_evaluation(run / "evaluation" / "rl-privileged" / "episodes.jsonl")
+    episodes = {episode.token: episode for episode in recording.episodes}
     store, cards = SceneStore(run / "scene_cache", SPLIT), []
     for choice in choose(shown):
         scene = store.load(choice.token)
         image = read_image(run / "world", SPLIT, scene.camera.image)
-        turns = episodes[choice.token]
-        cards.append(scene_card(scene, image, families[choice.token], choice, turns, metric, "privileged"))
+        cards.append(scene_card(scene, image, choice, recording, episodes[choice.token]))
     return tuple(cards)
-
-
-def read_episodes(path: Path) -> dict[str, Sequence[Turn]]:
-    """Turns by scene token, as `mtdrive evaluate` writes them."""
-    episodes = {}
-    for line in path.read_text().splitlines():
-        episode = json.loads(line)
-        episodes[episode["token"]] = [
-            Turn(
-                answer=turn["answer"],
-                status=turn["status"],
-                score=math.nan if turn["score"] is None else turn["score"],
-                columns=turn["columns"],
-                feedback=turn["feedback"],
-            )
-            for turn in episode["turns"]
-        ]
-    return episodes

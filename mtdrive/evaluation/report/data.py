@@ -8,6 +8,8 @@ from typing import Literal
 
 import pandas as pd
 
+from mtdrive.visualization.episode import Turn
+
 SFT, RL = "SFT", "RL"
 
 
@@ -39,23 +41,6 @@ class Panel:
     x_label: str
     series: tuple[Series, ...]
     note: str
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of a shown episode.
-
-    answer: the planner's text. status: "ok", or why the answer gave no plan. score, columns: of this turn's own plan
-    (log replay, navsim's column names); nan and empty without a plan. feedback: the text that the planner was told.
-    colour: of the plan in the pictures, "" if it has none.
-    """
-
-    answer: str
-    status: str
-    score: float
-    columns: Mapping[str, float]
-    feedback: str
-    colour: str = ""
 
 
 @dataclass(frozen=True)

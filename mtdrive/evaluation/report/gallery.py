@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mtdrive.visualization.episode import SAME
+
 EACH = 4  # scenes that gained most, that lost most, and that stayed the same
-SAME = 0.01  # a change of the score below this is none
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mtdrive import visualization
 from mtdrive.evaluation.bootstrap import Interval, bootstrap_mean
 from mtdrive.evaluation.report import curves, headline
 from mtdrive.evaluation.report.data import RL, SFT, ReportData
@@ -20,6 +21,7 @@ from mtdrive.evaluation.summary import FIXED, SHORT
 from mtdrive.simulation.files import atomic_path
 
 FOLDER = Path(__file__).parent
+PAGE_STYLE = Path(visualization.__file__).parent / "page.css"
 BASELINE_NAMES = {
     "human": "Recorded human driver",
     "pdm_closed": "PDM-Closed (rule-based, knows the map)",
@@ -92,7 +94,7 @@ def write_report(data: ReportData, path: Path) -> None:
     families, surprises = group_rows(data.table, "family"), group_rows(data.table, "surprise")
     page = environment.get_template("page.html").render(
         data=data,
-        style=Markup((FOLDER / "style.css").read_text()),
+        style=Markup(PAGE_STYLE.read_text() + (FOLDER / "style.css").read_text()),
         scenes=scenes,
         comparisons=headline.comparisons(data.table),
         parsed=headline.parse_rate(data.table, SFT),
