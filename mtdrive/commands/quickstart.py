@@ -43,6 +43,8 @@ from mtdrive.simulation.scene_cache.store import SceneStore
 
 POLL = 0.5  # [s] between two looks at a running stage
 PLAIN, NOT_TEXT = re.compile(r"[A-Za-z_/][\w./-]*"), {"true", "false", "null", "nan", "inf"}  # in Hydra's grammar
+# A training step frees and asks for the same memory again: glibc should keep it rather than give it back every time.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36), "MALLOC_TOP_PAD_": str(2**26)}
 LOG_TAIL = 12  # lines of its log that a failed stage shows
 
 
@@ -191,7 +193,7 @@ def execute(stage: Stage, log_path: Path, lock: int, console: Console) -> StageR
         MTDriveError: the command failed.
     """
     started = time.perf_counter()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "140"}
+    environment = {**KEEP_MEMORY, **os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "140"}
     with log_path.open("w") as log, console.status(stage.name) as status:
         process = subprocess.Popen(
             [sys.executable, "-m", "mtdrive.cli", stage.verb, *stage.overrides],
