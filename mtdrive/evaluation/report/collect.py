@@ -110,7 +110,7 @@ def read_facts(run: Path, evaluation: dict[str, Any]) -> dict[str, str]:
     config = OmegaConf.load(run / "quickstart.yaml")
     world, dataset = read_json(run / "world" / "manifest.json"), read_json(run / "dataset" / "train" / "manifest.json")
     counts = Counter(scene["split"] for scene in world["scenes"])
-    by_turns = ", ".join(f"{count} of {turns}" for turns, count in dataset["samples_by_turns"].items())
+    by_turns = ", ".join(f"{count} of {turns}" for turns, count in dataset["counts"]["turns"].items())
     return {
         "Metric": f"{evaluation['metric']}, version {evaluation['metric_version']}",
         "Seed": str(config.seed),
