@@ -49,6 +49,15 @@ def evenly(items: Sequence, count: int) -> list:
     return [items[row] for row in rows]
 
 
+def varied_plans(scene: Scene, count: int) -> np.ndarray:
+    """(count, 8, 3) plans to score: the recorded human, slower or faster and drifting to a side; always the same."""
+    random = np.random.default_rng(0)
+    plans = np.repeat(scene.human_poses[None, :8], count, axis=0)
+    plans[..., 0] *= random.uniform(0.3, 1.4, (count, 1))
+    plans[..., 1] += random.normal(0.0, 1.5, (count, 1)) * np.linspace(0.0, 1.0, 8) ** 2
+    return plans
+
+
 def clocked(function: Callable[..., object], *arguments: object, **options: object) -> float:
     """Seconds that a call takes."""
     started = time.perf_counter()

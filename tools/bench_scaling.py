@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mtdrive.datasets.flawed import flawed_plans
-from mtdrive.simulation.benchmark import Spread, clocked, evenly, time_build, time_group
+from mtdrive.simulation.benchmark import Spread, clocked, evenly, time_build, time_group, varied_plans
 from mtdrive.simulation.geometry.polygons import pack, unpack
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -44,14 +43,10 @@ def measure(console: Console, store: SceneStore, metric: str, roots: tuple[Path,
     return measured
 
 
-def plans(scene: Scene, count: int) -> np.ndarray:
-    return flawed_plans(scene, np.random.default_rng(0), count)[0]
-
-
 def cost(scene: Scene, metric: str, size: int) -> float:
     """Seconds per trajectory in a group, of a prepared scene."""
     prepare(scene, metric, LOG_REPLAY)
-    return time_group(scene, plans(scene, size), size, metric) / size
+    return time_group(scene, varied_plans(scene, size), size, metric) / size
 
 
 def by_factor(scenes: list[tuple[int, Scene]], metric: str) -> dict[int, dict[str, float]]:

@@ -29,9 +29,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from mtdrive.datasets.flawed import flawed_plans  # noqa: E402
-from mtdrive.simulation.benchmark import GROUPS, Spread, evenly, time_build, time_scene  # noqa: E402
-from mtdrive.simulation.scene import Scene  # noqa: E402
+from mtdrive.simulation.benchmark import GROUPS, Spread, evenly, time_build, time_scene, varied_plans  # noqa: E402
 from mtdrive.simulation.scene_cache.store import SceneStore  # noqa: E402
 from mtdrive.simulation.scoring import score  # noqa: E402
 
@@ -72,11 +70,6 @@ def official(arguments: argparse.Namespace, tokens: list[str], folder: Path):
             yield Official(process)
         finally:
             process.stdin.close()
-
-
-def trajectories(scene: Scene, seed: int) -> np.ndarray:
-    """(64, 8, 3): what a planner in training proposes."""
-    return flawed_plans(scene, np.random.default_rng(seed), max(GROUPS))[0]
 
 
 def side_by_side(arguments: argparse.Namespace, store: SceneStore, tokens: list[str], folder: Path) -> dict:
@@ -142,7 +135,7 @@ def score_side_by_side(
         return {"load": scene.load, "prepare": scene.prepare, **groups}
 
     for index, token in enumerate(tqdm(tokens, desc="scoring", unit="scene")):
-        poses = trajectories(store.load(token), index)
+        poses = varied_plans(store.load(token), max(GROUPS))
         for turn in (theirs, ours) if index % 2 else (ours, theirs):
             for name, seconds in turn(token, poses).items():
                 times.setdefault(name, []).append(seconds)

@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mtdrive.datasets.flawed import flawed_plans
-from mtdrive.simulation.benchmark import GROUPS, SceneTimes, Spread, evenly, time_build, time_scene
+from mtdrive.simulation.benchmark import GROUPS, SceneTimes, Spread, evenly, time_build, time_scene, varied_plans
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -40,9 +39,8 @@ def run(config: DictConfig) -> int:
 
 
 def measure(store: SceneStore, token: str, metric: str) -> SceneTimes:
-    """Times of one scene, with plans such as a planner in training makes."""
-    poses = flawed_plans(store.load(token), np.random.default_rng(0), max(GROUPS))[0]
-    return time_scene(store, token, poses, metric)
+    """Times of one scene."""
+    return time_scene(store, token, varied_plans(store.load(token), max(GROUPS)), metric)
 
 
 def as_table(title: str, measured: Sequence[SceneTimes], build: float) -> Table:
