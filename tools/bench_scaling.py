@@ -23,7 +23,7 @@ GROUP = 64  # trajectories, where agents or polygons vary
 FACTORS = (1, 2, 4, 8, 16)
 SCENES = 20
 NAVTEST = 12_146  # scenes
-PER_SCENE = 256  # trajectories, where cores vary: enough that starting processes is a small part
+PER_SCENE = 1024  # trajectories, where cores vary: enough that starting a process is a small part
 
 
 def measure(console: Console, store: SceneStore, metric: str, roots: tuple[Path, Path, str], folder: Path) -> dict:

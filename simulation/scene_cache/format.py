@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
 import typing
 import zlib
@@ -64,7 +65,7 @@ def load_scene(path: Path) -> Scene:
     """
     header, body = _read(path)
     arrays = {
-        name: np.frombuffer(body, dtype, int(np.prod(shape, dtype=int)), offset).reshape(shape)
+        name: np.frombuffer(body, dtype, math.prod(shape), offset).reshape(shape)
         for name, (dtype, shape, offset) in header["arrays"].items()
     }
     return _unflatten(Scene, "", arrays, header["values"])
