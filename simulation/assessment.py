@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mtdrive.simulation.baselines import NUM_POSES, human_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.diagnose import diagnose
 from mtdrive.simulation.feedback.perceived import perceived_scene
 from mtdrive.simulation.feedback.repair import add_changes
 from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
+from mtdrive.simulation.memo import remember
+from mtdrive.simulation.metrics.extended_comfort import extended_comfort
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import OK, Scores, score
@@ -23,6 +27,9 @@ class Assessment:
     score, scores: always against log replay, by navsim's column names; nan if the status is not "ok".
     clean, feedback: under the traffic of the feedback's source.
     states: (41, 11) the plan as driven (log replay); nan if the status is not "ok".
+    extended_comfort: 1 if the driven plan and the driven human's differ within the limits of two-frame extended
+    comfort, else 0. The human stands in for the plan of the frame before, which a single frame does not have. nan
+    without a recorded human or if the status is not "ok".
     """
 
     score: float
@@ -31,6 +38,7 @@ class Assessment:
     clean: bool
     feedback: Feedback
     states: np.ndarray
+    extended_comfort: float
 
 
 def assess(
@@ -58,25 +66,46 @@ def assess(
         known = score(known_scene, poses, interval, metric)
     feedbacks = [_feedback(known_scene, known, row, poses[row], source) for row in range(len(poses))]
     feedbacks = add_changes(known_scene, poses, interval, feedbacks)
-    return [_assessment(true, row, feedback) for row, feedback in enumerate(feedbacks)]
+    return _assessments(scene, true, feedbacks)
 
 
 def comment(scene: Scene, scores: Scores, poses: np.ndarray) -> list[Assessment]:
     """What the log objects to in plans (N, T, 3) that have been scored already, without what must change."""
+    feedbacks = [_feedback(scene, scores, row, poses[row], "privileged") for row in range(len(poses))]
+    return _assessments(scene, scores, feedbacks)
+
+
+def _assessments(scene: Scene, scores: Scores, feedbacks: Sequence[Feedback]) -> list[Assessment]:
+    comfort = _extended_comfort(scene, scores)
     return [
-        _assessment(scores, row, _feedback(scene, scores, row, poses[row], "privileged")) for row in range(len(poses))
+        Assessment(
+            score=float(scores.score[row]),
+            scores={name: float(values[row]) for name, values in scores.columns.items()},
+            status=str(scores.status[row]),
+            clean=feedback.clean,
+            feedback=feedback,
+            states=scores.events.states[row],
+            extended_comfort=float(comfort[row]),
+        )
+        for row, feedback in enumerate(feedbacks)
     ]
 
 
-def _assessment(scores: Scores, row: int, feedback: Feedback) -> Assessment:
-    return Assessment(
-        score=float(scores.score[row]),
-        scores={name: float(values[row]) for name, values in scores.columns.items()},
-        status=str(scores.status[row]),
-        clean=feedback.clean,
-        feedback=feedback,
-        states=scores.events.states[row],
-    )
+def _extended_comfort(scene: Scene, scores: Scores) -> np.ndarray:
+    """(N,) See Assessment."""
+    comfort = np.full(len(scores.status), np.nan)
+    rows = np.flatnonzero(scores.status == OK)
+    if len(rows) and len(scene.human_poses) >= NUM_POSES:
+        states = np.concatenate([scores.events.states[rows], _human_states(scene)])
+        human = np.full(len(rows), len(rows))
+        comfort[rows] = extended_comfort(states, np.zeros(len(states)), np.arange(len(rows)), human)
+    return comfort
+
+
+@remember
+def _human_states(scene: Scene) -> np.ndarray:
+    """(1, 41, 11) the recorded human as driven."""
+    return score(scene, human_plan(scene)[None]).events.states
 
 
 def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:

@@ -22,7 +22,7 @@ from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
-from mtdrive.training.progress import Progress
+from mtdrive.training.progress import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 
 KEPT_SCENES = 512  # whose scene, prompt and processed image stay in memory
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
         max_parse_errors=config.max_parse_errors,
     )
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
-    planner = load_planner(config.planner)
+    planner, tokens = load_planner(config.planner), config.max_generated_tokens
 
     @lru_cache(maxsize=KEPT_SCENES)
     def load(token: str) -> Task:
@@ -63,7 +63,7 @@ def run(config: DictConfig) -> None:
         scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
         load,
         partial(assess, metric=config.metric, source=config.feedback),
-        callbacks=[LogFile(config.out), Progress()],
+        callbacks=[LogFile(config.out), Progress(), *([TokenBudget(tokens)] if tokens else [])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

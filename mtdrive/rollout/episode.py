@@ -38,6 +38,7 @@ class Turn:
     text: the answer. status: see TurnStatus. error: why it does not parse, or what the scorer raised.
     poses: (8, 3) x, y [m], heading [rad], ego frame at t0. score, scores: true PDM score and sub-metrics, by the log.
     clean: nothing to object to, by the feedback's source. feedback: structured. feedback_text: as the planner reads it.
+    extended_comfort: of the plan against the human's drive, see Assessment.
     reward: of this turn; NaN after a scorer error.
     """
 
@@ -52,6 +53,7 @@ class Turn:
     poses: np.ndarray | None = None
     score: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    extended_comfort: float = np.nan
     clean: bool = False
     feedback: Feedback | None = None
 

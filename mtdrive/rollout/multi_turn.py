@@ -134,6 +134,7 @@ def _turns(
             error=None if status is TurnStatus.OK else assessment.status,
             score=assessment.score,
             scores=assessment.scores,
+            extended_comfort=assessment.extended_comfort,
             clean=assessment.clean,
             feedback=assessment.feedback,
             feedback_text=render_text(assessment.feedback),

@@ -5,6 +5,8 @@ Every metric is a (sum, count) pair, so that several processes merge exactly.
     pdms/turn_t                 score in force after turn t: an episode that has stopped keeps its last plan, a failed
                                 answer leaves the plan before; 0 as long as there is none
     <sub-metric>/turn_t         likewise, over episodes that have a plan
+    extended_comfort/turn_t     likewise, of plans on scenes with a recorded human: share that moves as evenly as the
+                                human does, by the limits of two-frame extended comfort (see Assessment)
     reward/turn_t               reward of the answers given in turn t
     parse_errors/turn_t         share of the answers given in turn t that hold no trajectory
     turns, clean                turns taken; share of episodes that ended with a clean plan
@@ -51,7 +53,7 @@ def episode_metrics(groups: Sequence[Sequence[Episode]], advantages: np.ndarray,
 def _episode(sums: defaultdict[str, list[float]], episode: Episode, turns: int) -> None:
     sums["turns"].append(len(episode.turns))
     sums["clean"].append(episode.status is EpisodeStatus.COMPLETED)
-    score, scores = 0.0, {}
+    score, scores, comfort = 0.0, {}, np.nan
     for number in range(1, turns + 1):
         if number <= len(episode.turns):
             turn = episode.turns[number - 1]
@@ -60,12 +62,14 @@ def _episode(sums: defaultdict[str, list[float]], episode: Episode, turns: int) 
             sums["invalid_trajectories"].append(turn.status is TurnStatus.INVALID_TRAJECTORY)
             sums["sampling_entropy"] += list(-turn.log_probs)
             if turn.status is TurnStatus.OK:
-                score, scores = turn.score, turn.scores
+                score, scores, comfort = turn.score, turn.scores, turn.extended_comfort
                 ahead = np.diff(turn.poses[:, 0], prepend=0.0) * np.cos(turn.poses[:, 2])
                 ahead += np.diff(turn.poses[:, 1], prepend=0.0) * np.sin(turn.poses[:, 2])
                 sums["reversing"].append(ahead.min() < -BACKWARDS)
                 sums["standing"].append(np.abs(ahead).sum() < STANDING)
         sums[f"pdms/turn_{number}"].append(score)
+        if np.isfinite(comfort):
+            sums[f"extended_comfort/turn_{number}"].append(comfort)
         for name, value in scores.items():
             if name != "score":
                 sums[f"{name}/turn_{number}"].append(value)

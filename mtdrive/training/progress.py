@@ -1,4 +1,4 @@
-"""A progress bar that shows what reinforcement learning is after."""
+"""How far reinforcement learning has come: a progress bar that shows what it is after, and a budget."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self._bar.close()
+
+
+class TokenBudget(TrainerCallback):
+    """Ends training after the step in which `tokens` generated tokens are reached."""
+
+    def __init__(self, tokens: int):
+        self.tokens = tokens
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= state.num_input_tokens_seen >= self.tokens

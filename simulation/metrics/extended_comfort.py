@@ -59,13 +59,14 @@ def differences(now: np.ndarray, previous: np.ndarray, gaps: np.ndarray) -> np.n
 
     Args:
         now, previous: (P, 41, 11) simulated states.
-        gaps: (P,) how long before `now` each `previous` starts [s]; at least half a step.
+        gaps: (P,) how long before `now` each `previous` starts [s]; 0 compares two plans of one frame.
     """
     squares = np.empty((len(gaps), len(QUANTITIES)))
     steps = _steps(gaps)
     for shift in np.unique(steps):
         rows = steps == shift
-        difference = _smoothed(now[rows, :-shift]) - _smoothed(previous[rows, shift:])
+        shared = now.shape[1] - shift
+        difference = _smoothed(now[rows, :shared]) - _smoothed(previous[rows, shift:])
         squares[rows] = np.mean(difference**2, axis=2).T
     return np.sqrt(squares)
 
