@@ -59,7 +59,9 @@ def assess_letters(scene, poses) -> list[Assessment]:
     """The fewer letters the better; none is clean."""
     scores = np.exp(-poses[:, 0, 0] / 8)
     return [
-        Assessment(score, {"score": score, "ego_progress": score}, "ok", score == 1.0, FEEDBACK, np.zeros((41, 11)), 1.0)
+        Assessment(
+            score, {"score": score, "ego_progress": score}, "ok", score == 1.0, FEEDBACK, np.zeros((41, 11)), 1.0
+        )
         for score in map(float, scores)
     ]
 

@@ -27,3 +27,23 @@ def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
     drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.quantile(values[drawn].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(values.mean()), float(low), float(high))
+
+
+def bootstrap_runs(values: np.ndarray, resamples: int, seed: int, minus: np.ndarray | None = None) -> Interval:
+    """Interval of the mean over training runs and scenes: both are drawn with replacement.
+
+    values: (R, N), one row per run, over the same N scenes. minus: (Q, N), runs of something else over these scenes,
+    whose mean is subtracted; its runs are drawn for themselves, the scenes are the same.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = rng.integers(0, values.shape[1], (resamples, values.shape[1]))
+
+    def drawn_means(runs: np.ndarray) -> np.ndarray:
+        rows = rng.integers(0, len(runs), (resamples, len(runs)))
+        return np.array([runs[row].mean(0)[scene].mean() for row, scene in zip(rows, scenes, strict=True)])
+
+    drawn, mean = drawn_means(values), float(values.mean())
+    if minus is not None:
+        drawn, mean = drawn - drawn_means(minus), mean - float(minus.mean())
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(mean, float(low), float(high))

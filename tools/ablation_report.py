@@ -1,0 +1,160 @@
+"""Table and plot of an ablation: see ablation.py."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from mtdrive.evaluation.bootstrap import Interval, bootstrap_runs
+from mtdrive.evaluation.report.curves import moving_mean
+from mtdrive.evaluation.rows import PLANNER
+from mtdrive.evaluation.summary import FIXED, SHORT
+from mtdrive.simulation.files import atomic_path
+from mtdrive.training.checkpoints import LOG_NAME
+from mtdrive.visualization.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY_BLUE, VERMILLION
+
+RESAMPLES = 4000
+BLIND = "turn 1 (blind)"  # no feedback yet: the same with either source
+REFERENCE = "mtgrpo"  # that the other arms are compared with
+COLOURS = (MUTED, BLACK, ORANGE, BLUE, SKY_BLUE, GREEN, PURPLE, VERMILLION)
+MARKS = {"privileged": "o", "perceived": "s", BLIND: "^"}
+
+
+def write_report(out: Path, arms: Sequence[str], console: Console) -> None:
+    """Write scores.csv, report.md and ablation.png of the finished runs under `out`, and print the table."""
+    table = read_scores(out, arms)
+    if table.empty:
+        console.print("No run is finished yet.")
+        return
+    with atomic_path(out / "scores.csv") as path:
+        table.to_csv(path, index=False)
+    text = report(table)
+    with atomic_path(out / "report.md") as path:
+        path.write_text(text)
+    with atomic_path(out / "ablation.png") as path, path.open("wb") as file:
+        FigureCanvasAgg(draw(table, read_curves(out, arms))).print_png(file)
+    console.print(text, markup=False)
+    console.print(f"Report: {out / 'report.md'}, {out / 'ablation.png'}, {out / 'scores.csv'}")
+
+
+def read_scores(out: Path, arms: Sequence[str]) -> pd.DataFrame:
+    """Rows of all finished evaluations: `mtdrive evaluate`'s columns, with arm, seed and feedback."""
+    tables = []
+    for arm in arms:
+        for path in sorted((out / arm.replace(" ", "-")).glob("*/*/scores.csv")):
+            if json.loads(path.parent.with_suffix(".json").read_text())["done"]:
+                seed = int(path.parent.parent.name)
+                tables.append(pd.read_csv(path).assign(arm=arm, seed=seed, feedback=path.parent.name))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def read_curves(out: Path, arms: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+    """Training logs of every arm's runs, one row a step."""
+    logs = {arm: sorted((out / arm.replace(" ", "-")).glob(f"*/rl/{LOG_NAME}")) for arm in arms}
+    return {
+        arm: [pd.read_json(path, lines=True).dropna(subset="generated_tokens") for path in paths]
+        for arm, paths in logs.items()
+        if paths
+    }
+
+
+def matrix(table: pd.DataFrame, arm: str, feedback: str, turn: int, column: str = "score") -> np.ndarray:
+    """(runs, scenes) of an arm's planner."""
+    rows = table[(table.arm == arm) & (table.feedback == feedback) & (table.turn == turn) & (table.policy == PLANNER)]
+    return rows.pivot(index="seed", columns="token", values=column).to_numpy()
+
+
+def cells(table: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """(label, feedback, turn) of what is reported of every arm."""
+    turns = sorted(set(table.turn))
+    seen = [(f"turn {turn}, {source}", source, turn) for source in MARKS for turn in turns[1:]]
+    return [(BLIND, "privileged", 1), *((label, *rest) for label, *rest in seen if rest[0] in set(table.feedback))]
+
+
+def report(table: pd.DataFrame) -> str:
+    """The tables, in Markdown."""
+    arms, last = list(dict.fromkeys(table.arm)), int(table.turn.max())
+    columns = [name for name in table.columns if name not in (*FIXED, "arm", "seed", "feedback")]
+    human = table[table.policy == "human"].groupby("token").score.first().mean()
+    start = matrix(table, arms[0], "privileged", last).mean()
+    scores, details, against = [], [], []
+    for arm in arms:
+        values = {label: matrix(table, arm, source, turn) for label, source, turn in cells(table)}
+        final = values[f"turn {last}, privileged"]
+        row = {"arm": arm, "runs": len(final)}
+        row |= {label: cell(bootstrap_runs(value, RESAMPLES, 0)) for label, value in values.items()}
+        scores.append(row | {"gap to the human closed": f"{(final.mean() - start) / (human - start):.0%}"})
+        means = {name: np.nanmean(matrix(table, arm, "privileged", last, name)) for name in columns}
+        details.append({"arm": arm, **{SHORT.get(name, name): f"{value:.3f}" for name, value in means.items()}})
+        if arm != REFERENCE and REFERENCE in arms:
+            row = {"arm": arm}
+            for label, source, turn in cells(table):
+                ours = matrix(table, REFERENCE, source, turn)
+                # Paired over scenes; the runs of two arms have nothing in common and are drawn apart.
+                row[label] = cell(bootstrap_runs(ours, RESAMPLES, 0, minus=values[label]), signed=True)
+            against.append(row)
+    parts = [
+        f"Mean PDMS on {table.token.nunique()} test scenes, with 95 % bootstrap intervals over runs and scenes. "
+        f"The recorded human scores {human:.3f}.",
+        markdown(scores),
+        f"Sub-metrics after turn {last} with privileged feedback:",
+        markdown(details),
+    ]
+    if against:
+        parts += [f"What {REFERENCE} gains over each arm, on the same scenes:", markdown(against)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(interval: Interval, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{interval.mean:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def markdown(rows: list[dict]) -> str:
+    """A pipe table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(table: pd.DataFrame, curves: dict[str, list[pd.DataFrame]]) -> Figure:
+    """Left: held-out scores with intervals; right: what was sampled in training against generated tokens."""
+    arms, last = list(dict.fromkeys(table.arm)), int(table.turn.max())
+    colours = dict(zip(arms, COLOURS, strict=False))
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
+        shown = [
+            (BLIND, "privileged", 1),
+            *((source, source, last) for source in MARKS if source in set(table.feedback)),
+        ]
+        for place, arm in enumerate(reversed(arms)):
+            for offset, (label, source, turn) in zip((0.22, 0, -0.22), shown, strict=False):
+                found = bootstrap_runs(matrix(table, arm, source, turn), RESAMPLES, 0)
+                error = np.maximum([[found.mean - found.low], [found.high - found.mean]], 0.0)
+                name = (label if turn == 1 else f"turn {turn}, {label} feedback") if place == 0 else None
+                style = {"marker": MARKS[label], "color": colours[arm], "markersize": 5, "capsize": 2}
+                style |= {"linestyle": "none", "markerfacecolor": colours[arm] if label == "privileged" else "white"}
+                left.errorbar(found.mean, place + offset, xerr=error, label=name, **style)
+        human = table[table.policy == "human"].groupby("token").score.first().mean()
+        left.axvline(human, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
+        left.annotate("human", (human, len(arms) - 0.5), ha="right", xytext=(-3, 0), textcoords="offset points")
+        left.set_yticks(range(len(arms)), reversed(arms))
+        left.set_xlabel("PDMS on test scenes (95 % bootstrap intervals)")
+        left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0)
+        for arm, runs in curves.items():
+            if arm in colours:
+                for number, log in enumerate(runs):
+                    score = log[max(name for name in log.columns if name.startswith("pdms/turn_"))]
+                    style = {"color": colours[arm], "linewidth": 1.2, "alpha": 0.9 if number == 0 else 0.45}
+                    label = arm if number == 0 else None
+                    right.plot(log.generated_tokens / 1e6, moving_mean(tuple(score)), label=label, **style)
+        right.set_xlabel("generated tokens [million]")
+        right.set_ylabel("PDMS of sampled last turns, training scenes")
+        right.legend(frameon=False, fontsize=8)
+    return figure
