@@ -41,9 +41,7 @@ def plan(index: int) -> np.ndarray:
 
 def sample(planner, index: int, turns: int) -> dict:
     """The right plan for image `index`, after `turns` - 1 plans of 9 m/s and their feedback."""
-    seen = SceneView(
-        f"scene{index}", image(index), "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT
-    )
+    seen = SceneView(f"scene{index}", "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT)
     exchanges = [(planner.format_answer(plan(8)), FEEDBACK)] * (turns - 1)
     answer = {"role": "assistant", "content": [{"type": "text", "text": planner.format_answer(plan(index))}]}
     return {"messages": [*planner.messages(seen, exchanges), answer], "image": str(index), "token": seen.token}
@@ -61,8 +59,9 @@ def samples(planner):
 
 
 @pytest.fixture
-def collator(planner):
-    return PlannerCollator(planner.processor, ImageInputs(planner.processor, lambda name: image(int(name))))
+def collator(planner, tmp_path):
+    with ImageInputs(planner.processor, lambda name: image(int(name)), tmp_path) as images:
+        yield PlannerCollator(planner.processor, images)
 
 
 def arguments(out, **changes) -> SFTConfig:
