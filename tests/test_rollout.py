@@ -1,5 +1,7 @@
 """Multi-turn rollouts: exact log-probabilities, what is computed how often, and what becomes of an answer."""
 
+import pickle
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +69,8 @@ def test_log_probs_are_those_of_a_plain_forward_pass(planner, tasks):
     deltas = said
     for _ in range(3):
         said_now = dict(session.generate(episodes, deltas))
+        lengths = [len(answer.ids) for answer in said_now.values()]
+        assert lengths == sorted(lengths)  # each is handed over as it ends
         for episode, delta in zip(episodes, deltas, strict=True):
             answer = said_now[episode]
             start = len(said[episode]) + len(delta)
@@ -208,6 +212,41 @@ def test_bad_input_of_the_scorer_is_raised(planner, tasks):
 
     with pytest.raises(MTDriveError, match="damaged"):
         run_episodes(tasks[:1], planner, Script(planner, [[plan(planner)]]), InProcess(refusing), turns=1)
+
+
+def test_a_scene_is_scored_while_answers_of_others_are_being_written(planner, tasks):
+    """Submitted after the last of its answers, awaited only when the turn is over."""
+    events = []
+
+    class Telling(Script):
+        def generate(self, episodes, deltas):
+            for episode, completion in super().generate(episodes, deltas):
+                events.append(episode)
+                yield episode, completion
+
+    class Awaited(Future):
+        def result(self):
+            events.append("awaited")
+            return super().result()
+
+    class Remote:
+        def submit(self, scene, poses):
+            events.append(scene.token)
+            future = Awaited()
+            future.set_result(assess(scene, poses))
+            return future
+
+    standing = plan(planner, 0 * KEEPS_SPEED)
+    script = Telling(planner, [[standing, standing], [plan(planner)], [standing, standing], [standing, "no"]])
+    run_episodes(tasks[:2], planner, script, Remote(), turns=2, group=2)
+    first = [3, 2, "scene1", 1, 0, "scene0", "awaited", "awaited"]
+    assert events[: len(first)] == first
+    assert [event for event in events[len(first) :] if event != 1] == first[:3] + first[4:]
+
+
+def test_an_image_is_not_sent_to_other_processes(tasks):
+    with pytest.raises(TypeError, match="the image's hash"):
+        pickle.dumps(tasks[0])
 
 
 def test_an_answer_that_was_cut_off_is_closed_before_the_feedback(planner, tasks):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
 from mtdrive.planner.images import ImageInputs
-from mtdrive.planner.models import TINY, load_planner
+from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
@@ -52,21 +54,8 @@ def run(config: DictConfig) -> None:
     )
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner = load_planner(config.planner)
-    paths: dict[str, Path] = {}  # of the images that have been asked for, by hash
-    scenes = lru_cache(maxsize=KEPT_SCENES)(store.load)
     scorer = partial(assess, metric=config.metric, source=config.feedback)
-
-    def load(token: str) -> Task:
-        scene = scenes(token)
-        path = image_path(config.openscene_data_root, config.split, scene.camera.image)
-        image_hash = images.hash_of(path)
-        paths[image_hash] = path
-        return Task.from_inputs(planner, scene, image_hash, images[image_hash])
-
-    with (
-        ImageInputs(planner.processor, lambda image_hash: decode_image(paths[image_hash]), config.out) as images,
-        open_assessor(scorer, store, config.scoring_workers) as assessor,
-    ):
+    with open_tasks(config, planner, store) as load, open_assessor(scorer, store, config.scoring_workers) as assessor:
         trainer = MTGRPOTrainer(
             planner,
             training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
@@ -88,6 +77,23 @@ def run(config: DictConfig) -> None:
             f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
             f"{steps[-1][last]:.3f}; planner in {config.out}"
         )
+
+
+@contextmanager
+def open_tasks(config: DictConfig, planner: Planner, store: SceneStore) -> Iterator[Callable[[str], Task]]:
+    """Scene token -> task; a scene's image is processed once by all processes of this machine."""
+    paths: dict[str, Path] = {}  # of the images that have been asked for, by hash
+    scenes = lru_cache(maxsize=KEPT_SCENES)(store.load)
+    with ImageInputs(planner.processor, lambda name: decode_image(paths[name]), config.out) as images:
+
+        def load(token: str) -> Task:
+            scene = scenes(token)
+            path = image_path(config.openscene_data_root, config.split, scene.camera.image)
+            image_hash = images.hash_of(path)
+            paths[image_hash] = path
+            return Task.from_inputs(planner, scene, image_hash, images[image_hash])
+
+        yield load
 
 
 def check(config: DictConfig) -> None:

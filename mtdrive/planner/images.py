@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,7 @@ class ImageInputs:
         try:
             with atomic_path(self._folder / (name + INPUTS)) as temporary:
                 save_file(inputs, temporary)
+                _touch(temporary)
         except (OSError, SafetensorError) as error:
             raise MTDriveError(
                 f"Cannot keep processed images in {self._folder} ({error}); free space there."
@@ -137,11 +139,16 @@ def _digest(data: bytes | str) -> str:
     return hashlib.blake2b(data.encode() if isinstance(data, str) else data, digest_size=16).hexdigest()
 
 
+def _touch(path: Path) -> None:
+    now = time.time_ns()  # left to the kernel, uses within a few milliseconds would all have the same time
+    os.utime(path, ns=(now, now))
+
+
 def _load(path: Path) -> dict[str, Tensor] | None:
     """Tensors that are mapped, not read; None where another process has forgotten them or none has made them yet."""
     try:
         inputs = load_file(path)
-        os.utime(path)
+        _touch(path)
     except FileNotFoundError:
         return None
     return inputs
@@ -149,7 +156,7 @@ def _load(path: Path) -> dict[str, Tensor] | None:
 
 def _read(path: Path) -> str | None:
     try:
-        os.utime(path)
+        _touch(path)
         return path.read_text()
     except FileNotFoundError:
         return None

@@ -1,9 +1,10 @@
 """Multi-turn episodes: the planner proposes, the simulation assesses and answers, the planner revises.
 
 All plans of a scene that stand in the same turn are submitted to the assessor together, as soon as the last of them is
-written, while answers of other scenes are still being generated; feedback is awaited when the turn is over. An episode ends with a clean plan
-(`completed`), at the last turn (`truncated`), or when the scorer raises (`error`): what the scorer cannot say is never
-held against the planner. A text that holds no trajectory is answered with the reason, and the episode goes on.
+written, while answers of other scenes are still being generated; feedback is awaited when the turn is over. An episode
+ends with a clean plan (`completed`), at the last turn (`truncated`), or when the scorer raises (`error`): what the
+scorer cannot say is never held against the planner. A text that holds no trajectory is answered with the reason, and
+the episode goes on.
 """
 
 from __future__ import annotations
