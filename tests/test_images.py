@@ -162,7 +162,8 @@ def test_what_was_not_used_for_longest_is_forgotten(planner, memory):
             torch.testing.assert_close(inputs[name], dict(expected), atol=0, rtol=0)
         assert read == ["0", "1", "2"]
         assert {path.stem for path in files(memory)} == {"0", "2"}
-        assert inputs["1"]["pixel_values"].shape == inputs["0"]["pixel_values"].shape
+        for name in "12":
+            assert len(inputs[name]["pixel_values"]) == 72
         assert read == ["0", "1", "2", "1"]
     assert not files(memory)
 
