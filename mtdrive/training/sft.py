@@ -159,7 +159,7 @@ def finetune(
         arguments: TRL's; what concerns the data path is set here.
 
     Returns:
-        the trainer, whose `state.log_history` has the curves (also in `log.jsonl`).
+        the trainer, whose `state.log_history` has the curves (also in `log.jsonl`); its images have been freed.
     """
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.remove_unused_columns = False
