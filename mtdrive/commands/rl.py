@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -11,12 +13,14 @@ from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
-from mtdrive.planner.models import TINY, load_planner
+from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.assessment import assess
+from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
-from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
@@ -25,7 +29,7 @@ from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.progress import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 
-KEPT_SCENES = 512  # whose scene, prompt and processed image stay in memory
+KEPT_SCENES = 512
 
 
 def run(config: DictConfig) -> None:
@@ -50,25 +54,21 @@ def run(config: DictConfig) -> None:
     )
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
-
-    @lru_cache(maxsize=KEPT_SCENES)
-    def load(token: str) -> Task:
-        scene = store.load(token)
-        return Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, scene.camera.image))
-
-    trainer = MTGRPOTrainer(
-        planner,
-        training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
-        settings,
-        scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
-        load,
-        partial(assess, metric=config.metric, source=config.feedback),
-        callbacks=[LogFile(config.out), Progress(), *([TokenBudget(tokens)] if tokens else [])],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    checkpoint = latest_checkpoint(config.out)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    scorer = partial(assess, metric=config.metric, source=config.feedback)
+    with open_tasks(config, planner, store) as load, open_assessor(scorer, store, config.scoring_workers) as assessor:
+        trainer = MTGRPOTrainer(
+            planner,
+            training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
+            settings,
+            scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
+            load,
+            assessor,
+            callbacks=[LogFile(config.out), Progress(), *([TokenBudget(tokens)] if tokens else [])],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        checkpoint = latest_checkpoint(config.out)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model(config.out)
     if trainer.is_world_process_zero():
         steps = [entry for entry in trainer.state.log_history if "turns" in entry]
@@ -77,6 +77,23 @@ def run(config: DictConfig) -> None:
             f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
             f"{steps[-1][last]:.3f}; planner in {config.out}"
         )
+
+
+@contextmanager
+def open_tasks(config: DictConfig, planner: Planner, store: SceneStore) -> Iterator[Callable[[str], Task]]:
+    """Scene token -> task; a scene's image is processed once by all processes of this machine."""
+    paths: dict[str, Path] = {}  # of the images that have been asked for, by hash
+    scenes = lru_cache(maxsize=KEPT_SCENES)(store.load)
+    with ImageInputs(planner.processor, lambda name: decode_image(paths[name]), config.out) as images:
+
+        def load(token: str) -> Task:
+            scene = scenes(token)
+            path = image_path(config.openscene_data_root, config.split, scene.camera.image)
+            image_hash = images.hash_of(path)
+            paths[image_hash] = path
+            return Task.from_inputs(planner, scene, image_hash, images[image_hash])
+
+        yield load
 
 
 def check(config: DictConfig) -> None:
@@ -99,6 +116,7 @@ def check(config: DictConfig) -> None:
         "scenes_per_step": 1,
         "group_size": 2,
         "updates_per_step": 1,
+        "scoring_workers": 0,
     }.items():
         if config[name] < least:
             raise MTDriveError(f"{name}={config[name]} must be at least {least}.")
