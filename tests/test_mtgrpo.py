@@ -45,14 +45,14 @@ def load(planner) -> dict[str, Task]:
     }
 
 
+def any_text(text: str) -> Parsed:
+    """Random weights write no plan; takes the number of letters as one."""
+    return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
+
+
 @pytest.fixture
 def any_text_is_a_plan(monkeypatch):
-    """Random weights write no plan; take the number of letters as one."""
-
-    def parse(text: str) -> Parsed:
-        return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
-
-    monkeypatch.setattr(multi_turn, "parse_answer", parse)
+    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
 
 
 def assess_letters(scene, poses) -> list[Assessment]:

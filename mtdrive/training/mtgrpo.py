@@ -34,14 +34,15 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
 from mtdrive.planner.models import Planner
-from mtdrive.rollout.engine import Engine
+from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.multi_turn import Assess, Reward, Task, run_episodes
+from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import LoadsRenamedWeights
-from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
+from mtdrive.training.log_probs import Continuation, add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
 from mtdrive.training.rewards import PdmsReward
 
@@ -52,7 +53,7 @@ class MTGRPOSettings:
 
     turns: most turns an episode may take. estimator, advantage: see `mtdrive.training.advantages`. reward: of a turn.
     filter_groups: groups without any advantage do not count in the loss's denominator.
-    shared_prefix: compute prompts once a scene in the loss, too (False: the plain padded pass).
+    shared_prefix: compute prompts once a scene, in rollouts and loss, where the model can (False: for every episode).
     max_scorer_errors, max_parse_errors: shares of episodes and of answers above which the run ends (FailureGuard).
     """
 
@@ -109,9 +110,14 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         )
         self._planner, self._settings, self._load, self._assess = planner, settings, load, assess
         self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
+        self._engine, self._loss_arguments = PaddedEngine, plain_inputs
+        if settings.shared_prefix:
+            self._engine = engine_of(planner.model)
+            self._loss_arguments = inputs_of(planner.model)
         for model in filter(None, (self.model, self.ref_model)):
             inner = core(self.accelerator.unwrap_model(model))
-            enable(inner)
+            if self._loss_arguments is shared_prefix_inputs:
+                enable(inner)
             add_scoring(inner, self._sampling)
         self._scorer_guard = FailureGuard("episodes' scorings", settings.max_scorer_errors)
         self._parse_guard = FailureGuard("answers' parsings", settings.max_parse_errors)
@@ -135,7 +141,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             episodes = run_episodes(
                 tasks,
                 self._planner,
-                Engine(core(model), self._sampling, self._planner.max_new_tokens),
+                self._engine(model, self._sampling, self._planner.max_new_tokens),
                 scoring,
                 turns=turns,
                 group=group,
@@ -212,10 +218,9 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
         """Log-probabilities and entropies (N, C) of the written tokens, elsewhere 0; no auxiliary loss."""
-        build = shared_prefix_inputs if self._settings.shared_prefix else plain_inputs
         inner = core(self.accelerator.unwrap_model(model))
         mask = self._scored["completion_mask"].bool()
-        values = model(**build(inner, self._scored["prompts"], self._scored["continuations"]))
+        values = model(**self._loss_arguments(inner, self._scored["prompts"], self._scored["continuations"]))
         log_probs, entropies = (value.new_zeros(mask.shape).masked_scatter(mask, value) for value in values)
         return log_probs, entropies, None
 
