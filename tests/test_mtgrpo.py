@@ -83,7 +83,7 @@ def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess
         **changes,
     }
     config = GRPOConfig(output_dir=str(out), **arguments)
-    scenes = config.per_device_train_batch_size * config.gradient_accumulation_steps // config.num_generations
+    scenes = config.generation_batch_size // config.num_generations
     return MTGRPOTrainer(
         planner,
         config,

@@ -69,6 +69,8 @@ def run(config: DictConfig) -> None:
     trainer.remove_callback(ProgressCallback)
     checkpoint = latest_checkpoint(config.out)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.is_fsdp_enabled:  # whose checkpoints may be shards
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(config.out)
     if trainer.is_world_process_zero():
         steps = [entry for entry in trainer.state.log_history if "turns" in entry]

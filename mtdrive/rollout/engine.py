@@ -46,12 +46,13 @@ def engine_of(model: PreTrainedModel | PeftModel) -> Callable[..., GenerationEng
 class Engine:
     """A `GenerationEngine` on one model.
 
-    model: its text part must run `shared_prefix` attention. max_new_tokens: bound for one answer.
+    model: its text part must run `shared_prefix` attention. Called as it is, since FSDP gathers parameters at its root.
+    max_new_tokens: bound for one answer.
     """
 
-    def __init__(self, model: PreTrainedModel, sampling: Sampling, max_new_tokens: int):
+    def __init__(self, model: PreTrainedModel | PeftModel, sampling: Sampling, max_new_tokens: int):
         shared_prefix.enable(model)
-        self.model, self.sampling, self.max_new_tokens = shared_prefix.core(model), sampling, max_new_tokens
+        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> Session:
         """Prefill the prompts for `group` episodes each. generator: source of randomness of the whole session."""
@@ -66,7 +67,7 @@ class Session:
         self.engine, self.group, self.generator = engine, group, generator
         self.device = device = engine.model.device
         segments = shared_prefix.PromptSegments([len(prompt.ids) - 1 for prompt in prompts], group, device)
-        positions = [position_ids(engine.model, prompt) for prompt in prompts]
+        positions = [position_ids(shared_prefix.core(engine.model), prompt) for prompt in prompts]
         engine.model(
             **shared_prefix.packed_inputs(
                 np.concatenate([prompt.ids[:-1] for prompt in prompts]),

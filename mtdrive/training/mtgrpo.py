@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +29,6 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
 from mtdrive.planner.models import Planner
@@ -42,6 +40,7 @@ from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import LoadsRenamedWeights
+from mtdrive.training.gathered import gathered
 from mtdrive.training.log_probs import Continuation, add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
 from mtdrive.training.rewards import PdmsReward
@@ -137,7 +136,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
         loaded = time.perf_counter()
         scoring = Stopwatch(self._assess)
-        with self._eval_mode(), unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+        with gathered(self.model_wrapped, self.accelerator) as model:
             episodes = run_episodes(
                 tasks,
                 self._planner,
@@ -250,12 +249,6 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         entropy = (self.args.seed, self.state.global_step, self.accelerator.process_index)
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
         return torch.Generator(self.accelerator.device).manual_seed(seed)
-
-    @contextmanager
-    def _eval_mode(self):
-        self.model.eval()
-        yield
-        self.model.train()
 
 
 class Stopwatch:
