@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
 from mtdrive.planner.models import TINY, load_planner
 from mtdrive.rollout.multi_turn import Task
+from mtdrive.rollout.vllm_engine import VLLMSettings, check_installed
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
@@ -25,6 +27,7 @@ from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.progress import Progress
 from mtdrive.training.rewards import PdmsReward
 
+ENGINES = ("hf", "vllm")
 KEPT_SCENES = 512  # whose scene, prompt and processed image stay in memory
 
 
@@ -51,10 +54,21 @@ def run(config: DictConfig) -> None:
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner = load_planner(config.planner)
 
+    files: dict[str, str] = {}  # of images, by hash
+
     @lru_cache(maxsize=KEPT_SCENES)
     def load(token: str) -> Task:
-        scene = store.load(token)
-        return Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, scene.camera.image))
+        file = (scene := store.load(token)).camera.image
+        task = Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, file))
+        files[task.image_hash] = file
+        return task
+
+    if config.engine == "vllm":
+        vllm = VLLMSettings(
+            lambda name: read_image(config.openscene_data_root, config.split, files[name]),
+            **OmegaConf.to_container(config.vllm),
+        )
+        settings = replace(settings, vllm=vllm)
 
     trainer = MTGRPOTrainer(
         planner,
@@ -85,8 +99,8 @@ def check(config: DictConfig) -> None:
     """Refuse values that cannot work, before anything is loaded.
 
     Raises:
-        MTDriveError: an evaluation split, an unknown feedback source, a planner without training, a missing data root,
-            or numbers out of range or that do not divide.
+        MTDriveError: an evaluation split, an unknown feedback source or engine, no vLLM where it is asked for, a
+            planner without training, a missing data root, or numbers out of range or that do not divide.
     """
     check_training_split(config.split)
     if config.feedback not in SOURCES:
@@ -95,6 +109,10 @@ def check(config: DictConfig) -> None:
         raise MTDriveError("planner.model=tiny has random weights and answers nothing; run mtdrive sft first.")
     if config.openscene_data_root is None:
         raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT: the planner needs images.")
+    if config.engine not in ENGINES:
+        raise MTDriveError(f"There is no engine {config.engine!r}: choose {' or '.join(ENGINES)}.")
+    if config.engine == "vllm":
+        check_installed()
     for name, least in {
         "turns": 1,
         "max_steps": 1,

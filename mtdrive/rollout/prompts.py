@@ -19,11 +19,13 @@ class Prompt:
 
     ids: (P,) int64, image placeholders expanded. token_types: (P,) int64, 1 on image placeholders, else 0.
     images: the processor's image tensors by the model's argument names (`pixel_values`, `image_grid_thw`, ...).
+    image_hash: of the image, by which engines that process it themselves find it.
     """
 
     ids: np.ndarray
     token_types: np.ndarray
     images: dict[str, Tensor]
+    image_hash: str
 
 
 def encode_prompt(planner: Planner, view: SceneView) -> Prompt:
@@ -32,7 +34,7 @@ def encode_prompt(planner: Planner, view: SceneView) -> Prompt:
     inputs = planner.processor(text=[text], images=[view.image], return_mm_token_type_ids=True, return_tensors="pt")
     ids, token_types = (inputs.pop(name)[0].numpy() for name in ("input_ids", "mm_token_type_ids"))
     inputs.pop("attention_mask")
-    return Prompt(ids, token_types, dict(inputs))
+    return Prompt(ids, token_types, dict(inputs), view.image_hash)
 
 
 def position_ids(model: PreTrainedModel, prompt: Prompt) -> Tensor:

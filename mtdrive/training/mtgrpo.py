@@ -19,7 +19,8 @@ counts the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,10 +35,12 @@ from trl.trainer.utils import use_adapter
 from mtdrive.planner.models import Planner
 from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode, EpisodeStatus
+from mtdrive.rollout.generation import GenerationEngine
 from mtdrive.rollout.multi_turn import Assess, Reward, Task, run_episodes
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.shared_prefix import core, enable
+from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import LoadsRenamedWeights
 from mtdrive.training.gathered import gathered
@@ -53,6 +56,7 @@ class MTGRPOSettings:
     turns: most turns an episode may take. estimator, advantage: see `mtdrive.training.advantages`. reward: of a turn.
     filter_groups: groups without any advantage do not count in the loss's denominator.
     shared_prefix: compute prompts once a scene, in rollouts and loss, where the model can (False: for every episode).
+    vllm: how to generate with vLLM (None: with the model that is trained).
     max_scorer_errors, max_parse_errors: shares of episodes and of answers above which the run ends (FailureGuard).
     """
 
@@ -62,6 +66,7 @@ class MTGRPOSettings:
     reward: Reward = field(default_factory=PdmsReward)
     filter_groups: bool = False
     shared_prefix: bool = True
+    vllm: VLLMSettings | None = None
     max_scorer_errors: float = 0.05
     max_parse_errors: float = 0.9
 
@@ -109,10 +114,12 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         )
         self._planner, self._settings, self._load, self._assess = planner, settings, load, assess
         self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
-        self._engine, self._loss_arguments = PaddedEngine, plain_inputs
-        if settings.shared_prefix:
-            self._engine = engine_of(planner.model)
-            self._loss_arguments = inputs_of(planner.model)
+        self._loss_arguments = inputs_of(planner.model) if settings.shared_prefix else plain_inputs
+        if settings.vllm is not None:
+            processor, limit = planner.processor, planner.max_new_tokens
+            self._vllm = VLLMEngine(self.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
+        else:
+            self._engine = engine_of(planner.model) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
             inner = core(self.accelerator.unwrap_model(model))
             if self._loss_arguments is shared_prefix_inputs:
@@ -136,11 +143,11 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
         loaded = time.perf_counter()
         scoring = Stopwatch(self._assess)
-        with gathered(self.model_wrapped, self.accelerator) as model:
+        with self._opened_engine() as engine:
             episodes = run_episodes(
                 tasks,
                 self._planner,
-                self._engine(model, self._sampling, self._planner.max_new_tokens),
+                engine,
                 scoring,
                 turns=turns,
                 group=group,
@@ -166,6 +173,16 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         for batch in batches:
             batch["num_items_in_batch"] = totals[1]
         return batches
+
+    @contextmanager
+    def _opened_engine(self) -> Iterator[GenerationEngine]:
+        """The engine with the weights of this step."""
+        if self._settings.vllm is not None:
+            self._vllm.sync()
+            yield self._vllm
+        else:
+            with gathered(self.model_wrapped, self.accelerator) as model:
+                yield self._engine(model, self._sampling, self._planner.max_new_tokens)
 
     def _counted(self, groups: list[list[Episode]], advantages: np.ndarray) -> list[list[Episode]]:
         """The groups whose tokens make up the loss's denominator."""
