@@ -11,6 +11,7 @@ from accelerate import DistributedType
 from accelerate.state import AcceleratorState, PartialState
 from test_mtgrpo import SETTINGS, any_text, make_trainer
 from test_planner import tiny_config
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from mtdrive.planner.models import load_planner
@@ -30,7 +31,7 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
     planner = replace(load_planner(tiny_config()), max_new_tokens=8)
-    gradients = Gradients()
+    gradients = Gradients(sharded)
     with patch.object(multi_turn, "parse_answer", any_text), by_scene(), fsdp_on_cpu():
         trainer = make_trainer(
             planner,
@@ -52,9 +53,13 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
 
 
 class Gradients(TrainerCallback):
+    def __init__(self, sharded: bool):
+        self.sharded = sharded
+
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         def whole(gradient: torch.Tensor) -> torch.Tensor:
-            return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+            assert isinstance(gradient, DTensor) == self.sharded
+            return gradient.full_tensor() if self.sharded else gradient.clone()
 
         named = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
         self.found = {name: whole(parameter.grad) for name, parameter in named.items()}
