@@ -15,6 +15,7 @@ from mtdrive.simulation.errors import MTDriveError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 RAY = "ray"
+KILLED = "A worker process was killed (out of memory?)"
 
 
 def map_unordered(
@@ -39,16 +40,31 @@ def map_unordered(
     if workers <= 1:
         yield from map(function, items)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,)) as pool:
+    with process_pool(function, workers) as pool:
         try:
-            for future in as_completed([pool.submit(_work, item) for item in items]):
+            for future in as_completed([pool.submit(work, item) for item in items]):
                 yield future.result()
         except BrokenProcessPool:
-            raise MTDriveError("A worker process was killed (out of memory?); run again with workers=1.") from None
+            raise MTDriveError(f"{KILLED}; run again with workers=1.") from None
 
 
-def _start(function: Callable) -> None:
+def process_pool(
+    function: Callable[[Item], Result], workers: int, warm_up: Callable[[], None] | None = None
+) -> ProcessPoolExecutor:
+    """Processes of this machine for `pool.submit(work, item)`; each gets the function once and ends with its parent.
+
+    warm_up: called in every process before its first item.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function, warm_up))
+
+
+def work(item: Item) -> Result:
+    """In a process of a pool: the pool's function of an item."""
+    return _function(item)
+
+
+def _start(function: Callable, warm_up: Callable[[], None] | None) -> None:
     global _function
     _function = function
 
@@ -57,10 +73,8 @@ def _start(function: Callable) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()  # a killed parent would leave its workers waiting
-
-
-def _work(item: Item) -> Result:
-    return _function(item)
+    if warm_up is not None:
+        warm_up()
 
 
 def _map_over_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

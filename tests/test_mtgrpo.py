@@ -21,6 +21,7 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.sampling import sampling
 from mtdrive.simulation.assessment import Assessment, assess
+from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
@@ -90,7 +91,7 @@ def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess
         settings,
         scene_order(SCENES, steps * scenes, 0),
         load(planner).__getitem__,
-        assess,
+        InProcess(assess),
         callbacks=[LogFile(out), *callbacks],
     )
 

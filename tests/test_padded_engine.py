@@ -61,7 +61,9 @@ def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(pla
     checked = {episode: [] for episode in episodes}
     deltas, full = said, load_planner(tiny_config())
     for _ in range(3):
-        for episode, delta, answer in zip(episodes, deltas, session.generate(episodes, deltas), strict=True):
+        answers = dict(session.generate(episodes, deltas))
+        for episode, delta in zip(episodes, deltas, strict=True):
+            answer = answers[episode]
             start = len(said[episode]) + len(delta)
             said[episode] = np.concatenate([said[episode], delta, answer.ids])
             checked[episode].append((slice(start, start + len(answer.ids)), answer.log_probs))
@@ -84,8 +86,9 @@ def test_both_engines_draw_the_same_answers():
     answers = []
     for engine in (Engine, PaddedEngine):
         session = engine(planner.model, law, 6).open(prompts, 2, torch.Generator().manual_seed(0))
-        answers.append(session.generate(range(6), [np.zeros(0, np.int64)] * 6))
-    for shared, padded in zip(*answers, strict=True):
+        answers.append(dict(session.generate(range(6), [np.zeros(0, np.int64)] * 6)))
+    for episode in range(6):
+        shared, padded = (answer[episode] for answer in answers)
         np.testing.assert_array_equal(shared.ids, padded.ids)
         np.testing.assert_allclose(shared.log_probs, padded.log_probs, atol=1e-5)
 

@@ -1,5 +1,7 @@
 """Multi-turn rollouts: exact log-probabilities, what is computed how often, and what becomes of an answer."""
 
+import pickle
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +16,9 @@ from mtdrive.planner.tokens import encode, expand_image
 from mtdrive.rollout.engine import Completion, Engine
 from mtdrive.rollout.episode import EpisodeStatus, TurnStatus
 from mtdrive.rollout.multi_turn import Task, run_episodes
-from mtdrive.rollout.prompts import encode_prompt
 from mtdrive.rollout.sampling import Sampling, sampling
 from mtdrive.simulation.assessment import assess
+from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.errors import MTDriveError
 
 GROUP = 3
@@ -66,7 +68,11 @@ def test_log_probs_are_those_of_a_plain_forward_pass(planner, tasks):
     checked = {episode: [] for episode in episodes}
     deltas = said
     for _ in range(3):
-        for episode, delta, answer in zip(episodes, deltas, session.generate(episodes, deltas), strict=True):
+        said_now = dict(session.generate(episodes, deltas))
+        lengths = [len(answer.ids) for answer in said_now.values()]
+        assert lengths == sorted(lengths)  # each is handed over as it ends
+        for episode, delta in zip(episodes, deltas, strict=True):
+            answer = said_now[episode]
             start = len(said[episode]) + len(delta)
             said[episode] = np.concatenate([said[episode], delta, answer.ids])
             checked[episode].append((slice(start, start + len(answer.ids)), answer.log_probs))
@@ -81,21 +87,24 @@ def test_log_probs_are_those_of_a_plain_forward_pass(planner, tasks):
 
 def test_a_prompt_is_what_the_chat_template_gives(planner, tasks):
     scene = tasks[0].scene
-    view = SceneView.from_scene(scene, image(0))
+    view = SceneView.from_scene(scene, tasks[0].image_hash)
     answer = {"role": "assistant", "content": [{"type": "text", "text": "x"}]}
     ids, mask = encode(planner.processor, [*planner.messages(view), answer])
-    inputs = planner.processor.image_processor(view.image, return_tensors="pt")
+    inputs = planner.processor.image_processor(image(0), return_tensors="pt")
     expanded, mask = expand_image(planner.processor, ids, inputs, mask)
-    np.testing.assert_array_equal(tasks[0].prompt.ids, expanded[: mask.index(1)])
+    prompt = tasks[0].prompt
+    np.testing.assert_array_equal(prompt.ids, expanded[: mask.index(1)])
+    np.testing.assert_array_equal(prompt.token_types, prompt.ids == planner.processor.image_token_id)
+    torch.testing.assert_close(dict(prompt.images), dict(inputs), atol=0, rtol=0)
 
 
 def test_the_image_reaches_the_sampled_distribution(planner):
     scene, law = straight_scene(), sampling(planner.model, planner.processor.tokenizer, greedy=True)
     answers = [
-        Engine(planner.model, law, 8).open([encode_prompt(planner, SceneView.from_scene(scene, pixels))], 1)
+        Engine(planner.model, law, 8).open([Task.from_scene(planner, scene, pixels).prompt], 1)
         for pixels in (image(0), image(0), image(1))
     ]
-    same, again, other = (session.generate([0], [np.zeros(0, np.int64)])[0].log_probs for session in answers)
+    same, again, other = (dict(session.generate([0], [np.zeros(0, np.int64)]))[0].log_probs for session in answers)
     np.testing.assert_array_equal(same, again)
     assert np.abs(same[0] - other[0]) > 1e-4
 
@@ -111,8 +120,8 @@ def test_image_and_prompt_are_computed_once_and_a_turn_costs_its_own_tokens(plan
     law = replace(sampling(planner.model, planner.processor.tokenizer), stop=(10**6,))
     session = Engine(planner.model, law, 5).open([task.prompt for task in tasks], GROUP)
     episodes = list(range(len(tasks) * GROUP))
-    session.generate(episodes, [np.zeros(0, np.int64)] * len(episodes))
-    session.generate(episodes[1:], [np.full(7, 60)] * (len(episodes) - 1))
+    list(session.generate(episodes, [np.zeros(0, np.int64)] * len(episodes)))
+    list(session.generate(episodes[1:], [np.full(7, 60)] * (len(episodes) - 1)))
     for hook in hooks:
         hook.remove()
     assert patches == [sum(len(task.prompt.images["pixel_values"]) for task in tasks)]
@@ -149,11 +158,9 @@ class Script:
 
     def generate(self, episodes, deltas):
         self.told.append({e: self.tokenizer.decode(delta) for e, delta in zip(episodes, deltas, strict=True)})
-        completions = []
-        for episode in episodes:
+        for episode in reversed(episodes):
             ids = self.tokenizer.encode(next(self.turns[episode]) + "<|im_end|>", add_special_tokens=False)
-            completions.append(Completion(np.array(ids), np.zeros(len(ids), np.float32)))
-        return completions
+            yield episode, Completion(np.array(ids), np.zeros(len(ids), np.float32))
 
 
 def plan(planner, poses=KEEPS_SPEED) -> str:
@@ -164,7 +171,7 @@ def test_what_becomes_of_answers(planner, tasks):
     """A clean plan ends its episode; a plan that stands still and a text without a plan are told so and go on."""
     standing = plan(planner, 0 * KEEPS_SPEED)
     script = Script(planner, [[plan(planner)], [standing, plan(planner)], ["(+01.00", "no", standing]])
-    clean, revised, illegible = run_episodes(tasks[:1], planner, script, assess, turns=3, group=3)
+    clean, revised, illegible = run_episodes(tasks[:1], planner, script, InProcess(assess), turns=3, group=3)
 
     assert [episode.status for episode in (clean, revised)] == [EpisodeStatus.COMPLETED] * 2
     assert illegible.status is EpisodeStatus.TRUNCATED
@@ -191,7 +198,7 @@ def test_a_failing_scorer_is_not_held_against_the_planner(planner, tasks):
         return assess(scene, poses)
 
     script = Script(planner, [[plan(planner)] * 2] * 4)
-    sound, _, *failed = run_episodes(tasks[:2], planner, script, broken, turns=2, group=2)
+    sound, _, *failed = run_episodes(tasks[:2], planner, script, InProcess(broken), turns=2, group=2)
     assert sound.turns[0].status is TurnStatus.OK
     for episode in failed:
         assert episode.status is EpisodeStatus.ERROR
@@ -204,11 +211,47 @@ def test_bad_input_of_the_scorer_is_raised(planner, tasks):
         raise MTDriveError("The cache is damaged.")
 
     with pytest.raises(MTDriveError, match="damaged"):
-        run_episodes(tasks[:1], planner, Script(planner, [[plan(planner)]]), refusing, turns=1)
+        run_episodes(tasks[:1], planner, Script(planner, [[plan(planner)]]), InProcess(refusing), turns=1)
+
+
+def test_a_scene_is_scored_while_answers_of_others_are_being_written(planner, tasks):
+    """Submitted after the last of its answers, awaited only when the turn is over."""
+    events = []
+
+    class Telling(Script):
+        def generate(self, episodes, deltas):
+            for episode, completion in super().generate(episodes, deltas):
+                events.append(episode)
+                yield episode, completion
+
+    class Awaited(Future):
+        def result(self):
+            events.append("awaited")
+            return super().result()
+
+    class Remote:
+        def submit(self, scene, poses):
+            events.append(scene.token)
+            future = Awaited()
+            future.set_result(assess(scene, poses))
+            return future
+
+    standing = plan(planner, 0 * KEEPS_SPEED)
+    script = Telling(planner, [[standing, standing], [plan(planner)], [standing, standing], [standing, "no"]])
+    run_episodes(tasks[:2], planner, script, Remote(), turns=2, group=2)
+    first = [3, 2, "scene1", 1, 0, "scene0", "awaited", "awaited"]
+    assert events[: len(first)] == first
+    assert [event for event in events[len(first) :] if event != 1] == first[:3] + first[4:]
+
+
+def test_an_image_is_not_sent_to_other_processes(tasks):
+    with pytest.raises(TypeError, match="the image's hash"):
+        pickle.dumps(tasks[0])
 
 
 def test_an_answer_that_was_cut_off_is_closed_before_the_feedback(planner, tasks):
     engine = Engine(planner.model, sampling(planner.model, planner.processor.tokenizer), 3)
-    [episode] = run_episodes(tasks[:1], planner, engine, assess, turns=2, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    [episode] = run_episodes(tasks[:1], planner, engine, InProcess(assess), turns=2, generator=generator)
     assert episode.turns[0].completion_ids[-1] != planner.processor.tokenizer.eos_token_id
     assert episode.turns[1].delta_ids[0] == planner.processor.tokenizer.eos_token_id

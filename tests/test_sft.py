@@ -41,9 +41,7 @@ def plan(index: int) -> np.ndarray:
 
 def sample(planner, index: int, turns: int) -> dict:
     """The right plan for image `index`, after `turns` - 1 plans of 9 m/s and their feedback."""
-    seen = SceneView(
-        f"scene{index}", image(index), "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT
-    )
+    seen = SceneView(f"scene{index}", "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT)
     exchanges = [(planner.format_answer(plan(8)), FEEDBACK)] * (turns - 1)
     answer = {"role": "assistant", "content": [{"type": "text", "text": planner.format_answer(plan(index))}]}
     return {"messages": [*planner.messages(seen, exchanges), answer], "image": str(index), "token": seen.token}
@@ -61,8 +59,9 @@ def samples(planner):
 
 
 @pytest.fixture
-def collator(planner):
-    return PlannerCollator(planner.processor, ImageInputs(planner.processor, lambda name: image(int(name))))
+def collator(planner, tmp_path):
+    with ImageInputs(planner.processor, lambda name: image(int(name)), tmp_path) as images:
+        yield PlannerCollator(planner.processor, images)
 
 
 def arguments(out, **changes) -> SFTConfig:
@@ -106,17 +105,17 @@ def test_the_loss_sees_the_image(planner, samples, collator):
     assert abs(loss - changed) > 1e-4
 
 
-def test_it_learns_plans_that_only_the_image_tells(tmp_path):
+def test_it_learns_plans_that_only_the_image_tells(tmp_path, collator):
     planner = load_planner(tiny_config(tiny={"hidden_size": 64}))
     samples = Dataset.from_list([sample(planner, index, 1) for index in range(EXAMPLES)])
     settings = arguments(tmp_path, max_steps=160, lr_scheduler_type="cosine")
     trainer = finetune(planner, samples, None, lambda name: image(int(name)), settings)
     rows = trainer.train_dataset
-    learnt = answer_metrics(planner, trainer.data_collator, rows, batch_size=8)
+    learnt = answer_metrics(planner, collator, rows, batch_size=8)
     assert learnt["parse_rate"] == 1.0
     assert learnt["ade"] < 0.5
     shuffled = rows.map(lambda row: {"image": str((int(row["image"]) + 4) % EXAMPLES)})
-    assert answer_metrics(planner, trainer.data_collator, shuffled, batch_size=8)["ade"] > 4.0
+    assert answer_metrics(planner, collator, shuffled, batch_size=8)["ade"] > 4.0
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(samples, tmp_path):

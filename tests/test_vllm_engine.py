@@ -168,7 +168,9 @@ def test_ids_are_passed_on_and_log_probs_are_those_of_the_law(planner, tasks, vl
     episodes, said = list(range(6)), [np.zeros(0, np.int64)] * 6
     deltas, checked = said, []
     for _ in range(3):
-        for episode, delta, answer in zip(episodes, deltas, session.generate(episodes, deltas), strict=True):
+        answers = dict(session.generate(episodes, deltas))
+        for episode, delta in zip(episodes, deltas, strict=True):
+            answer = answers[episode]
             start = len(said[episode]) + len(delta)
             said[episode] = np.concatenate([said[episode], delta, answer.ids])
             checked.append((episode, slice(start, start + len(answer.ids)), answer.log_probs))
@@ -195,7 +197,7 @@ def test_what_does_not_fit_is_refused(planner, tasks, vllm, monkeypatch):
     first, other, _ = (task.prompt for task in tasks.values())
     vllm.prompts[first.image_hash] = other  # another number of image tokens than the planner's processor makes
     with pytest.raises(MTDriveError, match="image processor"):
-        engine.open([first], 1).generate([0], [np.zeros(0, np.int64)])
+        list(engine.open([first], 1).generate([0], [np.zeros(0, np.int64)]))
     monkeypatch.setattr(Client, "logprobs_mode", "raw_logprobs")
     with pytest.raises(MTDriveError, match="--logprobs-mode processed_logprobs"):
         VLLMEngine(planner.model, None, planner.processor, law, 6, settings(tasks, "server"))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
-from mtdrive.planner.models import TINY, load_planner
+from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.vllm_engine import VLLMSettings, check_installed
 from mtdrive.simulation.assessment import assess
+from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
-from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
@@ -28,7 +33,7 @@ from mtdrive.training.progress import Progress
 from mtdrive.training.rewards import PdmsReward
 
 ENGINES = ("hf", "vllm")
-KEPT_SCENES = 512  # whose scene, prompt and processed image stay in memory
+KEPT_SCENES = 512
 
 
 def run(config: DictConfig) -> None:
@@ -53,36 +58,26 @@ def run(config: DictConfig) -> None:
     )
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner = load_planner(config.planner)
-
-    files: dict[str, str] = {}  # of images, by hash
-
-    @lru_cache(maxsize=KEPT_SCENES)
-    def load(token: str) -> Task:
-        file = (scene := store.load(token)).camera.image
-        task = Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, file))
-        files[task.image_hash] = file
-        return task
-
-    if config.engine == "vllm":
-        vllm = VLLMSettings(
-            lambda name: read_image(config.openscene_data_root, config.split, files[name]),
-            **OmegaConf.to_container(config.vllm),
+    scorer = partial(assess, metric=config.metric, source=config.feedback)
+    with (
+        open_tasks(config, planner, store) as (load, pixels),
+        open_assessor(scorer, store, config.scoring_workers) as assessor,
+    ):
+        if config.engine == "vllm":
+            settings = replace(settings, vllm=VLLMSettings(pixels, **OmegaConf.to_container(config.vllm)))
+        trainer = MTGRPOTrainer(
+            planner,
+            training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
+            settings,
+            scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
+            load,
+            assessor,
+            callbacks=[LogFile(config.out), Progress()],
         )
-        settings = replace(settings, vllm=vllm)
-
-    trainer = MTGRPOTrainer(
-        planner,
-        training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
-        settings,
-        scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
-        load,
-        partial(assess, metric=config.metric, source=config.feedback),
-        callbacks=[LogFile(config.out), Progress()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    checkpoint = latest_checkpoint(config.out)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        checkpoint = latest_checkpoint(config.out)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.is_fsdp_enabled:  # whose checkpoints may be shards
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(config.out)
@@ -93,6 +88,32 @@ def run(config: DictConfig) -> None:
             f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
             f"{steps[-1][last]:.3f}; planner in {config.out}"
         )
+
+
+@contextmanager
+def open_tasks(
+    config: DictConfig, planner: Planner, store: SceneStore
+) -> Iterator[tuple[Callable[[str], Task], Callable[[str], np.ndarray]]]:
+    """Scene token -> task, and the hash of a task's image -> (H, W, 3) uint8 RGB.
+
+    A scene's image is processed once by all processes of this machine.
+    """
+    paths: dict[str, Path] = {}  # of the images that have been asked for, by hash
+    scenes = lru_cache(maxsize=KEPT_SCENES)(store.load)
+
+    def pixels(name: str) -> np.ndarray:
+        return decode_image(paths[name])
+
+    with ImageInputs(planner.processor, pixels, config.out) as images:
+
+        def load(token: str) -> Task:
+            scene = scenes(token)
+            path = image_path(config.openscene_data_root, config.split, scene.camera.image)
+            image_hash = images.hash_of(path)
+            paths[image_hash] = path
+            return Task.from_inputs(planner, scene, image_hash, images[image_hash])
+
+        yield load, pixels
 
 
 def check(config: DictConfig) -> None:
@@ -119,6 +140,7 @@ def check(config: DictConfig) -> None:
         "scenes_per_step": 1,
         "group_size": 2,
         "updates_per_step": 1,
+        "scoring_workers": 0,
     }.items():
         if config[name] < least:
             raise MTDriveError(f"{name}={config[name]} must be at least {least}.")

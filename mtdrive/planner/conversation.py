@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mtdrive.datasets.schema import Question, Sample
 from mtdrive.planner.answer import format_answer
 from mtdrive.planner.prompt import SceneView, messages, prompt_style, question_messages
@@ -19,15 +17,7 @@ SAFER = "{safer} is safer. {other}: {violation}"
 def conversation(scene: Scene, image_hash: str, sample: Sample, style_name: str) -> list[dict]:
     """The messages of one sample, the target answer last."""
     style = prompt_style(style_name)
-    view = SceneView(
-        token=scene.token,
-        image=np.empty((0, 0, 3), np.uint8),
-        image_hash=image_hash,
-        history_poses=scene.history_poses,
-        velocity=scene.velocity,
-        acceleration=scene.acceleration,
-        command=scene.command,
-    )
+    view = SceneView.from_scene(scene, image_hash)
     if isinstance(sample, Question):
         told, answer = question_messages(view, sample.kind, sample.plans, style), question_answer(sample)
     else:

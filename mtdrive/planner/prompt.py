@@ -14,7 +14,6 @@ import numpy as np
 
 from mtdrive.planner.answer import NUM_POSES, format_number, format_poses
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.images import image_hash
 from mtdrive.simulation.scene import DrivingCommand, Scene
 
 
@@ -22,13 +21,12 @@ from mtdrive.simulation.scene import DrivingCommand, Scene
 class SceneView:
     """What a planner may see of a scene at t0: nothing of the map, of other objects, or of the future.
 
-    token: scene token. image: front camera (H, W, 3) uint8 RGB. image_hash: see the function of that name.
+    token: scene token. image_hash: content hash of the front camera's image, by which its pixels are found.
     history_poses: (4, 3) x, y [m], heading [rad] at -1.5, -1.0, -0.5 and 0 s, ego frame at t0 (last row zero).
     velocity [m/s], acceleration [m/s^2]: (2,) of the rear axle, ego frame. command: the route's next direction.
     """
 
     token: str
-    image: np.ndarray
     image_hash: str
     history_poses: np.ndarray
     velocity: np.ndarray
@@ -36,12 +34,11 @@ class SceneView:
     command: DrivingCommand
 
     @classmethod
-    def from_scene(cls, scene: Scene, image: np.ndarray) -> SceneView:
-        """The view of a compiled scene and its front image (H, W, 3) uint8 RGB."""
+    def from_scene(cls, scene: Scene, image_hash: str) -> SceneView:
+        """The view of a compiled scene whose front image has that hash."""
         return cls(
             token=scene.token,
-            image=image,
-            image_hash=image_hash(image),
+            image_hash=image_hash,
             history_poses=scene.history_poses,
             velocity=scene.velocity,
             acceleration=scene.acceleration,

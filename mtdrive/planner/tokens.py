@@ -6,9 +6,10 @@ image tokens as the processed image has. So the text is tokenised once per sampl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
-from transformers import BatchFeature
+from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
@@ -39,7 +40,9 @@ def encode(processor: ProcessorMixin, messages: list[dict]) -> tuple[list[int], 
     return ids, [int(start <= index < end) for index in range(len(mask))]
 
 
-def expand_image(processor: ProcessorMixin, ids: list[int], image_inputs: BatchFeature, *extras: list[int]) -> tuple:
+def expand_image(
+    processor: ProcessorMixin, ids: list[int], image_inputs: Mapping[str, Tensor], *extras: list[int]
+) -> tuple:
     """Replace the image placeholder in `ids` by the tokens of the processed image.
 
     Args:

@@ -86,8 +86,10 @@ class Session:
         self.rows = list(range(len(self.seats)))
 
     @torch.no_grad()
-    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> list[Completion]:
-        """The next answers of the episodes that go on; all others leave for good.
+    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
+        """The next answers of the episodes that go on, each as it ends; all other episodes leave for good.
+
+        To be run to its end before the next call. What is done with an answer meanwhile changes no other answer.
 
         episodes: increasing episode numbers. deltas: token ids that each is told first (empty in the first turn).
         """
@@ -101,28 +103,32 @@ class Session:
         tokens = torch.zeros(len(fed), limit, dtype=torch.long, device=self.device)
         log_probs = torch.zeros(len(fed), limit, device=self.device)
         open_rows = torch.ones(len(fed), dtype=torch.bool, device=self.device)
-        counts = torch.zeros_like(self.lengths)
+        completions: dict[int, Completion] = {}
+
+        def ended(step: int) -> list[tuple[int, Completion]]:
+            rows = [row for row, still in enumerate(open_rows.tolist()) if not still and row not in completions]
+            for row in rows:
+                ids, values = tokens[row, : step + 1], log_probs[row, : step + 1]
+                completions[row] = Completion(ids.cpu().numpy(), values.cpu().numpy())
+            return [(self.rows[row], completions[row]) for row in rows]
+
         logits = self._forward(np.concatenate(fed), [len(ids) for ids in fed])
         self.lengths += torch.tensor([len(ids) for ids in fed], device=self.device)
         self.longest += max(map(len, fed))
         with _decode_threads(self.engine.model):
             for step in range(limit):
                 tokens[:, step], log_probs[:, step] = sampling.draw(logits, self.generator)
-                counts += open_rows
-                open_rows = open_rows & ~torch.isin(tokens[:, step], stop)
-                if step + 1 == limit or not open_rows.any():
+                open_rows = open_rows & ~torch.isin(tokens[:, step], stop) & (step + 1 < limit)
+                new = ended(step)
+                if len(completions) < len(fed):
+                    # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
+                    logits = self._forward(tokens[:, step], [1] * len(fed))
+                    self.lengths += open_rows
+                    self.longest += 1
+                yield from new
+                if len(completions) == len(fed):
                     break
-                # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
-                logits = self._forward(tokens[:, step], [1] * len(fed))
-                self.lengths += open_rows
-                self.longest += 1
-
-        completions = [
-            Completion(ids[:count], values[:count])
-            for ids, values, count in zip(tokens.cpu().numpy(), log_probs.cpu().numpy(), counts.tolist(), strict=True)
-        ]
-        self.pending = [completion.ids[-1:] for completion in completions]
-        return completions
+        self.pending = [completions[row].ids[-1:] for row in range(len(fed))]
 
     def _keep(self, rows: list[int], new_tokens: int) -> None:
         kept = torch.tensor(rows, device=self.device)

@@ -7,7 +7,7 @@ log-probability of each under the distribution that it was sampled from, and are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,8 +28,10 @@ class Completion:
 class GenerationSession(Protocol):
     """The episodes of some scenes: episode i belongs to prompt i // group."""
 
-    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> list[Completion]:
-        """The next answers of the episodes that go on; all others leave for good.
+    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
+        """The next answers of the episodes that go on, each as it ends; all other episodes leave for good.
+
+        To be run to its end before the next call. What is done with an answer meanwhile changes no other answer.
 
         episodes: increasing episode numbers. deltas: token ids that each is told first (empty in the first turn).
         """

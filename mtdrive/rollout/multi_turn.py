@@ -1,18 +1,23 @@
 """Multi-turn episodes: the planner proposes, the simulation assesses and answers, the planner revises.
 
-All plans of a scene that stand in the same turn are assessed in one call. An episode ends with a clean plan
-(`completed`), at the last turn (`truncated`), or when the scorer raises (`error`): what the scorer cannot say is never
-held against the planner. A text that holds no trajectory is answered with the reason, and the episode goes on.
+All plans of a scene that stand in the same turn are submitted to the assessor together, as soon as the last of them is
+written, while answers of other scenes are still being generated; feedback is awaited when the turn is over. An episode
+ends with a clean plan (`completed`), at the last turn (`truncated`), or when the scorer raises (`error`): what the
+scorer cannot say is never held against the planner. A text that holds no trajectory is answered with the reason, and
+the episode goes on.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtdrive.planner.answer import Parsed, parse_answer
 from mtdrive.planner.models import Planner
@@ -22,13 +27,14 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.generation import Completion, GenerationEngine
 from mtdrive.rollout.prompts import Prompt, encode_prompt
 from mtdrive.simulation.assessment import Assessment
+from mtdrive.simulation.assessors import Assessor
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.text import INVALID, render_text
+from mtdrive.simulation.navsim_format.images import image_hash
 from mtdrive.simulation.scene import Scene
 
 logger = logging.getLogger(__name__)
 
-Assess = Callable[[Scene, np.ndarray], Sequence[Assessment]]
 Reward = Callable[[TurnStatus, float], float]
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -43,9 +49,14 @@ class Task:
 
     @classmethod
     def from_scene(cls, planner: Planner, scene: Scene, image: np.ndarray) -> Task:
-        """image: the scene's front image (H, W, 3) uint8 RGB."""
-        view = SceneView.from_scene(scene, image)
-        return cls(scene, view.image_hash, encode_prompt(planner, view))
+        """image: the scene's front image (H, W, 3) uint8 RGB, which is processed here."""
+        inputs = planner.processor.image_processor(image, return_tensors="pt")
+        return cls.from_inputs(planner, scene, image_hash(image), inputs)
+
+    @classmethod
+    def from_inputs(cls, planner: Planner, scene: Scene, image_hash: str, inputs: Mapping[str, Tensor]) -> Task:
+        """inputs: what the image processor made of the scene's front image, whose hash is `image_hash`."""
+        return cls(scene, image_hash, encode_prompt(planner, SceneView.from_scene(scene, image_hash), inputs))
 
 
 def pdms_reward(status: TurnStatus, score: float) -> float:
@@ -57,7 +68,7 @@ def run_episodes(
     tasks: Sequence[Task],
     planner: Planner,
     engine: GenerationEngine,
-    assess: Assess,
+    assessor: Assessor,
     *,
     turns: int,
     group: int = 1,
@@ -69,8 +80,8 @@ def run_episodes(
 
     Args:
         planner: whose processor and wording are used; `engine` runs its model.
-        assess: scene and plans (N, 8, 3) -> one assessment a plan. Its exceptions end the scene's episodes with status
-            `error`, except MTDriveError, which is bad input and is raised.
+        assessor: its exceptions end the scene's episodes with status `error`, except MTDriveError, which is bad input
+            and is raised.
         reward: of an answer that the scorer did not fail on; the score is NaN unless the status is `ok`.
         generator: source of the engine's randomness.
         provenance: put into every episode.
@@ -82,13 +93,21 @@ def run_episodes(
     taken: list[tuple[Turn, ...]] = [()] * (len(tasks) * group)
     going, told = list(range(len(taken))), dict.fromkeys(range(len(taken)), NOTHING)
     for _ in range(turns):
-        completions = dict(zip(going, session.generate(going, [told[episode] for episode in going]), strict=True))
+        completions: dict[int, Completion] = {}
+        answers: dict[int, _Answers] = {}
+        awaited = Counter(episode // group for episode in going)
+        for episode, completion in session.generate(going, [told[episode] for episode in going]):
+            completions[episode] = completion
+            index = episode // group
+            awaited[index] -= 1
+            if not awaited[index]:
+                said = {member: completions[member] for member in going if member // group == index}
+                answers[index] = _submit(tasks[index], planner, said, assessor)
         for index, task in enumerate(tasks):
-            members = [episode for episode in going if episode // group == index]
-            new = _turns(task, planner, [completions[episode] for episode in members], assess, reward)
-            for episode, turn in zip(members, new, strict=True):
-                delta = told[episode] if taken[episode] else task.prompt.ids
-                taken[episode] += (replace(turn, delta_ids=delta),)
+            if index in answers:
+                for episode, turn in _turns(task, answers[index], reward).items():
+                    delta = told[episode] if taken[episode] else task.prompt.ids
+                    taken[episode] += (replace(turn, delta_ids=delta),)
         going = [episode for episode in going if _goes_on(taken[episode][-1])]
         if not going:
             break
@@ -100,17 +119,29 @@ def run_episodes(
     ]
 
 
-def _turns(
-    task: Task, planner: Planner, completions: Sequence[Completion], assess: Assess, reward: Reward
-) -> list[Turn]:
-    """The same turn of a scene's episodes, without what came before the answer."""
-    texts = [planner.processor.tokenizer.decode(c.ids, skip_special_tokens=True) for c in completions]
+@dataclass(frozen=True)
+class _Answers:
+    """What a scene's episodes said in one turn. assessments: of those that parse; None if none does."""
+
+    completions: Mapping[int, Completion]
+    texts: Sequence[str]
+    parsed: Sequence[Parsed]
+    assessments: Future[Sequence[Assessment]] | None
+
+
+def _submit(task: Task, planner: Planner, completions: Mapping[int, Completion], assessor: Assessor) -> _Answers:
+    texts = [planner.processor.tokenizer.decode(c.ids, skip_special_tokens=True) for c in completions.values()]
     parsed = [parse_answer(text) for text in texts]
     plans = [answer.poses for answer in parsed if answer.poses is not None]
+    return _Answers(completions, texts, parsed, assessor.submit(task.scene, np.stack(plans)) if plans else None)
+
+
+def _turns(task: Task, answers: _Answers, reward: Reward) -> dict[int, Turn]:
+    """The turn of each of a scene's episodes, without what came before the answer."""
     failure, assessments = None, iter(())
-    if plans:
+    if answers.assessments is not None:
         try:
-            assessments = iter(assess(task.scene, np.stack(plans)))
+            assessments = iter(answers.assessments.result())
         except MTDriveError:
             raise
         except Exception as error:
@@ -140,7 +171,8 @@ def _turns(
             reward=reward(status, assessment.score),
         )
 
-    return [turn(*parts) for parts in zip(completions, texts, parsed, strict=True)]
+    parts = zip(answers.completions.items(), answers.texts, answers.parsed, strict=True)
+    return {episode: turn(completion, text, answer) for (episode, completion), text, answer in parts}
 
 
 def _goes_on(turn: Turn) -> bool:

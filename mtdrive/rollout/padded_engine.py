@@ -42,8 +42,8 @@ class PaddedSession:
         self.conversations = [prompt.ids for prompt in self.prompts]
 
     @torch.no_grad()
-    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> list[Completion]:
-        """See `GenerationSession.generate`."""
+    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
+        """See `GenerationSession.generate`; all answers come together."""
         for episode, delta in zip(episodes, deltas, strict=True):
             self.conversations[episode] = np.concatenate([self.conversations[episode], delta])
         stop = self.engine.sampling.stop
@@ -63,7 +63,7 @@ class PaddedSession:
         completions = [Completion(i[:n], p[:n]) for i, p, n in zip(ids, log_probs, counts.tolist(), strict=True)]
         for episode, completion in zip(episodes, completions, strict=True):
             self.conversations[episode] = np.concatenate([self.conversations[episode], completion.ids])
-        return completions
+        yield from zip(episodes, completions, strict=True)
 
     def _inputs(self, episodes: Sequence[int]) -> dict[str, Tensor]:
         """The conversations as a left-padded batch, with an image for every row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,12 @@ from transformers import PreTrainedModel
 
 from mtdrive.planner.models import Planner
 from mtdrive.planner.prompt import SceneView
+from mtdrive.planner.tokens import expand_image
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt of one scene, up to and including the tokens that open the planner's answer.
+    """The prompt of one scene, up to and including the tokens that open the planner's answer. Never pickled.
 
     ids: (P,) int64, image placeholders expanded. token_types: (P,) int64, 1 on image placeholders, else 0.
     images: the processor's image tensors by the model's argument names (`pixel_values`, `image_grid_thw`, ...).
@@ -24,17 +26,20 @@ class Prompt:
 
     ids: np.ndarray
     token_types: np.ndarray
-    images: dict[str, Tensor]
+    images: Mapping[str, Tensor]
     image_hash: str
 
+    def __reduce__(self):
+        raise TypeError("A prompt holds an image: send the scene's token and the image's hash to other processes.")
 
-def encode_prompt(planner: Planner, view: SceneView) -> Prompt:
-    """Tokenise a scene's first user message and preprocess its image, once per scene."""
-    text = planner.processor.apply_chat_template(planner.messages(view), tokenize=False, add_generation_prompt=True)
-    inputs = planner.processor(text=[text], images=[view.image], return_mm_token_type_ids=True, return_tensors="pt")
-    ids, token_types = (inputs.pop(name)[0].numpy() for name in ("input_ids", "mm_token_type_ids"))
-    inputs.pop("attention_mask")
-    return Prompt(ids, token_types, dict(inputs), view.image_hash)
+
+def encode_prompt(planner: Planner, view: SceneView, images: Mapping[str, Tensor]) -> Prompt:
+    """Tokenise a scene's first user message. images: what the image processor made of the scene's image."""
+    processor = planner.processor
+    ids = processor.tokenizer.apply_chat_template(planner.messages(view), add_generation_prompt=True, return_dict=False)
+    (ids,) = expand_image(processor, ids, images)
+    [token_types] = processor.create_mm_token_type_ids([ids])
+    return Prompt(np.array(ids), np.array(token_types), images, view.image_hash)
 
 
 def position_ids(model: PreTrainedModel, prompt: Prompt) -> Tensor:

@@ -12,7 +12,7 @@ differ from the trainer's in the last digits, which the clipped probability rati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,14 +111,15 @@ class VLLMSession:
         self.images = [Image.fromarray(engine.read_image(prompt.image_hash)) for prompt in prompts]
         self.conversations = [prompt.ids.tolist() for prompt in prompts for _ in range(group)]
 
-    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> list[Completion]:
-        """See `GenerationSession.generate`."""
+    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
+        """See `GenerationSession.generate`; all answers come together."""
         for episode, delta in zip(episodes, deltas, strict=True):
             self.conversations[episode] = self.conversations[episode] + delta.tolist()
         answers = self._ask(episodes)
         for episode, (ids, _) in zip(episodes, answers, strict=True):
             self.conversations[episode] = self.conversations[episode] + list(ids)
-        return [Completion(np.array(ids, np.int64), np.array(values, np.float32)) for ids, values in answers]
+        for episode, (ids, values) in zip(episodes, answers, strict=True):
+            yield episode, Completion(np.array(ids, np.int64), np.array(values, np.float32))
 
     def _ask(self, episodes: Sequence[int]) -> list[tuple[Sequence[int], Sequence[float]]]:
         """Ids and log-probabilities of each one's next answer."""

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,11 +37,12 @@ from mtdrive.planner.models import Planner
 from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.generation import GenerationEngine
-from mtdrive.rollout.multi_turn import Assess, Reward, Task, run_episodes
+from mtdrive.rollout.multi_turn import Reward, Task, run_episodes
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
+from mtdrive.simulation.assessors import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import LoadsRenamedWeights
 from mtdrive.training.gathered import gathered
@@ -88,7 +90,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             groups of `num_generations` episodes.
         order: scene tokens in the order in which they are driven.
         load: scene token -> task.
-        assess: see `run_episodes`.
+        assessor: see `run_episodes`.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         settings: MTGRPOSettings,
         order: Sequence[str],
         load: Callable[[str], Task],
-        assess: Assess,
+        assessor: Assessor,
         callbacks: list[TrainerCallback] | None = None,
     ):
         if args.per_device_train_batch_size % args.num_generations:
@@ -112,7 +114,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             processing_class=planner.processor,
             callbacks=callbacks,
         )
-        self._planner, self._settings, self._load, self._assess = planner, settings, load, assess
+        self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
         self._loss_arguments = inputs_of(planner.model) if settings.shared_prefix else plain_inputs
         if settings.vllm is not None:
@@ -142,7 +144,7 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         started = time.perf_counter()
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
         loaded = time.perf_counter()
-        scoring = Stopwatch(self._assess)
+        scoring = Stopwatch(self._assessor)
         with self._opened_engine() as engine:
             episodes = run_episodes(
                 tasks,
@@ -269,15 +271,20 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
 
 
 class Stopwatch:
-    """A function that adds up the seconds spent in it."""
+    """An assessor that adds up the seconds for which it holds up who asks."""
 
-    def __init__(self, function: Callable):
-        self._function, self.seconds = function, 0.0
+    def __init__(self, assessor: Assessor):
+        self._assessor, self.seconds = assessor, 0.0
 
-    def __call__(self, *args):
+    def submit(self, scene, poses):
+        future = self._timed(self._assessor.submit, scene, poses)
+        future.result = partial(self._timed, future.result)
+        return future
+
+    def _timed(self, function: Callable, *args):
         started = time.perf_counter()
         try:
-            return self._function(*args)
+            return function(*args)
         finally:
             self.seconds += time.perf_counter() - started
 

@@ -159,20 +159,20 @@ def finetune(
         arguments: TRL's; what concerns the data path is set here.
 
     Returns:
-        the trainer, whose `state.log_history` has the curves (also in `log.jsonl`).
+        the trainer, whose `state.log_history` has the curves (also in `log.jsonl`); its images have been freed.
     """
-    collator = PlannerCollator(planner.processor, ImageInputs(planner.processor, read_image))
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.remove_unused_columns = False
     arguments.max_length = None
-    trainer = PlannerSFTTrainer(
-        planner,
-        collator,
-        args=arguments,
-        train_dataset=tokenise(train, planner.processor),
-        eval_dataset=None if val is None else tokenise(val, planner.processor),
-        callbacks=[LogFile(arguments.output_dir)],
-    )
-    checkpoint = latest_checkpoint(arguments.output_dir)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with ImageInputs(planner.processor, read_image, arguments.output_dir) as images:
+        trainer = PlannerSFTTrainer(
+            planner,
+            PlannerCollator(planner.processor, images),
+            args=arguments,
+            train_dataset=tokenise(train, planner.processor),
+            eval_dataset=None if val is None else tokenise(val, planner.processor),
+            callbacks=[LogFile(arguments.output_dir)],
+        )
+        checkpoint = latest_checkpoint(arguments.output_dir)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer

@@ -13,16 +13,25 @@ from mtdrive.simulation.errors import MTDriveError
 _JPEG_END = b"\xff\xd9"
 
 
-def read_image(data_root: Path | str, split: str, relative_path: str) -> np.ndarray:
-    """The image `sensor_blobs/<split>/<relative_path>` as (H, W, 3) uint8 RGB.
+def image_path(data_root: Path | str, split: str, relative_path: str) -> Path:
+    """The file `sensor_blobs/<split>/<relative_path>`.
 
     Raises:
-        MTDriveError: the file is missing, truncated or no image.
+        MTDriveError: it is missing.
     """
     path = Path(data_root) / "sensor_blobs" / split / relative_path
     if not relative_path or not path.is_file():
         raise MTDriveError(f"There is no camera image {path}; check openscene_data_root and split.")
-    return decode_image(path)
+    return path
+
+
+def read_image(data_root: Path | str, split: str, relative_path: str) -> np.ndarray:
+    """The image of that file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        MTDriveError: the file is missing, truncated or no image.
+    """
+    return decode_image(image_path(data_root, split, relative_path))
 
 
 def decode_image(path: Path) -> np.ndarray:

@@ -1,0 +1,179 @@
+"""How often an image is decoded, processed, encoded and sent; what is shared, and what is left behind."""
+
+import multiprocessing
+import pickle
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_planner import tiny_config
+
+from mtdrive.cli import load_config
+from mtdrive.commands import rl
+from mtdrive.planner import images
+from mtdrive.planner.answer import Parsed
+from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.models import load_planner
+from mtdrive.rollout import multi_turn
+from mtdrive.simulation.assessment import assess
+from mtdrive.simulation.assessors import open_assessor
+from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.training.advantages import estimator
+from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
+
+SCENES, GROUP, TURNS, STEPS = 3, 4, 3, 2
+
+
+@pytest.fixture
+def planner():
+    return replace(load_planner(tiny_config()), max_new_tokens=8)
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path, monkeypatch):
+    """Stands in for the machine's shared memory."""
+    folder = tmp_path / "memory"
+    folder.mkdir()
+    monkeypatch.setattr(images, "SHARED_MEMORY", folder)
+    return folder
+
+
+def image(seed: int, width: int = 160) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (90, width, 3), dtype=np.uint8)
+
+
+def files(folder) -> list:
+    return [path for path in folder.rglob("*.safetensors") if path.is_file()]
+
+
+class Counter:
+    """Calls a function and keeps what each call was given."""
+
+    def __init__(self, monkeypatch, owner, name: str):
+        self.calls, function = [], getattr(owner, name)
+
+        def counted(*args, **kwargs):
+            self.calls.append(args)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+def speed_by_letters(text: str) -> Parsed:
+    """Random weights write no plan; take the number of letters for a speed."""
+    return Parsed(float(sum(map(str.isalpha, text))) * np.arange(1, 9)[:, None] * [0.25, 0.0, 0.0], None)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path, monkeypatch, workers):
+    """Two steps over the same scenes: decoded and processed once in all; encoded once a step in generation and once in
+    the loss, whatever the group and the turns; nothing of an image is sent to a process."""
+    monkeypatch.setattr(multi_turn, "parse_answer", speed_by_letters)
+    decoded = Counter(monkeypatch, cv2, "imdecode")
+    processed = Counter(monkeypatch, type(planner.processor.image_processor), "preprocess")
+    sent = Counter(monkeypatch, ProcessPoolExecutor, "submit")
+    encoded = Counter(monkeypatch, planner.model.model.visual, "forward")
+
+    keys = {"planner.model": "any", "out": tmp_path / "out", "scoring_workers": workers, "max_steps": STEPS}
+    keys |= {"scenes_per_step": SCENES, "group_size": GROUP, "turns": TURNS}
+    config = load_config("rl", [*world.overrides(), *(f"{key}={value}" for key, value in keys.items())])
+    store = SceneStore(world.exp_root / "scene_cache", config.split)
+    scorer = partial(assess, metric=config.metric, source=config.feedback)
+    with rl.open_tasks(config, planner, store) as load, open_assessor(scorer, store, workers) as assessor:
+        trainer = MTGRPOTrainer(
+            planner,
+            rl.training_arguments(config, passes=1, on_cpu=True),
+            MTGRPOSettings(turns=TURNS, estimator=estimator(config.estimator)),
+            scene_order(store.tokens[:SCENES], STEPS * SCENES, 0),
+            load,
+            assessor,
+        )
+        trainer.train()
+        patches = len(load(store.tokens[0]).prompt.images["pixel_values"])
+
+    assert len(decoded.calls) == len(processed.calls) == SCENES
+    logs = [entry for entry in trainer.state.log_history if "turns" in entry]
+    with_advantage = [round(SCENES * (1 - entry["groups_without_gradient"])) for entry in logs]
+    assert len(with_advantage) == STEPS
+    assert all(with_advantage)
+    expected = [count for scenes in with_advantage for count in (SCENES * patches, scenes * patches)]
+    assert [len(pixels) for pixels, *_ in encoded.calls] == expected
+
+    submissions = [args[1:] for args in sent.calls if len(args) > 2]
+    assert (len(submissions) > 0) == (workers > 0)
+    plans = GROUP * 8 * 3 * 8  # bytes
+    assert all(len(pickle.dumps(arguments)) < plans + 500 for arguments in submissions)
+    assert not files(memory)
+
+
+def look_at(memory, out, paths, barrier, results) -> None:
+    """In either process: the images' tensors, and how many were decoded here, which takes long."""
+    images.SHARED_MEMORY = memory
+    decode, count = cv2.imdecode, 0
+
+    def slow(*args):
+        nonlocal count
+        count += 1
+        time.sleep(0.05)
+        return decode(*args)
+
+    processor = load_planner(tiny_config()).processor
+    inputs = ImageInputs(processor, None, out)
+    barrier.wait(60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv2, "imdecode", slow)
+        seen = [inputs[inputs.hash_of(path)]["pixel_values"].sum().item() for path in paths]
+    results.put((count, seen))
+
+
+def test_two_processes_decode_an_image_once_between_them(memory):
+    paths = [memory / f"{index}.png" for index in range(5)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), image(index))
+    context = multiprocessing.get_context("spawn")
+    arguments = (memory, memory / "out", paths, context.Barrier(2), context.Queue())
+    other = context.Process(target=look_at, args=arguments)
+    other.start()
+    look_at(*arguments)
+    (one, seen), (two, also_seen) = (arguments[-1].get(timeout=60) for _ in range(2))
+    other.join()
+    assert one + two == len(paths)
+    assert seen == also_seen
+
+
+def test_what_was_not_used_for_longest_is_forgotten(planner, memory):
+    read = []
+
+    def read_image(name: str) -> np.ndarray:
+        read.append(name)
+        return image(int(name, 16))
+
+    with ImageInputs(planner.processor, read_image, memory / "out") as one:
+        size = len(one["0"]["pixel_values"]) * one["0"]["pixel_values"][0].nbytes
+    with ImageInputs(planner.processor, read_image, memory / "out", limit=3 * size) as inputs:
+        read.clear()
+        for name in "0102":
+            expected = planner.processor.image_processor(image(int(name)), return_tensors="pt")
+            torch.testing.assert_close(inputs[name], dict(expected), atol=0, rtol=0)
+        assert read == ["0", "1", "2"]
+        assert {path.stem for path in files(memory)} == {"0", "2"}
+        for name in "12":
+            assert len(inputs[name]["pixel_values"]) == 72
+        assert read == ["0", "1", "2", "1"]
+    assert not files(memory)
+
+
+def test_a_run_takes_over_or_removes_what_a_killed_one_left(planner, memory):
+    left = ImageInputs(planner.processor, lambda name: image(0), memory / "out")["0"]
+    again = ImageInputs(planner.processor, None, memory / "out")["0"]  # nothing is read
+    torch.testing.assert_close(left, again, atol=0, rtol=0)
+    finer = load_planner(tiny_config(tiny={"image_pixels": 2 * 36288})).processor
+    with ImageInputs(finer, lambda name: image(0, 320), memory / "out") as inputs:
+        assert not files(memory)
+        assert len(inputs["0"]["pixel_values"]) != len(left["pixel_values"])
+    assert not files(memory)
