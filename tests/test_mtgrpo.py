@@ -46,14 +46,14 @@ def load(planner) -> dict[str, Task]:
     }
 
 
+def any_text(text: str) -> Parsed:
+    """Random weights write no plan; takes the number of letters as one."""
+    return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
+
+
 @pytest.fixture
 def any_text_is_a_plan(monkeypatch):
-    """Random weights write no plan; take the number of letters as one."""
-
-    def parse(text: str) -> Parsed:
-        return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
-
-    monkeypatch.setattr(multi_turn, "parse_answer", parse)
+    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
 
 
 def assess_letters(scene, poses) -> list[Assessment]:
@@ -86,7 +86,7 @@ def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess
         **changes,
     }
     config = GRPOConfig(output_dir=str(out), **arguments)
-    scenes = config.per_device_train_batch_size * config.gradient_accumulation_steps // config.num_generations
+    scenes = config.generation_batch_size // config.num_generations
     return MTGRPOTrainer(
         planner,
         config,

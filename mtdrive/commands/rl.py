@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
@@ -16,6 +18,7 @@ from trl import GRPOConfig
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
+from mtdrive.rollout.vllm_engine import VLLMSettings, check_installed
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
@@ -29,6 +32,7 @@ from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.progress import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 
+ENGINES = ("hf", "vllm")
 KEPT_SCENES = 512
 
 
@@ -55,7 +59,12 @@ def run(config: DictConfig) -> None:
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
     scorer = partial(assess, metric=config.metric, source=config.feedback)
-    with open_tasks(config, planner, store) as load, open_assessor(scorer, store, config.scoring_workers) as assessor:
+    with (
+        open_tasks(config, planner, store) as (load, pixels),
+        open_assessor(scorer, store, config.scoring_workers) as assessor,
+    ):
+        if config.engine == "vllm":
+            settings = replace(settings, vllm=VLLMSettings(pixels, **OmegaConf.to_container(config.vllm)))
         trainer = MTGRPOTrainer(
             planner,
             training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
@@ -69,6 +78,8 @@ def run(config: DictConfig) -> None:
         trainer.remove_callback(ProgressCallback)
         checkpoint = latest_checkpoint(config.out)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.is_fsdp_enabled:  # whose checkpoints may be shards
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(config.out)
     if trainer.is_world_process_zero():
         steps = [entry for entry in trainer.state.log_history if "turns" in entry]
@@ -80,11 +91,20 @@ def run(config: DictConfig) -> None:
 
 
 @contextmanager
-def open_tasks(config: DictConfig, planner: Planner, store: SceneStore) -> Iterator[Callable[[str], Task]]:
-    """Scene token -> task; a scene's image is processed once by all processes of this machine."""
+def open_tasks(
+    config: DictConfig, planner: Planner, store: SceneStore
+) -> Iterator[tuple[Callable[[str], Task], Callable[[str], np.ndarray]]]:
+    """Scene token -> task, and the hash of a task's image -> (H, W, 3) uint8 RGB.
+
+    A scene's image is processed once by all processes of this machine.
+    """
     paths: dict[str, Path] = {}  # of the images that have been asked for, by hash
     scenes = lru_cache(maxsize=KEPT_SCENES)(store.load)
-    with ImageInputs(planner.processor, lambda name: decode_image(paths[name]), config.out) as images:
+
+    def pixels(name: str) -> np.ndarray:
+        return decode_image(paths[name])
+
+    with ImageInputs(planner.processor, pixels, config.out) as images:
 
         def load(token: str) -> Task:
             scene = scenes(token)
@@ -93,15 +113,15 @@ def open_tasks(config: DictConfig, planner: Planner, store: SceneStore) -> Itera
             paths[image_hash] = path
             return Task.from_inputs(planner, scene, image_hash, images[image_hash])
 
-        yield load
+        yield load, pixels
 
 
 def check(config: DictConfig) -> None:
     """Refuse values that cannot work, before anything is loaded.
 
     Raises:
-        MTDriveError: an evaluation split, an unknown feedback source, a planner without training, a missing data root,
-            or numbers out of range or that do not divide.
+        MTDriveError: an evaluation split, an unknown feedback source or engine, no vLLM where it is asked for, a
+            planner without training, a missing data root, or numbers out of range or that do not divide.
     """
     check_training_split(config.split)
     if config.feedback not in SOURCES:
@@ -110,6 +130,10 @@ def check(config: DictConfig) -> None:
         raise MTDriveError("planner.model=tiny has random weights and answers nothing; run mtdrive sft first.")
     if config.openscene_data_root is None:
         raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT: the planner needs images.")
+    if config.engine not in ENGINES:
+        raise MTDriveError(f"There is no engine {config.engine!r}: choose {' or '.join(ENGINES)}.")
+    if config.engine == "vllm":
+        check_installed()
     for name, least in {
         "turns": 1,
         "max_steps": 1,

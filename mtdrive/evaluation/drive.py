@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mtdrive.planner.models import Planner
-from mtdrive.rollout.engine import Engine
+from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode
 from mtdrive.rollout.multi_turn import Task, run_episodes
 from mtdrive.rollout.sampling import sampling
@@ -38,7 +38,7 @@ def drive(
     """
     greedy = temperature == 0
     how = sampling(planner.model, planner.processor.tokenizer, 1.0 if greedy else temperature, greedy)
-    engine = Engine(planner.model, how, planner.max_new_tokens)
+    engine = engine_of(planner.model)(planner.model, how, planner.max_new_tokens)
     generator = torch.Generator(planner.model.device).manual_seed(seed)
     assessor = InProcess(partial(assess, metric=metric, source=source))
     for start in range(0, len(tokens), batch_size):

@@ -1,4 +1,4 @@
-"""Generation for multi-turn episodes on Hugging Face models.
+"""Generation for multi-turn episodes on Hugging Face models, with prompts shared between episodes.
 
 A scene's image is encoded and its prompt prefilled once for all episodes and turns; each turn prefills only the
 feedback's tokens; episodes that have ended leave the batch. Completions carry the log-probability of every token
@@ -7,39 +7,52 @@ under the distribution that it was sampled from, and their ids are never decoded
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
+from mtdrive.rollout.generation import Completion, GenerationEngine
+from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.prompts import Prompt, position_ids
 from mtdrive.rollout.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 SMALL_MODEL = 50_000_000  # parameters
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One answer. ids: (n,) int64, ending with a stop token unless it was cut off. log_probs: (n,) float32."""
+def engine_of(model: PreTrainedModel | PeftModel) -> Callable[..., GenerationEngine]:
+    """The engine class for a model: `Engine`, or `PaddedEngine` where the model cannot share prompts, which is logged.
 
-    ids: np.ndarray
-    log_probs: np.ndarray
+    Either is made of (model, sampling, max_new_tokens).
+    """
+    if reason := shared_prefix.obstacle(model):
+        logger.warning(
+            "Rollouts of %s prefill the whole conversation of every episode in every turn, as it %s.",
+            shared_prefix.name_of(model),
+            reason,
+        )
+        return PaddedEngine
+    return Engine
 
 
 class Engine:
-    """Opens sessions on one model.
+    """A `GenerationEngine` on one model.
 
-    model: its text part must run `shared_prefix` attention. max_new_tokens: bound for one answer.
+    model: its text part must run `shared_prefix` attention. Called as it is, since FSDP gathers parameters at its root.
+    max_new_tokens: bound for one answer.
     """
 
-    def __init__(self, model: PreTrainedModel, sampling: Sampling, max_new_tokens: int):
+    def __init__(self, model: PreTrainedModel | PeftModel, sampling: Sampling, max_new_tokens: int):
         shared_prefix.enable(model)
-        self.model, self.sampling, self.max_new_tokens = shared_prefix.core(model), sampling, max_new_tokens
+        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> Session:
         """Prefill the prompts for `group` episodes each. generator: source of randomness of the whole session."""
@@ -54,7 +67,7 @@ class Session:
         self.engine, self.group, self.generator = engine, group, generator
         self.device = device = engine.model.device
         segments = shared_prefix.PromptSegments([len(prompt.ids) - 1 for prompt in prompts], group, device)
-        positions = [position_ids(engine.model, prompt) for prompt in prompts]
+        positions = [position_ids(shared_prefix.core(engine.model), prompt) for prompt in prompts]
         engine.model(
             **shared_prefix.packed_inputs(
                 np.concatenate([prompt.ids[:-1] for prompt in prompts]),

@@ -23,8 +23,8 @@ from mtdrive.planner.answer import Parsed, parse_answer
 from mtdrive.planner.models import Planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.planner.tokens import feedback_delta_ids
-from mtdrive.rollout.engine import Completion, Engine
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.generation import Completion, GenerationEngine
 from mtdrive.rollout.prompts import Prompt, encode_prompt
 from mtdrive.simulation.assessment import Assessment
 from mtdrive.simulation.assessors import Assessor
@@ -67,7 +67,7 @@ def pdms_reward(status: TurnStatus, score: float) -> float:
 def run_episodes(
     tasks: Sequence[Task],
     planner: Planner,
-    engine: Engine,
+    engine: GenerationEngine,
     assessor: Assessor,
     *,
     turns: int,

@@ -21,11 +21,13 @@ class Prompt:
 
     ids: (P,) int64, image placeholders expanded. token_types: (P,) int64, 1 on image placeholders, else 0.
     images: the processor's image tensors by the model's argument names (`pixel_values`, `image_grid_thw`, ...).
+    image_hash: of the image, by which engines that process it themselves find it.
     """
 
     ids: np.ndarray
     token_types: np.ndarray
     images: Mapping[str, Tensor]
+    image_hash: str
 
     def __reduce__(self):
         raise TypeError("A prompt holds an image: send the scene's token and the image's hash to other processes.")
@@ -37,7 +39,7 @@ def encode_prompt(planner: Planner, view: SceneView, images: Mapping[str, Tensor
     ids = processor.tokenizer.apply_chat_template(planner.messages(view), add_generation_prompt=True, return_dict=False)
     (ids,) = expand_image(processor, ids, images)
     [token_types] = processor.create_mm_token_type_ids([ids])
-    return Prompt(np.array(ids), np.array(token_types), images)
+    return Prompt(np.array(ids), np.array(token_types), images, view.image_hash)
 
 
 def position_ids(model: PreTrainedModel, prompt: Prompt) -> Tensor:

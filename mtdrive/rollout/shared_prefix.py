@@ -48,6 +48,29 @@ def core(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def obstacle(model: PreTrainedModel | PeftModel) -> str | None:
+    """Why the text part of `model` cannot run `ATTENTION`, as what the model does, or None where it can."""
+    model = core(model)
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if other := sorted(set(kinds or ()) - {"full_attention"}):
+        return f"has layers of {', '.join(other)}"
+    if not kinds and getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return f"attends within a sliding window of {config.sliding_window} tokens"
+    if getattr(config, "use_bidirectional_attention", None):
+        return "lets prompt tokens see what follows them"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "caps its attention scores"
+    if not model.get_decoder()._can_set_attn_implementation():
+        return "computes attention without transformers' attention interface"
+    return None
+
+
+def name_of(model: PreTrainedModel | PeftModel) -> str:
+    """What a log calls the model."""
+    return core(model).name_or_path or type(core(model)).__name__
+
+
 def enable(model: PreTrainedModel | PeftModel) -> None:
     """Switch the text model of `model` to `ATTENTION` (the vision tower keeps its own)."""
     model = core(model)

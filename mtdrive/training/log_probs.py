@@ -8,12 +8,14 @@ repeats its prompt and image. Both go through the model's own forward call, once
 from __future__ import annotations
 
 import functools
+import logging
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -21,6 +23,8 @@ from transformers import PreTrainedModel
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.prompts import Prompt, position_ids
 from mtdrive.rollout.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 LOGITS_AT_ONCE = 2**24  # of one chunk of the language-model head; more are recomputed in the backward pass
 
@@ -71,6 +75,18 @@ def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
         return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
     model.forward = types.MethodType(forward, model)
+
+
+def inputs_of(model: PreTrainedModel | PeftModel) -> Callable[..., dict]:
+    """`shared_prefix_inputs`, or `plain_inputs` for a model that cannot share prompts, which is logged."""
+    if reason := shared_prefix.obstacle(model):
+        logger.warning(
+            "The loss of %s computes image and prompt for every episode, as it %s.",
+            shared_prefix.name_of(model),
+            reason,
+        )
+        return plain_inputs
+    return shared_prefix_inputs
 
 
 def shared_prefix_inputs(

@@ -19,7 +19,7 @@ counts the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,19 +31,22 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
 from mtdrive.planner.models import Planner
-from mtdrive.rollout.engine import Engine
+from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode, EpisodeStatus
+from mtdrive.rollout.generation import GenerationEngine
 from mtdrive.rollout.multi_turn import Reward, Task, run_episodes
+from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.shared_prefix import core, enable
+from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.assessors import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import LoadsRenamedWeights
-from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
+from mtdrive.training.gathered import gathered
+from mtdrive.training.log_probs import Continuation, add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
 from mtdrive.training.rewards import PdmsReward
 
@@ -54,7 +57,8 @@ class MTGRPOSettings:
 
     turns: most turns an episode may take. estimator, advantage: see `mtdrive.training.advantages`. reward: of a turn.
     filter_groups: groups without any advantage do not count in the loss's denominator.
-    shared_prefix: compute prompts once a scene in the loss, too (False: the plain padded pass).
+    shared_prefix: compute prompts once a scene, in rollouts and loss, where the model can (False: for every episode).
+    vllm: how to generate with vLLM (None: with the model that is trained).
     max_scorer_errors, max_parse_errors: shares of episodes and of answers above which the run ends (FailureGuard).
     """
 
@@ -64,6 +68,7 @@ class MTGRPOSettings:
     reward: Reward = field(default_factory=PdmsReward)
     filter_groups: bool = False
     shared_prefix: bool = True
+    vllm: VLLMSettings | None = None
     max_scorer_errors: float = 0.05
     max_parse_errors: float = 0.9
 
@@ -111,9 +116,16 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
+        self._loss_arguments = inputs_of(planner.model) if settings.shared_prefix else plain_inputs
+        if settings.vllm is not None:
+            processor, limit = planner.processor, planner.max_new_tokens
+            self._vllm = VLLMEngine(self.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
+        else:
+            self._engine = engine_of(planner.model) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
             inner = core(self.accelerator.unwrap_model(model))
-            enable(inner)
+            if self._loss_arguments is shared_prefix_inputs:
+                enable(inner)
             add_scoring(inner, self._sampling)
         self._scorer_guard = FailureGuard("episodes' scorings", settings.max_scorer_errors)
         self._parse_guard = FailureGuard("answers' parsings", settings.max_parse_errors)
@@ -133,11 +145,11 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
         loaded = time.perf_counter()
         scoring = Stopwatch(self._assessor)
-        with self._eval_mode(), unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+        with self._opened_engine() as engine:
             episodes = run_episodes(
                 tasks,
                 self._planner,
-                Engine(core(model), self._sampling, self._planner.max_new_tokens),
+                engine,
                 scoring,
                 turns=turns,
                 group=group,
@@ -163,6 +175,16 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         for batch in batches:
             batch["num_items_in_batch"] = totals[1]
         return batches
+
+    @contextmanager
+    def _opened_engine(self) -> Iterator[GenerationEngine]:
+        """The engine with the weights of this step."""
+        if self._settings.vllm is not None:
+            self._vllm.sync()
+            yield self._vllm
+        else:
+            with gathered(self.model_wrapped, self.accelerator) as model:
+                yield self._engine(model, self._sampling, self._planner.max_new_tokens)
 
     def _counted(self, groups: list[list[Episode]], advantages: np.ndarray) -> list[list[Episode]]:
         """The groups whose tokens make up the loss's denominator."""
@@ -214,10 +236,9 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
         """Log-probabilities and entropies (N, C) of the written tokens, elsewhere 0; no auxiliary loss."""
-        build = shared_prefix_inputs if self._settings.shared_prefix else plain_inputs
         inner = core(self.accelerator.unwrap_model(model))
         mask = self._scored["completion_mask"].bool()
-        values = model(**build(inner, self._scored["prompts"], self._scored["continuations"]))
+        values = model(**self._loss_arguments(inner, self._scored["prompts"], self._scored["continuations"]))
         log_probs, entropies = (value.new_zeros(mask.shape).masked_scatter(mask, value) for value in values)
         return log_probs, entropies, None
 
@@ -247,12 +268,6 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         entropy = (self.args.seed, self.state.global_step, self.accelerator.process_index)
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
         return torch.Generator(self.accelerator.device).manual_seed(seed)
-
-    @contextmanager
-    def _eval_mode(self):
-        self.model.eval()
-        yield
-        self.model.train()
 
 
 class Stopwatch:

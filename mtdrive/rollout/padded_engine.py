@@ -1,0 +1,109 @@
+"""Generation by the model's own `generate`, for models whose attention cannot share prompts.
+
+Every turn prefills each episode's whole conversation again, image included, in one left-padded batch. Nothing is kept
+between turns: conversations grow by different lengths, and a window or a recurrent state that runs over the padding
+between two turns would see less than in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from mtdrive.rollout.generation import Completion
+from mtdrive.rollout.prompts import Prompt
+from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.shared_prefix import core
+
+
+class PaddedEngine:
+    """A `GenerationEngine` on any vision-language model. max_new_tokens: bound for one answer."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel, sampling: Sampling, max_new_tokens: int):
+        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
+
+    def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> PaddedSession:
+        """See `GenerationEngine.open`."""
+        return PaddedSession(self, prompts, group, generator)
+
+
+class PaddedSession:
+    """See `GenerationSession`."""
+
+    def __init__(self, engine: PaddedEngine, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None):
+        self.engine, self.generator = engine, generator
+        self.prompts = [prompt for prompt in prompts for _ in range(group)]
+        self.conversations = [prompt.ids for prompt in self.prompts]
+
+    @torch.no_grad()
+    def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
+        """See `GenerationSession.generate`; all answers come together."""
+        for episode, delta in zip(episodes, deltas, strict=True):
+            self.conversations[episode] = np.concatenate([self.conversations[episode], delta])
+        stop = self.engine.sampling.stop
+        drawing = _Drawing(self.engine.sampling, self.generator)
+        with _without_own_settings(core(self.engine.model)):
+            self.engine.model.generate(
+                **self._inputs(episodes),
+                logits_processor=LogitsProcessorList([drawing]),
+                max_new_tokens=self.engine.max_new_tokens,
+                eos_token_id=list(stop),
+                pad_token_id=stop[0],
+                synced_gpus=False,  # parameters are gathered, and other processes may need fewer turns
+            )
+        ids, log_probs = (torch.stack(values, 1).cpu().numpy() for values in (drawing.tokens, drawing.log_probs))
+        ended = np.isin(ids, stop)
+        counts = np.where(ended.any(1), ended.argmax(1) + 1, ids.shape[1])
+        completions = [Completion(i[:n], p[:n]) for i, p, n in zip(ids, log_probs, counts.tolist(), strict=True)]
+        for episode, completion in zip(episodes, completions, strict=True):
+            self.conversations[episode] = np.concatenate([self.conversations[episode], completion.ids])
+        yield from zip(episodes, completions, strict=True)
+
+    def _inputs(self, episodes: Sequence[int]) -> dict[str, Tensor]:
+        """The conversations as a left-padded batch, with an image for every row."""
+        rows = [self.conversations[episode] for episode in episodes]
+        prompts = [self.prompts[episode] for episode in episodes]
+        ids, mask, types = (np.zeros((len(rows), max(map(len, rows))), dtype=np.int64) for _ in range(3))
+        ids += self.engine.sampling.stop[0]
+        for row, (tokens, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            start = ids.shape[1] - len(tokens)
+            ids[row, start:], mask[row, start:] = tokens, 1
+            types[row, start : start + len(prompt.ids)] = prompt.token_types
+        inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        tensors |= {name: torch.cat([prompt.images[name] for prompt in prompts]) for name in prompts[0].images}
+        return {name: tensor.to(self.engine.model.device) for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _without_own_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Hide the generation settings that the model was published with: a repetition penalty bends the distribution."""
+    published, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = published
+
+
+class _Drawing(LogitsProcessor):
+    """Draws by a `Sampling` and leaves greedy `generate` no other choice, so that both engines sample alike.
+
+    tokens, log_probs: one (N,) tensor a step; rows that have ended hold anything.
+    """
+
+    def __init__(self, sampling: Sampling, generator: torch.Generator | None):
+        self.sampling, self.generator = sampling, generator
+        self.tokens: list[Tensor] = []
+        self.log_probs: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        tokens, log_probs = self.sampling.draw(scores, self.generator)
+        self.tokens.append(tokens)
+        self.log_probs.append(log_probs)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)

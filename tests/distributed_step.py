@@ -1,0 +1,111 @@
+"""One training step in this process or in two, on CPU (gloo); `test_distributed` compares their gradients."""
+
+import os
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from accelerate import DistributedType
+from accelerate.state import AcceleratorState, PartialState
+from test_mtgrpo import SETTINGS, any_text, make_trainer
+from test_planner import tiny_config
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
+
+from mtdrive.planner.models import load_planner
+from mtdrive.rollout import multi_turn
+from mtdrive.training import mtgrpo
+
+SCENES, GROUP = 4, 4
+PROCESSES = 2
+LONGEST = "scene1"
+
+
+def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: bool = True, passes: int = 1) -> dict:
+    """Gradients of one step by parameter.
+
+    sharded: by FSDP2. recompute: activation checkpointing. shared: prompts. passes: of gradient accumulation.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    planner = replace(load_planner(tiny_config()), max_new_tokens=8)
+    gradients = Gradients(sharded)
+    with patch.object(multi_turn, "parse_answer", any_text), by_scene(), fsdp_on_cpu():
+        trainer = make_trainer(
+            planner,
+            out,
+            1,
+            settings=replace(SETTINGS, shared_prefix=shared),
+            callbacks=[gradients],
+            per_device_train_batch_size=SCENES * GROUP // (processes * passes),
+            num_generations=GROUP,
+            gradient_accumulation_steps=passes,
+            activation_checkpointing=recompute,
+            max_grad_norm=0.0,
+            fsdp=sharded,
+            fsdp_config={"version": 2} if sharded else None,
+        )
+        assert trainer.is_fsdp_enabled == sharded
+        trainer.train()
+    return gradients.found
+
+
+class Gradients(TrainerCallback):
+    def __init__(self, sharded: bool):
+        self.sharded = sharded
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        def whole(gradient: torch.Tensor) -> torch.Tensor:
+            assert isinstance(gradient, DTensor) == self.sharded
+            return gradient.full_tensor() if self.sharded else gradient.clone()
+
+        named = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
+        self.found = {name: whole(parameter.grad) for name, parameter in named.items()}
+
+
+@contextmanager
+def by_scene():
+    """Rollouts scene by scene, with randomness and turns that the scene alone decides: the same ones however they are
+    spread, and not equally many forward passes in every process."""
+    rollout = mtgrpo.run_episodes
+
+    def run_episodes(tasks, *args, generator, turns, **kwargs):
+        episodes = []
+        for task in tasks:
+            seeded = torch.Generator().manual_seed(sum(task.scene.token.encode()))
+            taken = turns if task.scene.token == LONGEST else 1
+            episodes += rollout([task], *args, generator=seeded, turns=taken, **kwargs)
+        return episodes
+
+    with patch.object(mtgrpo, "run_episodes", run_episodes):
+        yield
+
+
+@contextmanager
+def fsdp_on_cpu():
+    """Lets accelerate take its FSDP road on CPU, which it keeps to accelerators though torch can do it."""
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    with patch.object(AcceleratorState, "__init__", init):
+        yield
+
+
+def worker(rank: int, out: Path, port: int) -> None:
+    """Every distributed way, one after the other; process 0 keeps what each gave."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    for sharded in (False, True):
+        for recompute in (False, True):
+            name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
+            result = step(out / name, sharded=sharded, recompute=recompute)
+            torch.save(result, out / f"{name}-{rank}.pt")
+    torch.distributed.destroy_process_group()
