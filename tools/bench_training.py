@@ -32,6 +32,7 @@ from mtdrive.simulation.benchmark import Spread
 SIDE = Path(__file__).with_name("training_sides.py")
 SIDES = ("stock", "ours")
 GOALS = {300: 4, 600: 6, 1200: 8}  # times more samples per second, by image tokens
+GROUPS, TURNS = (4, 8, 16), (1, 2, 3, 4)
 PHASES = ("vision", "prefill", "decode", "scoring", "loss")
 MB = 2**20
 
@@ -146,25 +147,18 @@ def show(console: Console, results: dict[int, dict], title: str) -> None:
     console.print(f"Both sides generated the same tokens: {100 * same:.2f} %. Scorer calls of each side: {calls}.\n")
 
 
-def show_scaling(console: Console, results: list[dict], names: tuple[str, ...], title: str) -> None:
-    """What a step costs by the workload's fields `names`."""
-    columns = [
-        f"{name} {what}" for what in ("generation [s]", "loss [s]", "generation [MB]", "loss [MB]") for name in SIDES
-    ]
-    table = Table(
-        *(name.replace("_", " ") for name in names), *columns, "times faster", title=title, title_justify="left"
-    )
+def show_scaling(console: Console, results: list[dict], field: str, title: str) -> None:
+    """What generation (without scoring) and loss cost by the workload's field `field`."""
+    parts = {
+        "generation": lambda step: step["seconds"]["generation"] - step["seconds"]["scoring"],
+        "loss": lambda step: step["seconds"]["step"] - step["seconds"]["generation"],
+    }
+    columns = [f"{part} {name} [{unit}]" for unit in ("s", "MB") for part in parts for name in SIDES]
+    table = Table(field.replace("_", " "), *columns, "times faster", title=title, title_justify="left")
     for result in results:
-        cells = []
-        for value in (
-            lambda step: step["seconds"]["generation"] - step["seconds"]["scoring"],
-            lambda step: step["seconds"]["step"] - step["seconds"]["generation"],
-        ):
-            cells += [f"{median(result[name], value):.2f}" for name in SIDES]
-        for phase in ("generation", "loss"):
-            cells += [f"{max(peak(step, phase) for step in result[name]):.0f}" for name in SIDES]
-        times = spread(compared(result))
-        table.add_row(*(str(result["workload"][name]) for name in names), *cells, times)
+        cells = [f"{median(result[name], seconds):.2f}" for seconds in parts.values() for name in SIDES]
+        cells += [f"{max(peak(step, part) for step in result[name]):.0f}" for part in parts for name in SIDES]
+        table.add_row(str(result["workload"][field]), *cells, spread(compared(result)))
     console.print(table)
 
 
@@ -192,12 +186,18 @@ def show_roofline(console: Console, results: dict[int, dict]) -> None:
     console.print(table)
 
 
-def variations(base: Workload) -> dict[tuple[str, ...], list[Workload]]:
-    return {
-        ("group",): [replace(base, group=group) for group in (4, 8, 16)],
-        ("turns",): [replace(base, turns=turns) for turns in (1, 2, 3, 4)],
-        ("image_tokens",): [replace(base, image_tokens=tokens) for tokens in GRIDS],
-    }
+def show_growth(console: Console, base: Workload, results: dict[int, dict]) -> list[dict]:
+    """How both sides grow with group and turns, by steps of their own, and with image tokens, by `results`."""
+    points = [replace(base, group=group) for group in GROUPS]
+    points += [replace(base, turns=turns) for turns in TURNS if turns != base.turns]
+    grown = [side_by_side(point, 2) for point in tqdm(points, desc="growth")]
+    same_group = [result for result in grown if result["workload"]["group"] == base.group]
+    same_group.sort(key=lambda result: result["workload"]["turns"])
+    show_scaling(console, grown[: len(GROUPS)], "group", f"Growth with the group, {base.scenes} scenes")
+    show_scaling(console, same_group, "turns", f"Growth with the turns, {base.scenes} scenes")
+    scenes = next(iter(results.values()))["workload"]["scenes"]
+    show_scaling(console, list(results.values()), "image_tokens", f"Growth with image tokens, {scenes} scenes")
+    return grown
 
 
 def main() -> int:
@@ -212,13 +212,11 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--passes", type=int, default=1, help="forward and backward passes that share out the scenes")
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing, on both sides")
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each side that count")
+    parser.add_argument("--rounds", type=int, default=2, help="steps of each side that count")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument(
-        "--scaling", action="store_true", help="measure growth with group, turns and image tokens, 2 scenes"
-    )
+    parser.add_argument("--scaling", action="store_true", help="measure growth with group and turns, 2 scenes")
     parser.add_argument("--json", type=Path, help="file to write all measurements to")
     arguments = parser.parse_args()
     shared = {"exp_root", "data_root", "split", "model", "scenes", "group", "turns", "passes", "recompute", "threads"}
@@ -245,11 +243,7 @@ def main() -> int:
                 f"difference: log-probabilities {found['log_probs']:.1e}, gradients {found['gradients']:.1e}"
             )
     if arguments.scaling:
-        everything["scaling"] = {}
-        for names, points in variations(replace(base, scenes=2, image_tokens=300)).items():
-            grown = [side_by_side(point, 2) for point in tqdm(points, desc=f"scaling with {names[0]}")]
-            everything["scaling"][names[0]] = grown
-            show_scaling(console, grown, names, f"Growth with {names[0].replace('_', ' ')}, 2 scenes")
+        everything["growth"] = show_growth(console, replace(base, scenes=2, image_tokens=300), results)
     if arguments.json:
         arguments.json.write_text(json.dumps(everything, indent=1))
     return 0
