@@ -134,6 +134,22 @@ def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(plann
         assert (shared_grads[name] - grad).norm() <= 1e-5 * grad.norm(), name
 
 
+def test_prompt_and_own_tokens_attended_apart_and_joined_agree():
+    """Grouped heads, prompts and episodes of different lengths; gradients of everything that goes in."""
+    torch.manual_seed(0)
+    prompts, episodes, scenes = [5, 9, 7], [3, 4, 6, 2, 5, 5], [0, 0, 0, 1, 2, 2]
+    shapes = [(4, sum(episodes), 8), *[(2, sum(episodes), 8)] * 2, *[(3, 2, max(prompts), 8)] * 2]
+    inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    weights = torch.randn(sum(episodes), 4, 8, dtype=torch.double)
+    results = []
+    for way in ("_apart", "_joined"):
+        segments = shared_prefix.TrainingSegments(prompts, episodes, scenes)
+        out = getattr(segments, way)(*inputs, 0.3)
+        results.append([out, *torch.autograd.grad(out, inputs, weights)])
+    for apart, joined in zip(*results, strict=True):
+        torch.testing.assert_close(apart, joined, atol=1e-12, rtol=1e-12)
+
+
 def episode(rewards: list[float], answers: list[list[int]], deltas: list[list[int]]) -> Episode:
     turns = tuple(
         Turn(np.array(delta), np.array(answer), np.full(len(answer), -1.0, np.float32), "", TurnStatus.OK, reward, "")

@@ -28,6 +28,9 @@ from transformers.masking_utils import sdpa_mask
 from mtdrive.simulation.errors import MTDriveError
 
 ATTENTION = "shared_prefix"
+# What SDPA runs on a CPU, and its gradients; called as such, it also returns the log-sum-exp of the scores.
+FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def _attention(module, query, key, value, attention_mask, *, scaling=None, segments=None, **kwargs):
@@ -130,11 +133,52 @@ def _causal(rows: Rows, query: Tensor, key: Tensor, value: Tensor, scaling: floa
     return rows.unpad(scaled_dot_product_attention(rows.pad(query), key, value, is_causal=True, scale=scaling))
 
 
+class _TwoParts(torch.autograd.Function):
+    """Attention of episodes over their prompt and over themselves, computed apart and merged by log-sum-exp (CPU).
+
+    query, key, value: packed episodes (H, T, D). prompt_key, prompt_value: (S, H, P, D). A scene's episodes are one run
+    of queries, so that its prompt is read once for all of them. Each part's gradients follow from the merged result.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, prompt_key, prompt_value, segments, scaling):
+        shared, own = segments.scene_rows, segments.episodes
+        parts = [
+            (rows.unpad(out), rows.unpad(total[..., None]))
+            for rows, (out, total) in (
+                (shared, FLASH(shared.pad(query), prompt_key, prompt_value, attn_mask=segments.bias, scale=scaling)),
+                (own, FLASH(own.pad(query), own.pad(key), own.pad(value), 0.0, True, scale=scaling)),
+            )
+        ]
+        total = torch.logaddexp(parts[0][1], parts[1][1])  # (T, H, 1) float32
+        out = sum(part * (of_part - total).exp() for part, of_part in parts).to(query.dtype)
+        ctx.save_for_backward(query, key, value, prompt_key, prompt_value, out, total)
+        ctx.segments, ctx.scaling = segments, scaling
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value, prompt_key, prompt_value, out, total = ctx.saved_tensors
+        segments, shared, own = ctx.segments, ctx.segments.scene_rows, ctx.segments.episodes
+
+        def part(rows, key, value, causal, mask):
+            padded = [rows.pad(x.transpose(0, 1)) for x in (gradient, out, total)]
+            padded[0] = padded[0] * rows.valid[:, None, :, None]  # what fills a row up has no gradient
+            arguments = (padded[0], rows.pad(query), key, value, padded[1], padded[2][..., 0], 0.0, causal)
+            return FLASH_BACKWARD(*arguments, attn_mask=mask, scale=ctx.scaling)
+
+        of_shared, *of_prompts = part(shared, prompt_key, prompt_value, False, segments.bias)
+        of_own, *of_episodes = part(own, own.pad(key), own.pad(value), True, None)
+        of_query = shared.unpad(of_shared) + own.unpad(of_own)
+        of_episodes = (own.unpad(x).transpose(0, 1) for x in of_episodes)
+        return of_query.transpose(0, 1), *of_episodes, *of_prompts, None, None
+
+
 class TrainingSegments:
     """One pass over whole episodes: first all prompts, then all episodes, with gradients through both.
 
     prompt_lengths: (S,), without the last prompt token. episode_lengths: (N,), with it.
-    scenes: (N,) the prompt of each episode.
+    scenes: (N,) the prompt of each episode, in increasing order, every prompt at least once.
     """
 
     def __init__(
@@ -145,27 +189,51 @@ class TrainingSegments:
         device: torch.device | str = "cpu",
     ):
         self.prompts = Rows(prompt_lengths, device=device)
-        self.episodes = Rows(episode_lengths, start=sum(prompt_lengths), device=device)
+        self.episodes = Rows(episode_lengths, device=device)
         self.scenes = torch.tensor(scenes, device=device)
-        causal = torch.ones(self.episodes.width, self.episodes.width, dtype=torch.bool, device=device).tril()
-        prompt = self.prompts.valid[self.scenes, None].expand(-1, self.episodes.width, -1)
-        self.mask = torch.cat([prompt, causal.expand(len(scenes), -1, -1)], -1)[:, None]  # (N, 1, L, P + L)
+        of_scene = [0] * len(prompt_lengths)
+        for scene, length in zip(scenes, episode_lengths, strict=True):
+            of_scene[scene] += length
+        self.scene_rows = Rows(of_scene, device=device)
         self.bias: Tensor | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
-        if self.bias is None or self.bias.dtype != query.dtype:
-            self.bias = additive(self.mask, query.dtype)
-        groups = len(query) // len(key)
-
-        def context(packed: Tensor) -> Tensor:
-            prompts = self.prompts.pad(packed).index_select(0, self.scenes)
-            return repeat_kv(torch.cat([prompts, self.episodes.pad(packed)], 2), groups)
-
-        episodes = scaled_dot_product_attention(
-            self.episodes.pad(query), context(key), context(value), attn_mask=self.bias, scale=scaling
+        split = [self.prompts.span.stop, self.episodes.span.stop]
+        (prompt_query, query), (prompt_key, key), (prompt_value, value) = (
+            x.split(split, 1) for x in (query, key, value)
         )
-        return torch.cat([_causal(self.prompts, query, key, value, scaling), self.episodes.unpad(episodes)])
+        prompts = _causal(self.prompts, prompt_query, prompt_key, prompt_value, scaling)
+        context = (key, value, self.prompts.pad(prompt_key), self.prompts.pad(prompt_value))
+        apart = query.device.type == "cpu" and query.dtype == value.dtype  # autocast mixes types
+        return torch.cat([prompts, (self._apart if apart else self._joined)(query, *context, scaling)])
+
+    def _apart(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
+        """Episodes' queries (H, T, D), keys and values (K, T, D), prompts' (S, K, P, D) -> (T, H, D)."""
+        if self.bias is None and not self.prompts.dense:
+            visible = self.prompts.valid[:, None, None].expand(-1, -1, self.scene_rows.width, -1)
+            self.bias = additive(visible, query.dtype)
+        groups = len(query) // len(key)
+        key, value = repeat_kv(key[None], groups)[0], repeat_kv(value[None], groups)[0]
+        prompt_key, prompt_value = repeat_kv(prompt_key, groups), repeat_kv(prompt_value, groups)
+        return _TwoParts.apply(query, key, value, prompt_key, prompt_value, self, scaling)
+
+    def _joined(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
+        """As `_apart`, over a copy of each episode's whole context, on any device."""
+        if self.bias is None:
+            width = self.episodes.width
+            causal = torch.ones(width, width, dtype=torch.bool, device=query.device).tril()
+            prompt = self.prompts.valid[self.scenes, None].expand(-1, width, -1)
+            visible = torch.cat([prompt, causal.expand(len(prompt), -1, -1)], -1)[:, None]  # (N, 1, L, P + L)
+            self.bias = additive(visible, query.dtype)
+
+        def context(prompts: Tensor, packed: Tensor) -> Tensor:
+            whole = torch.cat([prompts.index_select(0, self.scenes), self.episodes.pad(packed)], 2)
+            return repeat_kv(whole, len(query) // len(packed))
+
+        key, value = context(prompt_key, key), context(prompt_value, value)
+        out = scaled_dot_product_attention(self.episodes.pad(query), key, value, attn_mask=self.bias, scale=scaling)
+        return self.episodes.unpad(out)
 
 
 @dataclass

@@ -1,0 +1,116 @@
+"""The workload that `tools/bench_training.py` gives both sides: scenes, a model with random weights, plans to score."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mtdrive.planner.models import Planner, load_planner
+from mtdrive.planner.prompt import SceneView
+from mtdrive.rollout.sampling import Sampling, sampling
+from mtdrive.simulation.assessment import Assessment, assess
+from mtdrive.simulation.benchmark import evenly, varied_plans
+from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scene_cache.store import SceneStore
+
+TINY = Path(__file__).parent.parent / "configs/planner/tiny.yaml"
+SIZES = {  # what differs from the tiny planner
+    "tiny": {},
+    "8m": {"hidden_size": 256, "layers": 8, "heads": 4, "mlp_size": 768, "vision_size": 128, "vision_layers": 4},
+    "600m": {
+        **{"hidden_size": 1280, "layers": 22, "heads": 20, "mlp_size": 5120, "initializer_range": 0.02},
+        **{"vision_size": 640, "vision_layers": 8, "vision_heads": 10, "vision_mlp_size": 2560},
+    },
+}
+GRIDS = {300: (25, 12), 600: (30, 20), 1200: (48, 25)}  # image tokens: across, down
+TOKEN = 28  # [px] side of what an image token covers
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One RL step on `scenes` scenes x `group` episodes x `turns` turns of `answer_tokens` tokens, greedy.
+
+    passes: forward and backward passes that share the step's scenes out. recompute: activations in the backward pass.
+    """
+
+    exp_root: str
+    data_root: str
+    split: str
+    model: str = "tiny"
+    image_tokens: int = 300
+    scenes: int = 4
+    group: int = 8
+    turns: int = 3
+    answer_tokens: int = 51
+    passes: int = 1
+    recompute: bool = False
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def episodes(self) -> int:
+        return self.scenes * self.group
+
+
+@dataclass
+class FixedPlans:
+    """Assesses the same plans in every turn, as random weights write none; counts its calls.
+
+    None is clean, so that no episode ends early, and no two of a group are worth the same, so that none is left out of
+    the loss.
+    """
+
+    plans: dict[str, np.ndarray]
+    calls: int = field(default=0)
+
+    def __call__(self, scene: Scene, poses: np.ndarray) -> list[Assessment]:
+        self.calls += 1
+        assessments = assess(scene, self.plans[scene.token][: len(poses)])
+        return [replace(a, clean=False, score=a.score + 1e-3 * row) for row, a in enumerate(assessments)]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What both sides are built from. law: of the answers, which never end by themselves."""
+
+    planner: Planner
+    law: Sampling
+    scenes: dict[str, Scene]
+    views: dict[str, SceneView]
+    plans: FixedPlans
+
+
+def material(workload: Workload) -> Material:
+    """Everything in memory before the clock starts: scenes, images in their final size, weights."""
+    torch.set_num_threads(workload.threads)
+    across, down = GRIDS[workload.image_tokens]
+    config = OmegaConf.load(TINY)
+    config.tiny = OmegaConf.merge(config.tiny, SIZES[workload.model], {"image_pixels": across * down * TOKEN**2})
+    config.device, config.dtype, config.max_new_tokens = workload.device, workload.dtype, workload.answer_tokens
+    planner = load_planner(config)
+    law = sampling(planner.model, planner.processor.tokenizer, greedy=True)
+    law = replace(law, stop=(), suppressed=tuple(sorted({*law.suppressed, *law.stop})))
+
+    store = SceneStore(Path(workload.exp_root) / "scene_cache", workload.split)
+    scenes = {token: store.load(token) for token in evenly(store.tokens, workload.scenes)}
+    views = {}
+    for token, scene in scenes.items():
+        image = read_image(workload.data_root, workload.split, scene.camera.image)
+        views[token] = SceneView.from_scene(scene, cv2.resize(image, (across * TOKEN, down * TOKEN)))
+    plans = FixedPlans({token: varied_plans(scene, workload.group) for token, scene in scenes.items()})
+    return Material(planner, law, scenes, views, plans)
+
+
+def conversation(planner: Planner, view: SceneView) -> dict[str, object]:
+    """A scene as a row of the data set that TRL reads."""
+    return {"prompt": planner.messages(view), "image": Image.fromarray(view.image)}
+
+
+def as_dict(workload: Workload) -> dict:
+    return asdict(workload)
