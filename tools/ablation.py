@@ -52,6 +52,7 @@ class Preset:
 
 
 PRESETS = {
+    "cpu-hour": Preset(tokens=1_000_000, seeds=3, jobs=2, rl={"learning_rate": 2e-4}),
     "cpu-night": Preset(tokens=3_000_000, seeds=3, jobs=2),
     "gpu-hour": Preset(tokens=20_000_000, seeds=3, jobs=3, rl={"scenes_per_step": 32, "group_size": 16}),
     "smoke": Preset(tokens=1, seeds=2, jobs=2, rl={"scenes_per_step": 2, "group_size": 2}),
@@ -108,17 +109,19 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished mtdrive quickstart")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the report")
     parser.add_argument("--preset", choices=PRESETS, default="cpu-night")
+    parser.add_argument("--jobs", type=int, help="runs at a time, if not as many as the preset has")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="only these")
     parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     run, out, preset = arguments.run.resolve(), arguments.out.resolve(), PRESETS[arguments.preset]
+    jobs = arguments.jobs or preset.jobs
     if not (run / "sft" / "config.json").exists():
         sys.exit(f"{run} holds no planner in sft/; give --run the folder of a finished mtdrive quickstart.")
     environment = {
         "OPENSCENE_DATA_ROOT": str(run / "world"),
         "NUPLAN_MAPS_ROOT": str(run / "world" / "maps"),
         "NAVSIM_EXP_ROOT": str(run),
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // preset.jobs)),
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)),
     }
 
     def do(arm: str, seed: int) -> None:
@@ -130,7 +133,7 @@ def main() -> None:
     if not arguments.report_only:
         # All arms' first seeds first, so that a run that is cut short compares all of them.
         work = [(arm, seed) for seed in range(preset.seeds) for arm in arguments.arms if arm != SFT or seed == 0]
-        with ThreadPoolExecutor(preset.jobs) as pool:
+        with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(do, *item) for item in work]
             for future in tqdm(as_completed(futures), total=len(work), unit="run"):
                 if future.exception():
