@@ -153,12 +153,14 @@ def show_scaling(console: Console, results: list[dict], field: str, title: str) 
         "generation": lambda step: step["seconds"]["generation"] - step["seconds"]["scoring"],
         "loss": lambda step: step["seconds"]["step"] - step["seconds"]["generation"],
     }
-    columns = [f"{part} {name} [{unit}]" for unit in ("s", "MB") for part in parts for name in SIDES]
-    table = Table(field.replace("_", " "), *columns, "times faster", title=title, title_justify="left")
+    columns = [f"{part} [{unit}]" for unit in ("s", "MB") for part in parts]
+    columns += ["times faster", "by CPU time"]
+    table = Table(field.replace("_", " "), *columns, title=f"{title}, stock / ours", title_justify="left")
     for result in results:
-        cells = [f"{median(result[name], seconds):.2f}" for seconds in parts.values() for name in SIDES]
-        cells += [f"{max(peak(step, part) for step in result[name]):.0f}" for part in parts for name in SIDES]
-        table.add_row(str(result["workload"][field]), *cells, spread(compared(result)))
+        pairs = [[f"{median(result[name], seconds):.2f}" for name in SIDES] for seconds in parts.values()]
+        pairs += [[f"{max(peak(step, part) for step in result[name]):.0f}" for name in SIDES] for part in parts]
+        ratios = (spread(compared(result, kind)) for kind in ("step", "cpu"))
+        table.add_row(str(result["workload"][field]), *(" / ".join(pair) for pair in pairs), *ratios)
     console.print(table)
 
 
