@@ -169,7 +169,7 @@ def show_roofline(console: Console, results: dict[int, dict]) -> None:
     columns = (
         "side",
         "bytes a step [MB]",
-        "seconds a step [ms]",
+        "a step [ms]",
         "reached [GB/s]",
         "memory [GB/s]",
         "of the bound [%]",

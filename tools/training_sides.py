@@ -28,7 +28,7 @@ from mtdrive.planner.answer import Parsed
 from mtdrive.planner.tokens import feedback_delta_ids
 from mtdrive.rollout import multi_turn
 from mtdrive.rollout.multi_turn import Task
-from mtdrive.rollout.prompts import encode_prompt
+from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.feedback.text import render_text
 from mtdrive.training import mtgrpo
 from mtdrive.training.advantages import estimator
@@ -173,16 +173,14 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
     # Random weights write no plan: whatever the answer, `FixedPlans` is asked. No answer ends by itself.
     multi_turn.parse_answer = lambda text: Parsed(np.zeros((8, 3)), None)
     mtgrpo.sampling = lambda *_: given.law
-    tasks = {
-        token: Task.from_scene(given.planner, given.scenes[token], given.views[token].image) for token in given.scenes
-    }
+    tasks = {token: Task.from_scene(given.planner, given.scenes[token], given.images[token]) for token in given.scenes}
     trainer = MTGRPOTrainer(
         given.planner,
         arguments(workload, out),
         MTGRPOSettings(turns=workload.turns, estimator=estimator("mtgrpo")),
         list(tasks) * STEPS,
         tasks.__getitem__,
-        lambda scene, poses: scored(meter, given, scene, poses),
+        InProcess(lambda scene, poses: scored(meter, given, scene, poses)),
     )
     said: list = []
     generate = trainer._generate_and_score_completions
@@ -242,7 +240,7 @@ def stock(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[
             "episode_reward": rewards.tolist(),
         }
 
-    rows = [conversation(given.planner, view) for view in given.views.values()]
+    rows = [conversation(given.planner, given.views[token], given.images[token]) for token in given.views]
     numbers = Dataset.from_dict({"number": list(range(len(rows))) * STEPS})
     trainer = GRPOTrainer(
         model=given.planner.model,
@@ -273,7 +271,7 @@ def equality(workload: Workload, given: Material) -> dict[str, float]:
     """
     random = np.random.default_rng(0)
     model, tasks = given.planner.model.train(), list(given.scenes)[:2]
-    prompts = [Task.from_scene(given.planner, given.scenes[t], given.views[t].image).prompt for t in tasks]
+    prompts = [Task.from_scene(given.planner, given.scenes[t], given.images[t]).prompt for t in tasks]
     mtgrpo.enable(model)
     add_scoring(model, given.law)
     words = [index for index in range(len(given.planner.processor.tokenizer)) if index not in given.law.suppressed]
@@ -344,7 +342,9 @@ def main() -> None:
             return batches
 
         trainer._generate_and_score_completions = generate
-        prompts = [len(encode_prompt(given.planner, view).ids) for view in given.views.values()]
+        prompts = [
+            len(Task.from_scene(given.planner, given.scenes[t], given.images[t]).prompt.ids) for t in given.scenes
+        ]
         fixed = {"before": before, "parameters": model.num_parameters(), "bandwidth": bandwidth(model.device)}
 
         def facts() -> dict:

@@ -14,7 +14,7 @@ from mtdrive.planner.prompt import SceneView
 from mtdrive.rollout.sampling import Sampling, sampling
 from mtdrive.simulation.assessment import Assessment, assess
 from mtdrive.simulation.benchmark import evenly, varied_plans
-from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 
@@ -77,11 +77,15 @@ class FixedPlans:
 
 @dataclass(frozen=True)
 class Material:
-    """What both sides are built from. law: of the answers, which never end by themselves."""
+    """What both sides are built from.
+
+    images: (H, W, 3) uint8 RGB. law: of the answers, which never end by themselves.
+    """
 
     planner: Planner
     law: Sampling
     scenes: dict[str, Scene]
+    images: dict[str, np.ndarray]
     views: dict[str, SceneView]
     plans: FixedPlans
 
@@ -99,17 +103,18 @@ def material(workload: Workload) -> Material:
 
     store = SceneStore(Path(workload.exp_root) / "scene_cache", workload.split)
     scenes = {token: store.load(token) for token in evenly(store.tokens, workload.scenes)}
-    views = {}
+    images, views = {}, {}
     for token, scene in scenes.items():
         image = read_image(workload.data_root, workload.split, scene.camera.image)
-        views[token] = SceneView.from_scene(scene, cv2.resize(image, (across * TOKEN, down * TOKEN)))
+        images[token] = cv2.resize(image, (across * TOKEN, down * TOKEN))
+        views[token] = SceneView.from_scene(scene, image_hash(images[token]))
     plans = FixedPlans({token: varied_plans(scene, workload.group) for token, scene in scenes.items()})
-    return Material(planner, law, scenes, views, plans)
+    return Material(planner, law, scenes, images, views, plans)
 
 
-def conversation(planner: Planner, view: SceneView) -> dict[str, object]:
+def conversation(planner: Planner, view: SceneView, image: np.ndarray) -> dict[str, object]:
     """A scene as a row of the data set that TRL reads."""
-    return {"prompt": planner.messages(view), "image": Image.fromarray(view.image)}
+    return {"prompt": planner.messages(view), "image": Image.fromarray(image)}
 
 
 def as_dict(workload: Workload) -> dict:
