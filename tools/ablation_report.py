@@ -143,7 +143,7 @@ def draw(table: pd.DataFrame, curves: dict[str, list[pd.DataFrame]]) -> Figure:
                 left.errorbar(found.mean, place + offset, xerr=error, label=name, **style)
         human = table[table.policy == "human"].groupby("token").score.first().mean()
         left.axvline(human, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
-        left.annotate("human", (human, len(arms) - 0.5), ha="right", xytext=(-3, 0), textcoords="offset points")
+        left.text(human, 1.0, "human ", transform=left.get_xaxis_transform(), ha="right", va="top", color=MUTED)
         left.set_yticks(range(len(arms)), reversed(arms))
         left.set_xlabel("PDMS on test scenes (95 % bootstrap intervals)")
         left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0)
