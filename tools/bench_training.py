@@ -144,7 +144,8 @@ def show(console: Console, results: dict[int, dict], title: str) -> None:
         console.print(table)
     same = min(result["same_tokens"] for result in results.values())
     calls = {result[name][-1]["scorings"] for result in results.values() for name in SIDES}
-    console.print(f"Both sides generated the same tokens: {100 * same:.2f} %. Scorer calls of each side: {', '.join(map(str, sorted(calls)))}.\n")
+    called = ", ".join(map(str, sorted(calls)))
+    console.print(f"Both sides generated the same tokens: {100 * same:.2f} %. Scorer calls of each side: {called}.\n")
 
 
 def show_scaling(console: Console, results: list[dict], field: str, title: str) -> None:
