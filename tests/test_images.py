@@ -84,7 +84,7 @@ def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path,
     config = load_config("rl", [*world.overrides(), *(f"{key}={value}" for key, value in keys.items())])
     store = SceneStore(world.exp_root / "scene_cache", config.split)
     scorer = partial(assess, metric=config.metric, source=config.feedback)
-    with rl.open_tasks(config, planner, store) as load, open_assessor(scorer, store, workers) as assessor:
+    with rl.open_tasks(config, planner, store) as (load, _), open_assessor(scorer, store, workers) as assessor:
         trainer = MTGRPOTrainer(
             planner,
             rl.training_arguments(config, passes=1, on_cpu=True),
@@ -127,7 +127,7 @@ def look_at(memory, out, paths, barrier, results) -> None:
     barrier.wait(60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cv2, "imdecode", slow)
-        seen = [inputs[inputs.hash_of(path)]["pixel_values"].sum().item() for path in paths]
+        seen = [inputs[inputs.hash_of(path)]["pixel_values"].numpy().tobytes() for path in paths]
     results.put((count, seen))
 
 
