@@ -53,7 +53,7 @@ class Preset:
 
 PRESETS = {
     "cpu-hour": Preset(tokens=1_000_000, seeds=3, jobs=2, rl={"learning_rate": 2e-4}),
-    "cpu-night": Preset(tokens=3_000_000, seeds=3, jobs=2),
+    "cpu-night": Preset(tokens=5_000_000, seeds=3, jobs=2, rl={"learning_rate": 1.5e-4, "scenes_per_step": 16}),
     "gpu-hour": Preset(tokens=20_000_000, seeds=3, jobs=3, rl={"scenes_per_step": 32, "group_size": 16}),
     "smoke": Preset(tokens=1, seeds=2, jobs=2, rl={"scenes_per_step": 2, "group_size": 2}),
 }
