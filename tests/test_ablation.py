@@ -54,8 +54,8 @@ def test_the_report_says_what_each_arm_reaches_and_what_mtgrpo_gains(ablation, t
     for arm in LEVEL:
         for seed in range(1 if arm == "sft" else 2):
             write_run(tmp_path, arm, seed)
-    unfinished = tmp_path / "mtgrpo" / "1" / "perceived.json"
-    unfinished.write_text(json.dumps({"done": False}))
+    for run in ("mtgrpo/1", "multi-turn-grpo/0", "multi-turn-grpo/1"):
+        (tmp_path / run / "perceived.json").write_text(json.dumps({"done": False}))
     ablation.write_report(tmp_path, list(ablation.ARMS), Console(quiet=True))
     text = (tmp_path / "report.md").read_text()
     assert "| sft | 1 | 0.500 (0.500 to 0.500) | 0.550 (0.550 to 0.550) | 0.600 (0.600 to 0.600) |" in text

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from mtdrive.evaluation.bootstrap import Interval, bootstrap_runs
+from mtdrive.evaluation.bootstrap import bootstrap_runs
 from mtdrive.evaluation.report.curves import moving_mean
 from mtdrive.evaluation.rows import PLANNER
 from mtdrive.evaluation.summary import FIXED, SHORT
@@ -88,7 +88,7 @@ def report(table: pd.DataFrame) -> str:
         values = {label: matrix(table, arm, source, turn) for label, source, turn in cells(table)}
         final = values[f"turn {last}, privileged"]
         row = {"arm": arm, "runs": len(final)}
-        row |= {label: cell(bootstrap_runs(value, RESAMPLES, 0)) for label, value in values.items()}
+        row |= {label: cell(value) for label, value in values.items()}
         scores.append(row | {"gap to the human closed": f"{(final.mean() - start) / (human - start):.0%}"})
         means = {name: np.nanmean(matrix(table, arm, "privileged", last, name)) for name in columns}
         details.append({"arm": arm, **{SHORT.get(name, name): f"{value:.3f}" for name, value in means.items()}})
@@ -97,7 +97,7 @@ def report(table: pd.DataFrame) -> str:
             for label, source, turn in cells(table):
                 ours = matrix(table, REFERENCE, source, turn)
                 # Paired over scenes; the runs of two arms have nothing in common and are drawn apart.
-                row[label] = cell(bootstrap_runs(ours, RESAMPLES, 0, minus=values[label]), signed=True)
+                row[label] = cell(ours, minus=values[label])
             against.append(row)
     parts = [
         f"Mean PDMS on {table.token.nunique()} test scenes, with 95 % bootstrap intervals over runs and scenes. "
@@ -111,8 +111,12 @@ def report(table: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def cell(interval: Interval, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
+def cell(values: np.ndarray, minus: np.ndarray | None = None) -> str:
+    """Mean of (runs, scenes), less that of others, with its interval; empty where a run is not finished."""
+    if not values.size or (minus is not None and not minus.size):
+        return ""
+    interval = bootstrap_runs(values, RESAMPLES, 0, minus=minus)
+    form = ".3f" if minus is None else "+.3f"
     return f"{interval.mean:{form}} ({interval.low:{form}} to {interval.high:{form}})"
 
 
@@ -135,7 +139,10 @@ def draw(table: pd.DataFrame, curves: dict[str, list[pd.DataFrame]]) -> Figure:
         ]
         for place, arm in enumerate(reversed(arms)):
             for offset, (label, source, turn) in zip((0.22, 0, -0.22), shown, strict=False):
-                found = bootstrap_runs(matrix(table, arm, source, turn), RESAMPLES, 0)
+                values = matrix(table, arm, source, turn)
+                if not values.size:
+                    continue
+                found = bootstrap_runs(values, RESAMPLES, 0)
                 error = np.maximum([[found.mean - found.low], [found.high - found.mean]], 0.0)
                 name = (label if turn == 1 else f"turn {turn}, {label} feedback") if place == 0 else None
                 style = {"marker": MARKS[label], "color": colours[arm], "markersize": 5, "capsize": 2}
