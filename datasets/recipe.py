@@ -45,6 +45,7 @@ class Recipe:
     metric: str
     feedback: str
     seed: int
+    feedback_steps: bool = False
 
     def __post_init__(self) -> None:
         """Raises MTDriveError for unknown names and impossible numbers."""

@@ -116,9 +116,10 @@ def remake(row: dict, material: Material) -> Sample:
         return comparison(material, plans, tuple(sources))
     if row["kind"] in ("collision", "off_road"):
         return question(material, row["kind"], plans, tuple(sources))
-    metric = material.recipe.metric
+    recipe, metric = material.recipe, material.recipe.metric
     target = Target(plans[-1], sources[-1], float(score(scene, plans[-1:], metric=metric).score[0]))
-    earlier = assess(scene, plans[:-1], metric=metric, source=material.recipe.feedback) if len(plans) > 1 else []
+    told = {"source": recipe.feedback, "steps": recipe.feedback_steps}
+    earlier = assess(scene, plans[:-1], metric=metric, **told) if len(plans) > 1 else []
     exchanges = [exchange(*turn) for turn in zip(plans[:-1], sources[:-1], earlier, strict=True)]
     return Interaction(scene.token, tuple(exchanges), target)
 

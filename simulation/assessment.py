@@ -11,7 +11,7 @@ from mtdrive.simulation.baselines import NUM_POSES, human_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.diagnose import diagnose
 from mtdrive.simulation.feedback.perceived import perceived_scene
-from mtdrive.simulation.feedback.repair import add_changes
+from mtdrive.simulation.feedback.repair import add_changes, add_steps
 from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
 from mtdrive.simulation.memo import remember
 from mtdrive.simulation.metrics.extended_comfort import extended_comfort
@@ -48,10 +48,12 @@ def assess(
     interval: float = 0.5,
     metric: str = "pdms_v1",
     source: Source = "privileged",
+    steps: bool = False,
 ) -> list[Assessment]:
     """Score plans (N, T, 3) of one scene together and say what each violates and what must change.
 
     source: "privileged" comments on the traffic that the log recorded; "perceived" only on what is known at t0.
+    steps: tell changes second by second, not only where they end.
 
     Raises:
         MTDriveError: an unknown source or metric, or poses of a wrong shape.
@@ -66,6 +68,8 @@ def assess(
         known = score(known_scene, poses, interval, metric)
     feedbacks = [_feedback(known_scene, known, row, poses[row], source) for row in range(len(poses))]
     feedbacks = add_changes(known_scene, poses, interval, feedbacks)
+    if steps:
+        feedbacks = [add_steps(known_scene, plan, interval, said) for plan, said in zip(poses, feedbacks, strict=True)]
     return _assessments(scene, true, feedbacks)
 
 

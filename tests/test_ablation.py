@@ -80,9 +80,11 @@ def test_a_finished_command_is_not_run_again_and_another_one_is_refused(ablation
 def test_every_arm_generates_the_same_number_of_tokens_from_the_same_planner(ablation, tmp_path):
     trained = [arm for arm in ablation.ARMS if arm != "sft"]
     preset = ablation.PRESETS["cpu-night"]
-    keys = [ablation.commands(tmp_path / "run", tmp_path, arm, 1, preset)[0].keys for arm in trained]
+    work = [ablation.commands(tmp_path / "sft", tmp_path, arm, 1, preset, steps=True) for arm in trained]
+    assert {command.keys["feedback_steps"] for commands in work for command in commands} == {True}
+    keys = [commands[0].keys for commands in work]
     assert {k["max_generated_tokens"] for k in keys} == {preset.tokens}
-    assert {k["planner.model"] for k in keys} == {str(tmp_path / "run" / "sft")}
+    assert {k["planner.model"] for k in keys} == {str(tmp_path / "sft")}
     assert len({(k["estimator"], k["turns"]) for k in keys}) == len(trained)
 
 

@@ -260,6 +260,18 @@ def test_the_validator_finds_rows_that_disagree(overrides, recorded, tmp_path, c
     assert f"{rows[0]['id']}: its image" in said
 
 
+def test_feedback_tells_changes_second_by_second_if_asked_to(overrides, tmp_path):
+    keys = ["record", *overrides, "feedback_steps=true", f"out={tmp_path}/steps", "recipe=demo"]
+    assert main(keys) == 0
+    shard = next((tmp_path / "steps" / "samples").iterdir())
+    rows = [row for row in pq.read_table(shard).to_pylist() if row["kind"] == "refinement"]
+    told = [message["content"][0]["text"] for row in rows for message in row["messages"][2:-1:2]]
+    told = [text for text in told if "Travel" in text or "Shift" in text]
+    assert told
+    assert all(f" by +0{second}.00." in text for text in told for second in (1, 2, 3, 4))
+    assert main([*keys, "check=1000"]) == 0
+
+
 def test_a_split_that_shares_a_log_with_a_held_out_one_is_refused(tmp_path):
     for split, logs in {"mine": "ab", "val": "cd", "navtest": "bc", "other": "ab"}.items():
         (tmp_path / split).mkdir()

@@ -18,7 +18,10 @@ from mtdrive.evaluation.bootstrap import bootstrap_mean
 from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, summarise
+from mtdrive.planner.answer import Parsed
+from mtdrive.rollout import multi_turn
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene_cache.format import Fingerprint, save_scene
 
@@ -94,6 +97,16 @@ def split(tmp_path):
         save_scene(folder / "hand-made" / f"{token}.scene", scene, Fingerprint("", ""))
     (folder / "index.json").write_text(json.dumps({"hand-made": {"log": "", "tokens": tokens}}))
     return tmp_path
+
+
+def test_the_verb_tells_changes_second_by_second_if_asked_to(split, monkeypatch):
+    plan = constant_velocity_plan(straight_scene(speed=8.0))
+    monkeypatch.setattr(multi_turn, "parse_answer", lambda text: Parsed(plan, None))
+    keys = [f"navsim_exp_root={split}", f"openscene_data_root={split}", f"out={split / 'results'}", "baselines=[]"]
+    for steps in ("false", "true"):
+        assert main(["evaluate", *keys, "planner=tiny", "turns=1", f"feedback_steps={steps}"]) == 0
+        episodes = [json.loads(line) for line in (split / "results" / "episodes.jsonl").read_text().splitlines()]
+        assert (" by +01.00." in episodes[1]["turns"][0]["feedback"]) == (steps == "true")
 
 
 def test_the_verb_scores_baselines_and_a_planner(split, capsys):

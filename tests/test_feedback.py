@@ -105,6 +105,20 @@ def test_a_collision_is_told_where_and_when_and_braking_as_told_mends_it():
     assert text.endswith("PDMS +00.00.")
 
 
+@pytest.mark.parametrize(("objects", "kind"), [([RoadObject(24.0)], "Travel"), ([RoadObject(24.0, y=-1.6)], "Shift")])
+def test_steps_tell_the_changed_plan_second_by_second(objects, kind):
+    scene = straight_scene(objects, speed=8.0, reference_distance=32.0 if kind == "Shift" else 12.0)
+    feedback = first(scene, STRAIGHT, steps=True).feedback
+    changed, last = apply(scene, STRAIGHT, feedback.changes), feedback.changes[-1]
+    assert [step.time for step in feedback.steps] == [1.0, 2.0, 3.0, 4.0]
+    np.testing.assert_allclose([step.position for step in feedback.steps], changed[1::2, :2])
+    amounts = np.array([step.amount for step in feedback.steps])
+    assert amounts[int(last.time) - 1] == pytest.approx(last.amount, abs=1e-6)
+    assert (np.diff(np.abs(amounts)) >= -1e-9).all()
+    assert render_text(feedback).count(f"{kind} {number(amounts[0])[0]}") == 4
+    assert first(scene, STRAIGHT).feedback.steps == ()
+
+
 def test_too_close_to_someone_who_is_not_there_yet():
     """A pedestrian whom the log first sees 0.3 s after the plan is too close for 0.9 s of driving on."""
     scene = straight_scene([RoadObject(24.0, kind=ObjectType.PEDESTRIAN, length=0.6, width=0.6)], speed=8.0)

@@ -52,7 +52,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu-hour": Preset(tokens=1_000_000, seeds=3, jobs=2, rl={"learning_rate": 2e-4}),
+    "cpu-hour": Preset(tokens=600_000, seeds=3, jobs=2, rl={"learning_rate": 2e-4}),
     "cpu-night": Preset(tokens=5_000_000, seeds=3, jobs=2, rl={"learning_rate": 1.5e-4, "scenes_per_step": 16}),
     "gpu-hour": Preset(tokens=20_000_000, seeds=3, jobs=3, rl={"scenes_per_step": 32, "group_size": 16}),
     "smoke": Preset(tokens=1, seeds=2, jobs=2, rl={"scenes_per_step": 2, "group_size": 2}),
@@ -92,31 +92,36 @@ class Command:
             path.write_text(json.dumps({**said, "done": True}))
 
 
-def commands(run: Path, out: Path, arm: str, seed: int, preset: Preset) -> list[Command]:
-    """What one run of an arm takes."""
-    folder, planner = out / arm.replace(" ", "-") / str(seed), run / "sft"
+def commands(planner: Path, out: Path, arm: str, seed: int, preset: Preset, steps: bool = False) -> list[Command]:
+    """What one run of an arm takes, from `planner` on. steps: see `feedback_steps` in configs/rl.yaml."""
+    folder = out / arm.replace(" ", "-") / str(seed)
     training = []
     if arm != SFT:
         keys = {"planner.model": str(planner), "split": "train", "seed": seed, "turns": 3, **preset.rl, **ARMS[arm]}
+        keys |= {"feedback_steps": True} if steps else {}
         keys |= {"max_generated_tokens": preset.tokens, "max_steps": ENDLESS}
         training, planner = [Command("rl", keys, folder / "rl")], folder / "rl"
     keys = {"split": "test", "planner": "tiny", "planner.model": str(planner), "turns": 3, "baselines": ["human"]}
+    keys |= {"feedback_steps": True} if steps else {}
     return training + [Command("evaluate", {**keys, "feedback": source}, folder / source) for source in FEEDBACK]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished mtdrive quickstart")
+    parser.add_argument("--planner", type=Path, help="folder of the planner to start from, if not the run's sft/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the report")
     parser.add_argument("--preset", choices=PRESETS, default="cpu-night")
     parser.add_argument("--jobs", type=int, help="runs at a time, if not as many as the preset has")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="only these")
+    parser.add_argument("--feedback-steps", action="store_true", help="the planner was taught with feedback_steps=true")
     parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     run, out, preset = arguments.run.resolve(), arguments.out.resolve(), PRESETS[arguments.preset]
     jobs = arguments.jobs or preset.jobs
-    if not (run / "sft" / "config.json").exists():
-        sys.exit(f"{run} holds no planner in sft/; give --run the folder of a finished mtdrive quickstart.")
+    planner = (arguments.planner or run / "sft").resolve()
+    if not (planner / "config.json").exists():
+        sys.exit(f"{planner} holds no planner; give --run the folder of a finished mtdrive quickstart, or --planner.")
     environment = {
         "OPENSCENE_DATA_ROOT": str(run / "world"),
         "NUPLAN_MAPS_ROOT": str(run / "world" / "maps"),
@@ -125,7 +130,7 @@ def main() -> None:
     }
 
     def do(arm: str, seed: int) -> None:
-        for command in commands(run, out, arm, seed, preset):
+        for command in commands(planner, out, arm, seed, preset, arguments.feedback_steps):
             command.out.parent.mkdir(parents=True, exist_ok=True)
             command.execute(environment)
 

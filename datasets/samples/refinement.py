@@ -65,7 +65,8 @@ def extend(material: Material, before: list[Chain | None], plans: np.ndarray, na
     """One more turn each: a plan (N, 8, 3) with its feedback and correction; None if it has or needs none."""
     if not len(plans):
         return []
-    answers = assess(material.scene, plans, metric=material.recipe.metric, source=material.recipe.feedback)
+    recipe = material.recipe
+    answers = assess(material.scene, plans, metric=recipe.metric, source=recipe.feedback, steps=recipe.feedback_steps)
     rows = [row for row, answer in enumerate(answers) if answer.status == OK and not answer.clean]
     earlier = [() if chain is None else chain.exchanges for chain in before]
     floors = [max([answers[row].score, *(turn.score for turn in earlier[row])]) for row in rows]

@@ -43,7 +43,11 @@ def run(config: DictConfig) -> int:
         split=config.split,
         out=Path(config.out),
         recipe=Recipe(
-            **OmegaConf.to_container(config.recipe), metric=config.metric, feedback=config.feedback, seed=config.seed
+            **OmegaConf.to_container(config.recipe),
+            metric=config.metric,
+            feedback=config.feedback,
+            feedback_steps=config.feedback_steps,
+            seed=config.seed,
         ),
         to_messages=partial(conversation, style_name=config.prompt),
         wording=config.prompt,

@@ -58,7 +58,7 @@ def run(config: DictConfig) -> None:
     )
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
-    scorer = partial(assess, metric=config.metric, source=config.feedback)
+    scorer = partial(assess, metric=config.metric, source=config.feedback, steps=config.feedback_steps)
     with (
         open_tasks(config, planner, store) as (load, pixels),
         open_assessor(scorer, store, config.scoring_workers) as assessor,

@@ -28,19 +28,21 @@ def drive(
     turns: int,
     metric: str,
     source: Source,
+    steps: bool,
     temperature: float,
     batch_size: int,
     seed: int,
 ) -> Iterator[Episode]:
     """One episode per scene, in their order, `batch_size` scenes at a time.
 
-    temperature: 0 takes the likeliest token, so that the same planner gives the same episodes.
+    steps: whether feedback tells changes second by second. temperature: 0 takes the likeliest token, so that the same
+    planner gives the same episodes.
     """
     greedy = temperature == 0
     how = sampling(planner.model, planner.processor.tokenizer, 1.0 if greedy else temperature, greedy)
     engine = engine_of(planner.model)(planner.model, how, planner.max_new_tokens)
     generator = torch.Generator(planner.model.device).manual_seed(seed)
-    assessor = InProcess(partial(assess, metric=metric, source=source))
+    assessor = InProcess(partial(assess, metric=metric, source=source, steps=steps))
     for start in range(0, len(tokens), batch_size):
         tasks = [load(token) for token in tokens[start : start + batch_size]]
         yield from run_episodes(tasks, planner, engine, assessor, turns=turns, generator=generator)

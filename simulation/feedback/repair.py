@@ -35,6 +35,25 @@ def apply(scene: Scene, poses: np.ndarray, changes: Sequence[Change], interval: 
     return poses
 
 
+def add_steps(scene: Scene, poses: np.ndarray, interval: float, feedback: Feedback) -> Feedback:
+    """The same feedback on a plan (T, 3), its changes told second by second too."""
+    if not feedback.changes:
+        return feedback
+    plan, last = apply(scene, poses, feedback.changes, interval), feedback.changes[-1]
+    farther, aside = travelled(plan) - travelled(poses), plan[:, :2] - poses[:, :2]
+    if last.kind is ChangeKind.TRAVEL:
+        amounts = farther
+    else:
+        amounts = aside[:, 1] * np.cos(poses[:, 2]) - aside[:, 0] * np.sin(poses[:, 2])
+    steps = tuple(
+        replace(
+            last, amount=float(amounts[round(time / interval) - 1]), time=time, position=_position(plan, time, interval)
+        )
+        for time in np.arange(1.0, HORIZON + 1.0).tolist()
+    )
+    return replace(feedback, steps=steps)
+
+
 def add_changes(scene: Scene, poses: np.ndarray, interval: float, feedbacks: Sequence[Feedback]) -> list[Feedback]:
     """The same feedback on plans (N, T, 3), with the changes that help each plan, and each finding on its own."""
     mended = list(feedbacks)

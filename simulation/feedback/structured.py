@@ -70,6 +70,8 @@ class Feedback:
     findings: most important first.
     changes: what to do, at most one change of each kind, the later on top of the earlier (positions are those of the
     plan with all of them); empty if the plan is clean or nothing that was tried helps.
+    steps: the changes again, second by second: what to have changed by then, and where the changed plan is; empty
+    unless asked for.
     problem: why the plan could not be simulated (then score is nan and there are no findings).
     """
 
@@ -79,6 +81,7 @@ class Feedback:
     clean: bool
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...] = ()
+    steps: tuple[Change, ...] = ()
     problem: str | None = None
 
     @property

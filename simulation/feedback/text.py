@@ -40,7 +40,7 @@ def render_text(feedback: Feedback) -> str:
     """The message that a planner gets.
 
     For instance `Collision at +02.30 with vehicle at +18.20, -00.40. Travel -04.50 to +13.10, +00.00 by
-    +04.00. PDMS +00.00.`
+    +04.00. PDMS +00.00.` Changes are told second by second where the feedback holds such steps.
     """
     if feedback.problem is not None:
         return INVALID.format(problem=feedback.problem)
@@ -48,7 +48,7 @@ def render_text(feedback: Feedback) -> str:
     if feedback.clean:
         return f"{CLEAN} {score}"
     violations = [render_violation(finding) for finding in _told(feedback)]
-    return " ".join([*violations, *map(_change, feedback.changes), score])
+    return " ".join([*violations, *map(_change, feedback.steps or feedback.changes), score])
 
 
 def _told(feedback: Feedback) -> list[Finding]:
