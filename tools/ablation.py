@@ -113,12 +113,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the report")
     parser.add_argument("--preset", choices=PRESETS, default="cpu-night")
     parser.add_argument("--jobs", type=int, help="runs at a time, if not as many as the preset has")
+    parser.add_argument("--seeds", type=int, help="runs of every arm, if not as many as the preset has")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="only these")
     parser.add_argument("--feedback-steps", action="store_true", help="the planner was taught with feedback_steps=true")
     parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     run, out, preset = arguments.run.resolve(), arguments.out.resolve(), PRESETS[arguments.preset]
-    jobs = arguments.jobs or preset.jobs
+    jobs, seeds = arguments.jobs or preset.jobs, arguments.seeds or preset.seeds
     planner = (arguments.planner or run / "sft").resolve()
     if not (planner / "config.json").exists():
         sys.exit(f"{planner} holds no planner; give --run the folder of a finished mtdrive quickstart, or --planner.")
@@ -137,7 +138,7 @@ def main() -> None:
     failures = []
     if not arguments.report_only:
         # All arms' first seeds first, so that a run that is cut short compares all of them.
-        work = [(arm, seed) for seed in range(preset.seeds) for arm in arguments.arms if arm != SFT or seed == 0]
+        work = [(arm, seed) for seed in range(seeds) for arm in arguments.arms if arm != SFT or seed == 0]
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(do, *item) for item in work]
             for future in tqdm(as_completed(futures), total=len(work), unit="run"):
