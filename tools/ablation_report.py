@@ -156,12 +156,19 @@ def draw(table: pd.DataFrame, curves: dict[str, list[pd.DataFrame]]) -> Figure:
         left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0)
         for arm, runs in curves.items():
             if arm in colours:
-                for number, log in enumerate(runs):
-                    score = log[max(name for name in log.columns if name.startswith("pdms/turn_"))]
-                    style = {"color": colours[arm], "linewidth": 1.2, "alpha": 0.9 if number == 0 else 0.45}
-                    label = arm if number == 0 else None
-                    right.plot(log.generated_tokens / 1e6, moving_mean(tuple(score)), label=label, **style)
+                lines = [sampled(log) for log in runs]
+                for tokens, score in lines:
+                    right.plot(tokens, score, color=colours[arm], linewidth=0.7, alpha=0.25)
+                shared = np.linspace(max(t[0] for t, _ in lines), min(t[-1] for t, _ in lines), 100)
+                mean = np.mean([np.interp(shared, *line) for line in lines], axis=0)
+                right.plot(shared, mean, color=colours[arm], linewidth=1.8, label=arm)
         right.set_xlabel("generated tokens [million]")
         right.set_ylabel("PDMS of sampled last turns, training scenes")
-        right.legend(frameon=False, fontsize=8)
+        right.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8, borderaxespad=0)
     return figure
+
+
+def sampled(log: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """A run's curve: generated tokens [million], and the smoothed PDMS of its last turns."""
+    score = log[max(name for name in log.columns if name.startswith("pdms/turn_"))]
+    return log.generated_tokens.to_numpy() / 1e6, np.asarray(moving_mean(tuple(score)))
