@@ -1,4 +1,4 @@
-"""tools/teach_copying.py: what is told stands in the answer, and out comes a planner that `mtdrive sft` can go on from."""
+"""tools/teach_copying.py: what is told stands in the answer, and `mtdrive sft` can go on from the planner it makes."""
 
 import importlib
 import re
