@@ -100,7 +100,13 @@ class Conversations(IterableDataset):
 
 
 class CopyingTrainer(Trainer):
-    """Weighted cross-entropy of the answers."""
+    """Weighted cross-entropy of the answers, a mean over the weights of all devices and passes of a step."""
+
+    loss_is_scaled_for_ga = True
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Sum of a step's weights."""
+        return self.accelerator.reduce(sum(batch["weights"].sum() for batch in batch_samples).to(device))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         weights = inputs.pop("weights")
@@ -108,7 +114,7 @@ class CopyingTrainer(Trainer):
         outputs = model(**inputs, use_cache=False, logits_to_keep=length + 1)
         targets = inputs["input_ids"][:, -length:]
         each = cross_entropy(outputs.logits[:, :-1].flatten(0, 1), targets.flatten(), reduction="none")
-        loss = (each.view_as(weights) * weights).sum() / weights.sum()
+        loss = (each.view_as(weights) * weights).sum() / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
 

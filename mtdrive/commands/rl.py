@@ -15,6 +15,8 @@ from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
+from mtdrive.datasets.recording import digest
+from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
@@ -27,36 +29,42 @@ from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
-from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.progress import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
+from mtdrive.training.run import Run, is_main_process, settings_of
 
 ENGINES = ("hf", "vllm")
 KEPT_SCENES = 512
+# What a run that goes on may change.
+FREE = (
+    *("openscene_data_root", "nuplan_maps_root", "navsim_exp_root", "out", "max_steps", "max_generated_tokens"),
+    *("scenes_per_pass", "activation_checkpointing", "save_steps", "scoring_workers", "planner.device"),
+)
 
 
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/rl.yaml."""
     check(config)
-    passes = passes_per_step(config)
-    settings = MTGRPOSettings(
-        turns=config.turns,
-        estimator=estimator(config.estimator),
-        advantage=AdvantageConfig(
-            scale=config.scale_advantages,
-            outcome_weight=config.outcome_weight,
-            discount=config.discount,
-            anchor_weight=config.anchor_weight,
-            anchor_width=config.anchor_width,
-        ),
-        filter_groups=config.filter_groups,
-        reward=PdmsReward(config.format_bonus),
-        shared_prefix=config.shared_prefix,
-        max_scorer_errors=config.max_scorer_errors,
-        max_parse_errors=config.max_parse_errors,
-    )
+    passes, settings = passes_per_step(config), mtgrpo_settings(config)
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
+    run = Run(config.out, decisive, {name: config[name] for name in ("max_steps", "max_generated_tokens")})
+    if not run.finished:
+        train(config, passes, settings, store, run)
+    if is_main_process():
+        steps = [line for line in read_log(Path(config.out) / LOG_NAME) if "turns" in line]
+        last = f"pdms/turn_{config.turns}"
+        Console(soft_wrap=True).print(
+            f"{steps[-1]['step']} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to {steps[-1][last]:.3f}; "
+            f"planner in {config.out}",
+            markup=False,
+        )
+
+
+def train(config: DictConfig, passes: int, settings: MTGRPOSettings, store: SceneStore, run: Run) -> None:
+    """Train from where the run has come to, in `passes` passes a step, and save the planner."""
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
     scorer = partial(assess, metric=config.metric, source=config.feedback, steps=config.feedback_steps)
     with (
@@ -72,22 +80,16 @@ def run(config: DictConfig) -> None:
             scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
             load,
             assessor,
-            callbacks=[LogFile(config.out), Progress(), *([TokenBudget(tokens)] if tokens else [])],
+            callbacks=[*([TokenBudget(tokens)] if tokens else []), LogFile(config.out), Progress()],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        checkpoint = latest_checkpoint(config.out)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        run.begin()
+        train_from_latest(trainer)
     if trainer.is_fsdp_enabled:  # whose checkpoints may be shards
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(config.out)
-    if trainer.is_world_process_zero():
-        steps = [entry for entry in trainer.state.log_history if "turns" in entry]
-        last = f"pdms/turn_{config.turns}"
-        Console(soft_wrap=True).print(
-            f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
-            f"{steps[-1][last]:.3f}; planner in {config.out}"
-        )
+    run.finish()
 
 
 @contextmanager
@@ -155,6 +157,30 @@ def check(config: DictConfig) -> None:
             f"save_steps={config.save_steps} must be a multiple of updates_per_step={config.updates_per_step}, "
             "so that a checkpoint never falls between two updates on the same episodes."
         )
+
+
+def mtgrpo_settings(config: DictConfig) -> MTGRPOSettings:
+    """What GRPOConfig has no field for, without vLLM's part.
+
+    Raises:
+        MTDriveError: there is no such estimator.
+    """
+    return MTGRPOSettings(
+        turns=config.turns,
+        estimator=estimator(config.estimator),
+        advantage=AdvantageConfig(
+            scale=config.scale_advantages,
+            outcome_weight=config.outcome_weight,
+            discount=config.discount,
+            anchor_weight=config.anchor_weight,
+            anchor_width=config.anchor_width,
+        ),
+        filter_groups=config.filter_groups,
+        reward=PdmsReward(config.format_bonus),
+        shared_prefix=config.shared_prefix,
+        max_scorer_errors=config.max_scorer_errors,
+        max_parse_errors=config.max_parse_errors,
+    )
 
 
 def passes_per_step(config: DictConfig) -> int:

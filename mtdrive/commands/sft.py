@@ -2,21 +2,71 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from datasets import Dataset
 from omegaconf import DictConfig
 from rich.console import Console
 from trl import SFTConfig
 
-from mtdrive.datasets.reader import load_image, load_samples
+from mtdrive.datasets.reader import load_image, load_samples, read_manifest
+from mtdrive.datasets.recording import digest
+from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.training.sft import finetune
+from mtdrive.training.checkpoints import LOG_NAME
+from mtdrive.training.run import Run, is_main_process, settings_of
+from mtdrive.training.sft import ReadImage, finetune
+
+# What a run that goes on may change.
+FREE = (
+    *("openscene_data_root", "nuplan_maps_root", "navsim_exp_root", "dataset", "val_dataset", "out", "max_steps"),
+    *("batch_size", "gradient_accumulation_steps", "eval_steps", "eval_samples", "save_steps", "logging_steps"),
+    *("activation_checkpointing", "planner.device"),
+)
 
 
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/sft.yaml."""
-    train_root, out = Path(config.dataset), Path(config.out)
+    check(config)
+    train, val, read_image = load(config)
+    samples = {
+        "samples_per_step": samples_per_step(config),
+        "dataset_digest": digest(sorted(read_manifest(Path(config.dataset))["shards"].values())),
+    }
+    run = Run(config.out, settings_of(config, FREE) | samples, {"max_steps": config.max_steps})
+    if not run.finished:
+        planner = load_planner(config.planner)
+        run.begin()
+        arguments = training_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
+        if finetune(planner, train, val, read_image, arguments).is_world_process_zero():
+            planner.save(config.out)
+        run.finish()
+    if is_main_process():
+        lines = [line for line in read_log(Path(config.out) / LOG_NAME) if "loss" in line]
+        losses = f"loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
+        Console(soft_wrap=True).print(f"{lines[-1]['step']} steps, {losses}; planner in {config.out}", markup=False)
+
+
+def check(config: DictConfig) -> None:
+    """Refuse numbers that cannot work, before anything is loaded.
+
+    Raises:
+        MTDriveError: a number of steps or samples below 1.
+    """
+    for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps"):
+        if config[name] < 1:
+            raise MTDriveError(f"{name}={config[name]} must be at least 1.")
+
+
+def load(config: DictConfig) -> tuple[Dataset, Dataset | None, ReadImage]:
+    """The samples to train on, those to evaluate on, and how their images are read.
+
+    Raises:
+        MTDriveError: a dataset that cannot be read, or a scene that is in both.
+    """
+    train_root = Path(config.dataset)
     train, val = load_samples(train_root), None
     image_roots = dict.fromkeys(train["image"], train_root)
     if config.val_dataset is not None:
@@ -27,9 +77,17 @@ def run(config: DictConfig) -> None:
             raise MTDriveError(f"{val_root} shares scene {min(shared)} with {train_root}; validate on other scenes.")
         val = val.select(range(min(config.eval_samples, len(val))))
         image_roots |= dict.fromkeys(val["image"], val_root)
-    planner = load_planner(config.planner)
-    arguments = SFTConfig(
-        output_dir=str(out),
+    return train, val, lambda name: load_image(image_roots[name], name)
+
+
+def samples_per_step(config: DictConfig) -> int:
+    """Over all passes and devices."""
+    return config.batch_size * config.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def training_arguments(config: DictConfig, evaluates: bool, on_cpu: bool) -> SFTConfig:
+    return SFTConfig(
+        output_dir=config.out,
         max_steps=config.max_steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
@@ -40,17 +98,13 @@ def run(config: DictConfig) -> None:
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         logging_steps=config.logging_steps,
-        eval_strategy="no" if val is None else "steps",
+        eval_strategy="steps" if evaluates else "no",
         eval_steps=config.eval_steps,
         save_steps=config.save_steps,
         save_total_limit=2,
         seed=config.seed,
-        use_cpu=planner.model.device.type == "cpu",
+        use_cpu=on_cpu,
         bf16=False,
         activation_checkpointing=config.activation_checkpointing,
         report_to=[],
     )
-    trainer = finetune(planner, train, val, lambda name: load_image(image_roots[name], name), arguments)
-    planner.save(out)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    Console().print(f"{trainer.state.global_step} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; planner in {out}")

@@ -3,32 +3,72 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import sys
 from pathlib import Path
 
-from transformers import PreTrainedModel, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 
 LOG_NAME = "log.jsonl"
+FILES_NAME = "files.json"  # in a checkpoint, written last: the names of its files and their sizes
 
 
 def latest_checkpoint(directory: str | Path) -> Path | None:
-    """The newest complete `checkpoint-N` in `directory`, or None.
+    """The newest complete `checkpoint-N` in `directory`, or None."""
+    return next((checkpoint for checkpoint in checkpoints(directory) if damage(checkpoint) is None), None)
 
-    The trainer writes its state last, so a checkpoint whose state does not read was cut off and is passed over.
-    """
-    found = sorted(
-        Path(directory).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2])
-    )
-    for checkpoint in reversed(found):
-        try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
-            continue
-        return checkpoint
+
+def checkpoints(directory: str | Path) -> list[Path]:
+    """The folders `checkpoint-N`, newest first. Others, like `checkpoint-old`, are nobody's business here."""
+    found = [path for path in Path(directory).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+    numbered = [path for path in found if re.fullmatch(f"{PREFIX_CHECKPOINT_DIR}-[0-9]+", path.name)]
+    return sorted(numbered, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every file must be there, as long as it was written."""
+    try:
+        sizes = dict(json.loads((checkpoint / FILES_NAME).read_text()))
+    except (OSError, ValueError, TypeError):
+        return "it was cut off while it was written"
+    for name, size in sizes.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
     return None
+
+
+def train_from_latest(trainer: Trainer) -> None:
+    """Train from the newest complete checkpoint in the trainer's folder, or from the beginning; say which are passed
+    over.
+
+    Raises:
+        MTDriveError: the checkpoint is from beyond `max_steps`.
+    """
+    out = Path(trainer.args.output_dir)
+    newest = latest_checkpoint(out)
+    going_on = f"going on from {newest.name}" if newest else "starting from the beginning"
+    for checkpoint in checkpoints(out):
+        if checkpoint == newest:
+            break
+        if trainer.is_world_process_zero():
+            print(f"{checkpoint} is not complete ({damage(checkpoint)}); {going_on}.", file=sys.stderr)
+    if newest is not None and step_of(newest) > trainer.args.max_steps:
+        raise MTDriveError(
+            f"{newest} has gone further than max_steps={trainer.args.max_steps}; raise it, or choose another out=."
+        )
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
 
 
 class LoadsRenamedWeights:
@@ -47,14 +87,70 @@ class LoadsRenamedWeights:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 
+class Resumable(LoadsRenamedWeights):
+    """Mixin for a Trainer that goes on exactly, from checkpoints of which each says whether it is complete.
+
+    `Trainer` itself makes one step more when it goes on from its last checkpoint, logs the mean loss of the steps since
+    it went on as that of the run, and deletes old checkpoints, and what else is called `checkpoint-*`, before the new
+    one is complete.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._kept_checkpoints, self.args.save_total_limit = self.args.save_total_limit, None
+
+    def _run_epoch(self, **kwargs):
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / FILES_NAME).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            _list_files(folder)
+            _remove_old(folder.parent, self._kept_checkpoints)
+
+    def log(self, logs, start_time=None):
+        if "train_loss" in logs:
+            lines = [entry for entry in self.state.log_history if "loss" in entry]
+            weights = [entry.get("tokens", 1) for entry in lines]
+            logs["train_loss"] = sum(w * e["loss"] for w, e in zip(weights, lines, strict=True)) / sum(weights)
+        super().log(logs, start_time)
+
+
+def _list_files(checkpoint: Path) -> None:
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    with atomic_path(checkpoint / FILES_NAME) as path:
+        path.write_text(
+            json.dumps({str(file.relative_to(checkpoint)): file.stat().st_size for file in files}, indent=2)
+        )
+
+
+def _remove_old(directory: Path, kept: int | None) -> None:
+    """Remove the checkpoints before the `kept` newest complete ones; None keeps all."""
+    complete = [checkpoint for checkpoint in checkpoints(directory) if damage(checkpoint) is None]
+    if kept and len(complete) > kept:
+        for checkpoint in checkpoints(directory):
+            if step_of(checkpoint) < step_of(complete[kept - 1]):
+                shutil.rmtree(checkpoint)
+
+
 class LogFile(TrainerCallback):
     """Keeps `log.jsonl` equal to the trainer's log history: one JSON object with `step` a line.
 
-    Rewritten whole, so that a resumed run neither loses nor doubles a line.
+    Rewritten whole, so that a resumed run neither loses nor doubles a line. A checkpoint and the last step end a line,
+    so that no line counts steps from before and after a checkpoint.
     """
 
     def __init__(self, directory: str | Path):
         self.path = Path(directory) / LOG_NAME
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save or control.should_training_stop
 
     def on_log(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:

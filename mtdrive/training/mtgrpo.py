@@ -44,8 +44,9 @@ from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.assessors import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
-from mtdrive.training.checkpoints import LoadsRenamedWeights
+from mtdrive.training.checkpoints import Resumable
 from mtdrive.training.gathered import gathered
+from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import Continuation, add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
 from mtdrive.training.rewards import PdmsReward
@@ -81,7 +82,7 @@ def scene_order(tokens: Sequence[str], count: int, seed: int) -> list[str]:
     return order[:count]
 
 
-class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
+class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
     """See the module docstring.
 
     Args:
@@ -161,8 +162,11 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
         advantages = np.stack([group_advantages(members, turns, self._settings) for members in groups])
         written, counted = sum(map(_written, groups)), sum(map(_written, self._counted(groups, advantages)))
-        totals = self.accelerator.reduce(torch.tensor([written, counted], device=self.accelerator.device))
+        counts = [written, counted, np.count_nonzero(advantages)]
+        totals = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device))
+        check_counts(self.state.global_step + 1, totals[0], "tokens that the planner wrote", "raise max_new_tokens")
         self.state.num_input_tokens_seen += int(totals[0])
+        self._has_advantages = bool(totals[2])
         seconds = {"loading": loaded - started, "scoring": scoring.seconds}
         seconds["generation"] = rolled - loaded - scoring.seconds
         self._log_step(groups, advantages, {f"seconds/{name}": (value, 1.0) for name, value in seconds.items()})
@@ -175,6 +179,9 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
         for batch in batches:
             batch["num_items_in_batch"] = totals[1]
         return batches
+
+    def _can_learn(self) -> bool:
+        return self._has_advantages
 
     @contextmanager
     def _opened_engine(self) -> Iterator[GenerationEngine]:

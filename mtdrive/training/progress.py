@@ -28,10 +28,17 @@ class Progress(TrainerCallback):
 
 
 class TokenBudget(TrainerCallback):
-    """Ends training after the step in which `tokens` generated tokens are reached."""
+    """Ends training, with a checkpoint, after the step in which `tokens` generated tokens are reached."""
 
     def __init__(self, tokens: int):
         self.tokens = tokens
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        control.should_training_stop |= self._is_reached(state)
+
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= state.num_input_tokens_seen >= self.tokens
+        if self._is_reached(state):
+            control.should_training_stop = control.should_save = True
+
+    def _is_reached(self, state) -> bool:
+        return state.num_input_tokens_seen >= self.tokens

@@ -2,7 +2,9 @@
 
 What differs from plain `SFTTrainer`: a conversation is tokenised once and its image processed once (TRL would do both
 again at every step, which costs a tiny model more than its forward pass), only the last answer of a conversation is a
-target (the earlier ones are the flawed plans of a recorded interaction), and evaluation also generates answers.
+target (the earlier ones are the flawed plans of a recorded interaction), every target token counts the same however a
+step is spread over passes and devices, a run that was cut off goes on with the same samples, and evaluation also
+generates answers.
 
 Samples are rows of a Hugging Face dataset, as `mtdrive record` writes them:
 
@@ -12,13 +14,18 @@ Samples are rows of a Hugging Face dataset, as `mtdrive record` writes them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.data import Sampler
+from transformers import EvalPrediction
 from transformers.processing_utils import ProcessorMixin
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
@@ -26,7 +33,8 @@ from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import encode, expand_image
-from mtdrive.training.checkpoints import LoadsRenamedWeights, LogFile, latest_checkpoint
+from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
+from mtdrive.training.guards import GuardedSteps, check_counts
 
 ReadImage = Callable[[str], np.ndarray]
 
@@ -92,35 +100,103 @@ def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
     return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
 
 
-class PlannerSFTTrainer(LoadsRenamedWeights, SFTTrainer):
-    """SFTTrainer that scores target positions alone, and whose evaluation also answers every sample greedily.
+class SampleOrder(Sampler):
+    """The samples of a whole run, in an order that the seed alone decides.
 
-    TRL's fused head projects every position on the vocabulary where there is no Triton; on a CPU that is a third of a
-    tiny model's step. Evaluation adds `answer_metrics`.
+    Pass after pass over the samples without a seam, so that every step has its full batch on every device, and the
+    order is the same wherever a run goes on. Within a pass, a step's conversations are about equally long, for least
+    padding.
+
+    lengths: of the samples. batch: samples of a step, over all its passes and devices. count: samples of the run.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, count: int, seed: int):
+        self._lengths, self._batch, self._count, self._seed = list(lengths), batch, count, seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self._passes(), self._count)
+
+    def _passes(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed)
+        while True:
+            yield from get_length_grouped_indices(self._lengths, self._batch, generator=generator)
+
+
+class PlannerSFTTrainer(GuardedSteps, Resumable, SFTTrainer):
+    """SFTTrainer whose losses are means over target tokens, and whose evaluation also answers every sample greedily.
+
+    It scores target positions alone: TRL's fused head projects every position on the vocabulary where there is no
+    Triton; on a CPU that is a third of a tiny model's step. A line of the log has the mean loss of all `tokens` targets
+    since the line before. Evaluation adds `answer_metrics`.
     """
 
     def __init__(self, planner: Planner, collator: PlannerCollator, **kwargs):
-        super().__init__(planner.model, processing_class=planner.processor, data_collator=collator, **kwargs)
+        super().__init__(
+            planner.model,
+            processing_class=planner.processor,
+            data_collator=collator,
+            compute_metrics=_mean_loss,
+            **kwargs,
+        )
         self._planner = planner
+        self.model_accepts_loss_kwargs = True  # Qwen2.5-VL says False, and `Trainer` then counts no targets
+        self._since_log = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # loss, targets
+
+    def _get_train_sampler(self, train_dataset=None) -> SampleOrder:
+        batch = self.get_total_train_batch_size(self.args)
+        return SampleOrder(self.train_dataset["length"], batch, self.args.max_steps * batch, self.args.seed)
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Targets of a step over all its passes and devices."""
+        count = super()._get_num_items_in_batch(batch_samples, device)
+        check_counts(self.state.global_step + 1, count, "target tokens", "see the answers in the dataset")
+        return count
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean cross-entropy over the targets of all devices and accumulation steps."""
-        labels = inputs.pop("labels")
-        columns = (labels != -100).any(0).nonzero().squeeze(1)
-        outputs = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
-        labels = labels[:, columns]
-        total = cross_entropy(outputs.logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
-        if num_items_in_batch is None:
-            loss = total / (labels != -100).sum()
-        else:
-            loss = total / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over devices
+        """This pass's share of the mean cross-entropy over the targets of all devices and passes of a step."""
+        losses, counts, outputs = _target_losses(model, inputs)
+        self._since_log += torch.stack([losses.detach().sum(), counts.sum()])
+        loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over devices
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Loss and number of targets of each sample (B,), which are gathered for `_mean_loss`, each sample once."""
+        with torch.no_grad():
+            losses, counts, _ = _target_losses(model, self._prepare_inputs(inputs))
+        return None, losses, counts
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         answered = answer_metrics(self._planner, self.data_collator, dataloader.dataset, self.args.eval_batch_size)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in answered.items()})
         return output
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs:
+            loss, tokens = self.accelerator.reduce(self._since_log).tolist()
+            logs |= {"loss": loss / tokens, "tokens": int(tokens)}
+            self._since_log.zero_()
+        samples = self.state.global_step * self.get_total_train_batch_size(self.args)
+        self.state.epoch = samples / len(self.train_dataset)
+        super().log(logs, start_time)
+
+
+def _target_losses(model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
+    """Summed cross-entropy and number of the targets of each sample (B,), and the model's outputs."""
+    labels = inputs.pop("labels")
+    columns = (labels != -100).any(0).nonzero().squeeze(1)
+    outputs = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
+    labels = labels[:, columns]
+    losses = cross_entropy(outputs.logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view_as(labels).sum(1), (labels != -100).sum(1), outputs
+
+
+def _mean_loss(samples: EvalPrediction) -> dict[str, float]:
+    """Over all targets of an evaluation."""
+    return {"loss": float(samples.predictions.sum(dtype=np.float64) / samples.label_ids.sum())}
 
 
 def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset, batch_size: int) -> dict[str, float]:
@@ -156,7 +232,7 @@ def finetune(
 
     Args:
         train, val: samples as the module docstring describes.
-        arguments: TRL's; what concerns the data path is set here.
+        arguments: TRL's, with `max_steps`; what concerns the data path is set here.
 
     Returns:
         the trainer, whose `state.log_history` has the curves (also in `log.jsonl`); its images have been freed.
@@ -173,6 +249,5 @@ def finetune(
             eval_dataset=None if val is None else tokenise(val, planner.processor),
             callbacks=[LogFile(arguments.output_dir)],
         )
-        checkpoint = latest_checkpoint(arguments.output_dir)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        train_from_latest(trainer)
     return trainer

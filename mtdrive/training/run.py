@@ -1,0 +1,76 @@
+"""What a training run was started with, as `run.json` beside its checkpoints: so that no other run goes on from them,
+and that a run that has reached its end is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import atomic_path
+from mtdrive.training.checkpoints import latest_checkpoint
+
+RUN_NAME = "run.json"
+
+
+def settings_of(config: DictConfig, free: Collection[str]) -> dict[str, object]:
+    """A configuration's values by key, those of groups by `group.key`, without the keys that a run may change."""
+    values = _flat(OmegaConf.to_container(config, resolve=True))
+    return {key: value for key, value in values.items() if key not in free}
+
+
+class Run:
+    """A run in the folder `out`.
+
+    settings: decide what is trained. ends: when the run ends, and may be changed to go on further.
+
+    Raises:
+        MTDriveError: the folder has a run with other settings, or a `run.json` that does not read.
+    """
+
+    def __init__(self, out: str | Path, settings: Mapping[str, object], ends: Mapping[str, object]):
+        self._path, self._content = Path(out) / RUN_NAME, {"settings": dict(settings), "ends": dict(ends)}
+        before = _read(self._path)
+        if before and (before["finished"] or latest_checkpoint(out)):
+            for key, value in before["settings"].items():
+                if key in settings and settings[key] != value:
+                    raise MTDriveError(
+                        f"{out} holds a run with {key}={value}, not {key}={settings[key]}; delete it or choose "
+                        "another out=."
+                    )
+        saved = any(Path(out).glob("*.safetensors"))
+        self.finished = saved and before == self._content | {"finished": True}
+
+    def begin(self) -> None:
+        self._write(finished=False)
+
+    def finish(self) -> None:
+        self._write(finished=True)
+
+    def _write(self, finished: bool) -> None:
+        if is_main_process():
+            with atomic_path(self._path) as path:
+                path.write_text(json.dumps(self._content | {"finished": finished}, indent=2))
+
+
+def is_main_process() -> bool:
+    """Of those that `accelerate launch` has started, if it has."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise MTDriveError(f"{path} does not read ({error}); delete it, or choose another out=.") from error
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
