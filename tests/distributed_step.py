@@ -1,4 +1,4 @@
-"""One training step in this process or in two, on CPU (gloo); `test_distributed` compares their gradients."""
+"""One training step in this process or in two, on CPU (gloo); `test_distributed` compares what comes out."""
 
 import os
 from contextlib import contextmanager
@@ -9,16 +9,22 @@ from unittest.mock import patch
 import torch
 from accelerate import DistributedType
 from accelerate.state import AcceleratorState, PartialState
+from datasets import Dataset
 from test_mtgrpo import SETTINGS, any_text, make_trainer
 from test_planner import tiny_config
+from test_sft import arguments, image, sample, worded
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
+from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.rollout import multi_turn
 from mtdrive.training import mtgrpo
+from mtdrive.training.checkpoints import LogFile
+from mtdrive.training.sft import PlannerCollator, PlannerSFTTrainer, tokenise
 
 SCENES, GROUP = 4, 4
+SAMPLES, UNSEEN = 8, 5  # of supervised fine-tuning; an odd number is evaluated
 PROCESSES = 2
 LONGEST = "scene1"
 
@@ -44,12 +50,48 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
             gradient_accumulation_steps=passes,
             activation_checkpointing=recompute,
             max_grad_norm=0.0,
+            save_strategy="steps",
             fsdp=sharded,
             fsdp_config={"version": 2} if sharded else None,
         )
         assert trainer.is_fsdp_enabled == sharded
         trainer.train()
     return gradients.found
+
+
+def sft_step(out: Path, *, passes: int = 1) -> dict:
+    """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    planner = load_planner(tiny_config())
+    rows = [sample(planner, i, 1) if i % 3 else worded(planner, i, "Yes.") for i in range(SAMPLES + UNSEEN)]
+    gradients = Gradients(sharded=False)
+    with ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
+        trainer = PlannerSFTTrainer(
+            planner,
+            PlannerCollator(planner.processor, images),
+            args=arguments(
+                out,
+                max_steps=1,
+                per_device_train_batch_size=SAMPLES // (processes * passes),
+                per_device_eval_batch_size=2,
+                gradient_accumulation_steps=passes,
+                eval_strategy="steps",
+                eval_steps=1,
+                max_grad_norm=0.0,
+                save_strategy="steps",
+                dataset_kwargs={"skip_prepare_dataset": True},
+                remove_unused_columns=False,
+                max_length=None,
+            ),
+            train_dataset=tokenise(Dataset.from_list(rows[:SAMPLES]), planner.processor),
+            eval_dataset=tokenise(Dataset.from_list(rows[SAMPLES:]), planner.processor),
+            callbacks=[gradients, LogFile(out)],
+        )
+        trainer.train()
+    logged = {key: value for line in trainer.state.log_history for key, value in line.items()}
+    losses = {key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens")}
+    return gradients.found | losses
 
 
 class Gradients(TrainerCallback):
@@ -108,4 +150,6 @@ def worker(rank: int, out: Path, port: int) -> None:
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
             result = step(out / name, sharded=sharded, recompute=recompute)
             torch.save(result, out / f"{name}-{rank}.pt")
+    for passes in (1, 2):
+        torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -1,11 +1,13 @@
-"""Gradients do not depend on how a step is spread: over passes, over processes (DDP), over shards (FSDP2)."""
+"""Gradients and losses do not depend on how a step is spread: over passes, processes (DDP) or shards (FSDP2)."""
 
 import socket
 
 import pytest
 import torch
 import torch.multiprocessing
-from distributed_step import PROCESSES, step, worker
+from distributed_step import PROCESSES, sft_step, step, worker
+
+from mtdrive.training.checkpoints import latest_checkpoint
 
 
 def free_port() -> int:
@@ -44,3 +46,27 @@ def test_one_process_shared_prompts(plain, tmp_path, passes, recompute):
 def test_two_processes_shared_prompts(plain, two_processes, name):
     for rank in range(PROCESSES):
         check(torch.load(two_processes / f"{name}-{rank}.pt"), plain)
+
+
+@pytest.fixture(scope="module")
+def plain_sft(tmp_path_factory):
+    return sft_step(tmp_path_factory.mktemp("plain_sft"))
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+def test_fine_tuning_in_several_passes(plain_sft, tmp_path, passes):
+    check(sft_step(tmp_path, passes=passes), plain_sft)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_fine_tuning_in_two_processes(plain_sft, two_processes, passes):
+    for rank in range(PROCESSES):
+        check(torch.load(two_processes / f"sft-{passes}-{rank}.pt"), plain_sft)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "sft-1"])
+def test_a_checkpoint_of_two_processes_is_complete_with_the_files_of_both(two_processes, name):
+    checkpoint = latest_checkpoint(two_processes / name)
+    assert checkpoint.name == "checkpoint-1"
+    (checkpoint / "rng_state_1.pth").unlink()
+    assert latest_checkpoint(two_processes / name) is None

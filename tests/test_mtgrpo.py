@@ -24,10 +24,11 @@ from mtdrive.simulation.assessment import Assessment, assess
 from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
-from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.checkpoints import LogFile, checkpoints, latest_checkpoint, train_from_latest
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import episode_metrics, merged
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, continuation, group_advantages, scene_order
+from mtdrive.training.progress import TokenBudget
 
 SCENES = ["scene0", "scene1", "scene2"]
 SETTINGS = MTGRPOSettings(turns=2, estimator=estimator("mtgrpo"))
@@ -289,6 +290,29 @@ def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a
     ]
     assert logs[0] == logs[1]
     assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("end", ["max_steps", "tokens"])
+def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, any_text_is_a_plan, end):
+    """Two updates on the same episodes, so that the trainer's own epoch would not be over."""
+
+    def run(start):
+        budget, steps = ([TokenBudget(1)], 8) if end == "tokens" else ([], 4)
+        saving = {"save_strategy": "steps", "save_steps": 2, "num_iterations": 2}
+        trainer = make_trainer(start, tmp_path, steps, callbacks=budget, **saving)
+        train_from_latest(trainer)
+        return trainer
+
+    first = run(planner)
+    again = replace(load_planner(tiny_config(model=str(checkpoints(tmp_path)[0]))), max_new_tokens=8)
+    before = weights(again)
+    second = run(again)
+    last = 4 if end == "max_steps" else 1
+    assert first.state.global_step == second.state.global_step == last
+    assert checkpoints(tmp_path)[0].name == f"checkpoint-{last}"
+    assert all(torch.equal(value, weights(again)[name]) for name, value in before.items())
+    ends = [trainer.state.log_history[-1]["train_loss"] for trainer in (first, second)]
+    assert ends[0] == ends[1]
 
 
 def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path, any_text_is_a_plan):

@@ -3,6 +3,7 @@
 import fcntl
 import html
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
+from test_sft import contents
 
 from mtdrive.cli import load_config, main
 from mtdrive.commands.quickstart import Stage, execute, finished, only_run_in, plan, prepare, to_override
@@ -127,3 +129,15 @@ def test_smoke_goes_from_nothing_to_a_report_and_is_done_the_second_time(smoke_r
     assert all(stage.command in html.unescape(page) for stage in planned)
     assert main(smoke_run.arguments) == 0
     assert capsys.readouterr().out.count("done before") == len(planned)
+
+
+def test_a_trained_stage_that_is_repeated_alone_changes_nothing(smoke_run, tmp_path, monkeypatch, capsys):
+    config = load_config("quickstart", smoke_run.arguments[1:])
+    for name, value in config.environment.items():
+        monkeypatch.setenv(name, value)
+    for stage in (stage for stage in plan(config) if stage.verb in ("sft", "rl")):
+        out = shutil.copytree(stage.makes, tmp_path / stage.name)
+        before = contents(out)
+        assert main([stage.verb, *(key for key in stage.overrides if not key.startswith("out=")), f"out={out}"]) == 0
+        assert f"steps, {'loss' if stage.verb == 'sft' else 'sampled PDMS'}" in capsys.readouterr().out
+        assert contents(out) == before

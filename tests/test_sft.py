@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from safetensors.torch import load_file
 from test_planner import tiny_config
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig
 
 from mtdrive import cli
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.planner.images import ImageInputs
-from mtdrive.planner.models import load_planner
+from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.simulation.scene import DrivingCommand
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
@@ -41,10 +44,19 @@ def plan(index: int) -> np.ndarray:
 
 def sample(planner, index: int, turns: int) -> dict:
     """The right plan for image `index`, after `turns` - 1 plans of 9 m/s and their feedback."""
-    seen = SceneView(f"scene{index}", "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT)
     exchanges = [(planner.format_answer(plan(8)), FEEDBACK)] * (turns - 1)
-    answer = {"role": "assistant", "content": [{"type": "text", "text": planner.format_answer(plan(index))}]}
+    return worded(planner, index, planner.format_answer(plan(index)), exchanges)
+
+
+def worded(planner, index: int, text: str, exchanges=()) -> dict:
+    """The answer `text` for image `index`."""
+    seen = SceneView(f"scene{index}", "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT)
+    answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
     return {"messages": [*planner.messages(seen, exchanges), answer], "image": str(index), "token": seen.token}
+
+
+def read(name: str) -> np.ndarray:
+    return image(int(name))
 
 
 @pytest.fixture
@@ -118,23 +130,87 @@ def test_it_learns_plans_that_only_the_image_tells(tmp_path, collator):
     assert answer_metrics(planner, collator, shuffled, batch_size=8)["ade"] > 4.0
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(samples, tmp_path):
-    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
-    results = {}
-    for name in ("whole", "resumed"):
-        if name == "resumed":
-            shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
-            (tmp_path / "resumed" / "checkpoint-4").mkdir()  # cut off before its state was written
-            assert latest_checkpoint(tmp_path / "resumed").name == "checkpoint-2"
-        planner = load_planner(tiny_config())
-        finetune(planner, samples, None, lambda name: image(int(name)), arguments(tmp_path / name, **settings))
-        results[name] = planner.model.state_dict()
-    for name, weight in results["whole"].items():
-        torch.testing.assert_close(results["resumed"][name], weight, rtol=0, atol=0)
-    logs = [(tmp_path / name / LOG_NAME).read_text().splitlines() for name in results]
-    steps, losses = ([[json.loads(line).get(key) for line in log[:6]] for log in logs] for key in ("step", "loss"))
-    assert steps == [[1, 2, 3, 4, 5, 6]] * 2
-    assert losses[0] == losses[1]
+WALL_CLOCK = ("runtime", "per_second")
+
+
+def log_of(folder) -> list[dict]:
+    """The lines of a training log without what the clock says."""
+    lines = map(json.loads, (folder / LOG_NAME).read_text().splitlines())
+    return [{key: value for key, value in line.items() if not key.endswith(WALL_CLOCK)} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of four and a half passes over its 16 samples, that was not cut; its planner beside it."""
+    out = tmp_path_factory.mktemp("whole")
+    trained(out)
+    return out
+
+
+def trained(out) -> dict[str, torch.Tensor]:
+    planner = load_planner(tiny_config())
+    samples = Dataset.from_list([sample(planner, index, turns) for index in range(EXAMPLES) for turns in (1, 2)])
+    settings = {"max_steps": 9, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3, "eval_steps": 4}
+    finetune(planner, samples, samples.select(range(3)), read, arguments(out, eval_strategy="steps", **settings))
+    planner.save(out)
+    return planner.model.state_dict()
+
+
+@pytest.mark.parametrize("last", [None, 2, 4, 6, 8, 9])
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, last):
+    """Cut before the first checkpoint, within a pass, at its end, and when all steps are done."""
+    if last is not None:
+        shutil.copytree(whole / f"checkpoint-{last}", tmp_path / f"checkpoint-{last}")
+    resumed = trained(tmp_path)
+    for name, weight in load_file(whole / "model.safetensors").items():
+        torch.testing.assert_close(load_file(tmp_path / "model.safetensors")[name], weight, rtol=0, atol=0)
+    assert all(torch.isfinite(weight).all() for weight in resumed.values())
+    assert log_of(tmp_path) == log_of(whole)
+    assert [line["step"] for line in log_of(whole) if "loss" in line] == [2, 3, 4, 6, 8, 9]
+    assert max(line["step"] for line in log_of(tmp_path)) == 9
+    assert latest_checkpoint(tmp_path).name == "checkpoint-9"
+
+
+def test_the_logged_losses_are_means_over_tokens(whole):
+    lines = [line for line in log_of(whole) if "loss" in line]
+    assert all(line["tokens"] > 0 for line in lines)
+    mean = sum(line["loss"] * line["tokens"] for line in lines) / sum(line["tokens"] for line in lines)
+    assert log_of(whole)[-1]["train_loss"] == pytest.approx(mean, abs=1e-12)
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing"])
+def test_a_damaged_checkpoint_is_passed_over_whichever_of_its_files_it_is(whole, tmp_path, harm):
+    for step in (4, 6):
+        shutil.copytree(whole / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    for name in ("checkpoint-old", "checkpoint-", "checkpoint-1e3", "checkpoint-7 (copy)"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-12").write_text("a file")
+    assert latest_checkpoint(tmp_path).name == "checkpoint-6"
+    files = [path for path in (tmp_path / "checkpoint-6").iterdir() if path.stat().st_size]
+    assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt", TRAINER_STATE_NAME} <= {
+        path.name for path in files
+    }
+    for path in files:
+        content = path.read_bytes()
+        path.unlink() if harm == "missing" else path.write_bytes(content[: len(content) // 2])
+        assert latest_checkpoint(tmp_path).name == "checkpoint-4", path.name
+        path.write_bytes(content)
+    assert latest_checkpoint(tmp_path).name == "checkpoint-6"
+
+
+def test_what_is_passed_over_is_said_and_what_is_not_a_checkpoint_stays(whole, tmp_path, capsys):
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "checkpoint-6")
+    os.truncate(tmp_path / "checkpoint-6" / "optimizer.pt", 100)
+    (tmp_path / "checkpoint-old").mkdir()
+    os.utime(tmp_path / "checkpoint-old", (0, 0))
+    planner = load_planner(tiny_config())
+    samples = Dataset.from_list([sample(planner, index, 1) for index in range(EXAMPLES)])
+    settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
+    finetune(planner, samples, None, read, arguments(tmp_path, **settings))
+    said = capsys.readouterr().err
+    assert "checkpoint-6 is not complete (optimizer.pt has 100 bytes instead of" in said
+    assert "starting from the beginning." in said
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-old", "checkpoint-6", "checkpoint-7"}
 
 
 def write_recording(root, rows):
@@ -164,3 +240,60 @@ def test_the_verb_trains_saves_and_refuses_shared_scenes(planner, tmp_path, caps
     assert load_planner(tiny_config(model=str(tmp_path / "out"))).model.config.text_config.hidden_size == 32
     assert cli.main([*command, f"val_dataset={tmp_path}/train"]) == 2
     assert "shares scene scene0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def command(planner, tmp_path) -> list[str]:
+    """`mtdrive sft` on a recording of four scenes, for three steps."""
+    write_recording(tmp_path / "train", [sample(planner, index, 1) for index in range(4)])
+    keys = [f"dataset={tmp_path}/train", f"out={tmp_path}/out", "max_steps=3", "batch_size=2", "save_steps=2"]
+    return ["sft", *keys, "planner.tiny.hidden_size=32", "planner.tiny.layers=1"]
+
+
+def contents(folder) -> dict:
+    """Files by path, with their times."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_command_changes_nothing_and_goes_on_only_when_more_is_asked(command, tmp_path, capsys):
+    """Also with fewer steps than a line of the log has."""
+    assert cli.main(command) == 0
+    summary = [line for line in capsys.readouterr().out.splitlines() if "planner in" in line]
+    assert summary[0].startswith("3 steps, loss ")
+    before = contents(tmp_path / "out")
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.splitlines() == summary
+    assert contents(tmp_path / "out") == before
+    assert cli.main([*command, "learning_rate=0.001"]) == 2
+    assert "holds a run with learning_rate=0.003, not learning_rate=0.001" in capsys.readouterr().err
+    assert cli.main([*command, "max_steps=2"]) == 2
+    assert "checkpoint-3 has gone further than max_steps=2" in capsys.readouterr().err
+    write_recording(tmp_path / "other", [sample(load_planner(tiny_config()), index, 2) for index in range(4)])
+    assert cli.main([*command, f"dataset={tmp_path}/other"]) == 2
+    assert "dataset_digest" in capsys.readouterr().err
+    assert cli.main([*command, "batch_size=1", "gradient_accumulation_steps=2", "max_steps=4"]) == 0
+    assert [line["step"] for line in log_of(tmp_path / "out")] == [2, 3, 4, 4]
+
+
+def test_a_command_that_was_cut_off_while_it_saved_its_planner_saves_it_again(command, tmp_path, monkeypatch):
+    save = Planner.save
+
+    def half(self, directory):
+        save(self, directory)
+        os.truncate(f"{directory}/model.safetensors", 9)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Planner, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(command)
+    monkeypatch.setattr(Planner, "save", save)
+    assert cli.main(command) == 0
+    saved = [load_file(tmp_path / "out" / name / "model.safetensors") for name in (".", "checkpoint-3")]
+    assert all(torch.equal(saved[0][name], weight) for name, weight in saved[1].items())
+    assert [line["step"] for line in log_of(tmp_path / "out")] == [2, 3, 3]
+
+
+@pytest.mark.parametrize("key", ["max_steps", "batch_size", "gradient_accumulation_steps", "logging_steps"])
+def test_the_verb_refuses_numbers_below_one(command, capsys, key):
+    assert cli.main([*command, f"{key}=0"]) == 2
+    assert f"{key}=0 must be at least 1" in capsys.readouterr().err
