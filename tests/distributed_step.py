@@ -78,6 +78,7 @@ def sft_step(out: Path, *, passes: int = 1) -> dict:
                 gradient_accumulation_steps=passes,
                 eval_strategy="steps",
                 eval_steps=1,
+                logging_steps=1,
                 max_grad_norm=0.0,
                 save_strategy="steps",
                 dataset_kwargs={"skip_prepare_dataset": True},
