@@ -59,14 +59,17 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
     return gradients.found
 
 
-def sft_step(out: Path, *, passes: int = 1) -> dict:
-    """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged."""
+def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
+    """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged.
+
+    Evaluates unless it is sharded. Leaves a checkpoint and the planner.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
     planner = load_planner(tiny_config())
     rows = [sample(planner, i, 1) if i % 3 else worded(planner, i, "Yes.") for i in range(SAMPLES + UNSEEN)]
-    gradients = Gradients(sharded=False)
-    with ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
+    gradients = Gradients(sharded)
+    with fsdp_on_cpu(), ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
         trainer = PlannerSFTTrainer(
             planner,
             PlannerCollator(planner.processor, images),
@@ -76,11 +79,13 @@ def sft_step(out: Path, *, passes: int = 1) -> dict:
                 per_device_train_batch_size=SAMPLES // (processes * passes),
                 per_device_eval_batch_size=2,
                 gradient_accumulation_steps=passes,
-                eval_strategy="steps",
+                eval_strategy="no" if sharded else "steps",
                 eval_steps=1,
                 logging_steps=1,
                 max_grad_norm=0.0,
                 save_strategy="steps",
+                fsdp=sharded,
+                fsdp_config={"version": 2} if sharded else None,
                 dataset_kwargs={"skip_prepare_dataset": True},
                 remove_unused_columns=False,
                 max_length=None,
@@ -90,8 +95,11 @@ def sft_step(out: Path, *, passes: int = 1) -> dict:
             callbacks=[gradients, LogFile(out)],
         )
         trainer.train()
+        trainer.save_planner()
     logged = {key: value for line in trainer.state.log_history for key, value in line.items()}
-    losses = {key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens")}
+    losses = {
+        key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens") if key in logged
+    }
     return gradients.found | losses
 
 
@@ -146,11 +154,12 @@ def worker(rank: int, out: Path, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    for sharded in (False, True):
+    for passes in (1, 2):
+        torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
+    for sharded in (False, True):  # transformers leaves the environment of FSDP behind
         for recompute in (False, True):
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
             result = step(out / name, sharded=sharded, recompute=recompute)
             torch.save(result, out / f"{name}-{rank}.pt")
-    for passes in (1, 2):
-        torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
+    torch.save(sft_step(out / "sft-fsdp", sharded=True), out / f"sft-fsdp-{rank}.pt")
     torch.distributed.destroy_process_group()

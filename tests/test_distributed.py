@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.multiprocessing
 from distributed_step import PROCESSES, sft_step, step, worker
+from test_planner import tiny_config
 
+from mtdrive.planner.models import load_planner
 from mtdrive.training.checkpoints import latest_checkpoint
 
 
@@ -58,13 +60,15 @@ def test_fine_tuning_in_several_passes(plain_sft, tmp_path, passes):
     check(sft_step(tmp_path, passes=passes), plain_sft)
 
 
-@pytest.mark.parametrize("passes", [1, 2])
-def test_fine_tuning_in_two_processes(plain_sft, two_processes, passes):
+@pytest.mark.parametrize("name", ["sft-1", "sft-2", "sft-fsdp"])
+def test_fine_tuning_in_two_processes(plain_sft, two_processes, name):
+    expected = {key: value for key, value in plain_sft.items() if name != "sft-fsdp" or key != "eval_loss"}
     for rank in range(PROCESSES):
-        check(torch.load(two_processes / f"sft-{passes}-{rank}.pt"), plain_sft)
+        check(torch.load(two_processes / f"{name}-{rank}.pt"), expected)
+    assert load_planner(tiny_config(model=str(two_processes / name)))
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "sft-1"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "sft-1", "sft-fsdp"])
 def test_a_checkpoint_of_two_processes_is_complete_with_the_files_of_both(two_processes, name):
     checkpoint = latest_checkpoint(two_processes / name)
     assert checkpoint.name == "checkpoint-1"

@@ -20,11 +20,11 @@ from trl import SFTConfig
 from mtdrive import cli
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.planner.images import ImageInputs
-from mtdrive.planner.models import Planner, load_planner
+from mtdrive.planner.models import load_planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.simulation.scene import DrivingCommand
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
-from mtdrive.training.sft import PlannerCollator, answer_metrics, finetune, tokenise
+from mtdrive.training.sft import PlannerCollator, PlannerSFTTrainer, answer_metrics, finetune, tokenise
 
 FEEDBACK = "Travel -2.00 by +4.00. PDMS +0.50."
 EXAMPLES = 8
@@ -277,17 +277,17 @@ def test_a_finished_command_changes_nothing_and_goes_on_only_when_more_is_asked(
 
 
 def test_a_command_that_was_cut_off_while_it_saved_its_planner_saves_it_again(command, tmp_path, monkeypatch):
-    save = Planner.save
+    save = PlannerSFTTrainer.save_planner
 
-    def half(self, directory):
-        save(self, directory)
-        os.truncate(f"{directory}/model.safetensors", 9)
+    def half(self):
+        save(self)
+        os.truncate(tmp_path / "out" / "model.safetensors", 9)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Planner, "save", half)
+    monkeypatch.setattr(PlannerSFTTrainer, "save_planner", half)
     with pytest.raises(KeyboardInterrupt):
         cli.main(command)
-    monkeypatch.setattr(Planner, "save", save)
+    monkeypatch.setattr(PlannerSFTTrainer, "save_planner", save)
     assert cli.main(command) == 0
     saved = [load_file(tmp_path / "out" / name / "model.safetensors") for name in (".", "checkpoint-3")]
     assert all(torch.equal(saved[0][name], weight) for name, weight in saved[1].items())

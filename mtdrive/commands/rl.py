@@ -86,9 +86,7 @@ def train(config: DictConfig, passes: int, settings: MTGRPOSettings, store: Scen
         trainer.remove_callback(ProgressCallback)
         run.begin()
         train_from_latest(trainer)
-    if trainer.is_fsdp_enabled:  # whose checkpoints may be shards
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(config.out)
+    trainer.save_planner()
     run.finish()
 
 

@@ -40,8 +40,7 @@ def run(config: DictConfig) -> None:
         planner = load_planner(config.planner)
         run.begin()
         arguments = training_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
-        if finetune(planner, train, val, read_image, arguments).is_world_process_zero():
-            planner.save(config.out)
+        finetune(planner, train, val, read_image, arguments).save_planner()
         run.finish()
     if is_main_process():
         lines = [line for line in read_log(Path(config.out) / LOG_NAME) if "loss" in line]

@@ -114,6 +114,14 @@ class Resumable(LoadsRenamedWeights):
             _list_files(folder)
             _remove_old(folder.parent, self._kept_checkpoints)
 
+    def save_planner(self) -> None:
+        """Save the model and its processor in the run's folder so that `load_planner` reads them back."""
+        if self.is_fsdp_enabled:  # whose checkpoints may be shards
+            self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        self.save_model()
+        if self.is_world_process_zero():  # a LoRA adapter comes without its model's, which the processor needs
+            self.accelerator.unwrap_model(self.model).config.save_pretrained(self.args.output_dir)
+
     def log(self, logs, start_time=None):
         if "train_loss" in logs:
             lines = [entry for entry in self.state.log_history if "loss" in entry]
@@ -156,4 +164,4 @@ class LogFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         with atomic_path(self.path) as path:
-            path.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
+            path.write_text("".join(json.dumps(entry, sort_keys=True) + "\n" for entry in state.log_history))
