@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers import PreTrainedModel, TrainerCallback
+from peft import PeftModel
+from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mtdrive.planner.pretrained import check_loaded, check_saved, fill_adapter, load_model
 from mtdrive.simulation.files import atomic_path
 
 LOG_NAME = "log.jsonl"
@@ -32,7 +34,7 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
 
 
 class LoadsRenamedWeights:
-    """Mixin for a Trainer whose checkpoints name weights otherwise than the model does.
+    """Mixin for a Trainer whose checkpoints name weights otherwise than the model does, and are whole and finite.
 
     Qwen2.5-VL is saved under the names of its released weights. `Trainer` reads them back with
     `load_state_dict(strict=False)`, which matches nothing and silently goes on from the initial weights.
@@ -40,11 +42,19 @@ class LoadsRenamedWeights:
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         model = self.model if model is None else model
-        if isinstance(model, PreTrainedModel) and not self.is_deepspeed_enabled and not self.is_fsdp_enabled:
-            saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
-            model.load_state_dict(saved.state_dict())
-        else:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        if isinstance(model, PeftModel):
+            fill_adapter(model, resume_from_checkpoint)
+        else:
+            saved = load_model(type(model), resume_from_checkpoint, model.dtype, config=model.config)
+            model.load_state_dict(saved.state_dict())
+        check_loaded(model.state_dict(), resume_from_checkpoint)
+
+    def _save(self, output_dir=None, state_dict=None):
+        check_saved(self.model.state_dict() if state_dict is None else state_dict, output_dir or self.args.output_dir)
+        super()._save(output_dir, state_dict)
 
 
 class LogFile(TrainerCallback):

@@ -14,4 +14,5 @@ from mtdrive.training.advantages.group import absorbed, gains_to_go, relative
 
 def return_to_go(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
     """See the package docstring."""
-    return np.where(alive, relative(gains_to_go(absorbed(rewards, alive), config.discount), config), 0.0)
+    standing = absorbed(rewards, alive)
+    return np.where(alive, relative(gains_to_go(standing, config.discount), config, standing), 0.0)
