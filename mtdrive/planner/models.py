@@ -100,8 +100,12 @@ def _pretrained(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel | Peft
         base = PeftConfig.from_pretrained(name_or_path).base_model_name_or_path
     if not base or (Path(base) / ADAPTER).is_file():
         raise MTDriveError(f"The adapter in {name_or_path} names no whole model that it adapts: {base!r}.")
-    refuse_code(base)
-    return load_adapter(load_model(AutoModelForImageTextToText, base, dtype), name_or_path)
+    try:
+        refuse_code(base)
+        model = load_model(AutoModelForImageTextToText, base, dtype)
+    except MTDriveError as error:
+        raise MTDriveError(f"Planner {name_or_path!r} is an adapter of {base!r}. {error}") from error
+    return load_adapter(model, name_or_path)
 
 
 def _device(name: str) -> torch.device:
