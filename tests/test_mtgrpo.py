@@ -214,7 +214,7 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
 ):
     def flat_but_for_one(scene, poses):
         results = assess_letters(scene, poses)
-        return results if scene.token == "scene1" else [replace(r, score=0.5, clean=False) for r in results]
+        return results if scene.token == "scene1" else [replace(r, score=0.0, clean=False) for r in results]
 
     settings = replace(SETTINGS, filter_groups=filtered)
     trainer = make_trainer(
@@ -306,9 +306,15 @@ class StopAfter(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan):
-    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan, adapted):
+    """Of all weights, or of an adapter held to what it was in the beginning."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "beta": 0.1 * adapted}
     planner.save(tmp_path / "start")
+    if adapted:
+        planner.save(tmp_path / "whole")
+        config = {"model": str(tmp_path / "whole"), "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}}
+        load_planner(tiny_config(**config)).save(tmp_path / "start")
 
     def start():
         return replace(load_planner(tiny_config(model=str(tmp_path / "start"))), max_new_tokens=8)

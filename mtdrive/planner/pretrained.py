@@ -95,8 +95,8 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     return adapted
 
 
-def fill_adapter(model: PeftModel, folder: str | Path) -> None:
-    """Read the weights of the active adapter from a folder.
+def fill_adapter(model: PeftModel, folder: str | Path, adapter: str = "default") -> None:
+    """Read the weights of an adapter from a folder.
 
     Raises:
         MTDriveError: they do not read, or one is missing, left over or of another shape.
@@ -104,7 +104,7 @@ def fill_adapter(model: PeftModel, folder: str | Path) -> None:
     with reading("planner", folder):
         if not (path := Path(folder) / SAFETENSORS_WEIGHTS_NAME).is_file():
             raise MTDriveError(f"There are no weights {path}; other formats than safetensors are not read.")
-        found = model.load_adapter(str(folder), model.active_adapter, is_trainable=True, torch_device="cpu")
+        found = model.load_adapter(str(folder), adapter, is_trainable=True, torch_device="cpu")
     _check_names(folder, found.missing_keys, found.unexpected_keys)
 
 

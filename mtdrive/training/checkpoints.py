@@ -46,7 +46,9 @@ class LoadsRenamedWeights:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         if isinstance(model, PeftModel):
-            fill_adapter(model, resume_from_checkpoint)
+            for adapter in model.peft_config:  # TRL keeps what training began with as another one
+                of_default = adapter == "default"
+                fill_adapter(model, Path(resume_from_checkpoint) / ("" if of_default else adapter), adapter)
         else:
             saved = load_model(type(model), resume_from_checkpoint, model.dtype, config=model.config)
             model.load_state_dict(saved.state_dict())

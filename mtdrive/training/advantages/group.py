@@ -25,7 +25,7 @@ def relative(values: np.ndarray, config: AdvantageConfig, rewards: np.ndarray | 
     """Values (G, ...) as deviations from the group's mean, in its standard deviations.
 
     NaN entries do not count and deviate by 0, as does exactly what equals the mean up to rounding: equal rewards are no
-    signal. rewards: that `values` are differences of, whose size decides on rounding (None: the values themselves).
+    signal. rewards: whose size decides what is rounding, where `values` are what is left of their differences.
     """
     counted = np.isfinite(values)
     number = np.maximum(counted.sum(0), 1)

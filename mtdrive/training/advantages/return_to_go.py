@@ -14,5 +14,4 @@ from mtdrive.training.advantages.group import absorbed, gains_to_go, relative
 
 def return_to_go(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
     """See the package docstring."""
-    standing = absorbed(rewards, alive)
-    return np.where(alive, relative(gains_to_go(standing, config.discount), config, standing), 0.0)
+    return np.where(alive, relative(gains_to_go(absorbed(rewards, alive), config.discount), config), 0.0)
