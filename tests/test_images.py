@@ -5,7 +5,7 @@ import os
 import pickle
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +21,7 @@ from mtdrive.planner import images
 from mtdrive.planner.answer import Parsed
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import load_planner
+from mtdrive.planner.run_folder import RunFolder
 from mtdrive.rollout import multi_turn
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
@@ -286,6 +287,24 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_run_is_not_tou
     other.join()
     with ImageInputs(planner.processor, None, memory / "out"):
         assert not files(memory)
+
+
+def test_nobody_loses_a_folder_to_those_who_come_and_go(memory):
+    """Locks are held by whoever opens them: threads stand for processes."""
+
+    def stay(number: int) -> None:
+        random = np.random.default_rng(number)
+        for turn in range(100):
+            folder = RunFolder((memory,), "abc"[random.integers(3)])
+            mine = folder.path / f"{number}-{turn}"
+            mine.touch()
+            time.sleep(random.random() * 1e-3)
+            assert mine.exists()
+            folder.leave()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stay, range(8)))
+    assert not list(foreseen(memory).iterdir())
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 64, None])

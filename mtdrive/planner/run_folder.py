@@ -55,9 +55,13 @@ def _base(roots: Sequence[Path]) -> Path:
     refused = []
     for root in roots:
         base = root / f"mtdrive-{os.getuid()}"
-        if (reason := _obstacle(base)) is None:
+        try:
+            reason = _obstacle(base)
+        except OSError as error:
+            reason = f"cannot be made ({error.strerror})"
+        if reason is None:
             return base
-        logger.warning("The folder %s is not used: %s.", base, reason)
+        logger.warning("The folder %s is not used: it %s.", base, reason)
         refused.append(f"{base} {reason}")
     raise MTDriveError(
         f"There is no private folder for processed images ({'; '.join(refused)}); remove it, or set TMPDIR to a folder "
@@ -67,12 +71,9 @@ def _base(roots: Sequence[Path]) -> Path:
 
 def _obstacle(path: Path) -> str | None:
     """Make the folder; why it is not private to this user, or None if it is."""
-    try:
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        found = path.lstat()
-    except OSError as error:
-        return f"cannot be made ({error.strerror})"
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         return "is no folder"
     if found.st_uid != os.getuid():
@@ -83,12 +84,12 @@ def _obstacle(path: Path) -> str | None:
 def _entered(path: Path) -> FileIO:
     """The lock of the folder, held together with the other processes of the run."""
     while True:
-        if (reason := _obstacle(path)) is not None:
-            raise MTDriveError(f"The folder {path} for processed images {reason}; remove it.")
         with suppress(FileNotFoundError):  # removed since, by one that left
+            if (reason := _obstacle(path)) is not None:
+                raise MTDriveError(f"The folder {path} for processed images {reason}; remove it.")
             lock = _opened(path)
             fcntl.flock(lock, fcntl.LOCK_SH)
-            if os.fstat(lock.fileno()).st_nlink:
+            if _stands(lock):
                 return lock
             lock.close()
 
@@ -104,4 +105,10 @@ def _open(path: Path, flags: int, mode: int) -> int:
 def _remove_if_alone(path: Path, lock: FileIO) -> None:
     """Raises BlockingIOError if another process is in the folder."""
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    shutil.rmtree(path, ignore_errors=True)
+    if _stands(lock):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _stands(lock: FileIO) -> bool:
+    """Whether this is still the folder's lock, not that of one removed before it could be taken."""
+    return os.fstat(lock.fileno()).st_nlink > 0
