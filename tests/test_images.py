@@ -26,6 +26,7 @@ from mtdrive.rollout import multi_turn
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -309,19 +310,21 @@ def test_nobody_loses_a_folder_to_those_who_come_and_go(memory):
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 64, None])
 def test_a_file_that_is_cut_or_not_what_its_name_says_is_made_anew(planner, memory, damage):
-    cv2.imwrite(str(memory / "front.png"), image(0))
-    read = {name: image(index) for index, name in enumerate("ab")}
+    front = memory / "front.png"
+    cv2.imwrite(str(front), image(0))
+    read = {"b": image(1)}
     with ImageInputs(planner.processor, read.__getitem__, memory / "out") as inputs:
-        name = inputs.hash_of(memory / "front.png")
+        name = inputs.hash_of(front)
+        read[name] = decode_image(front)
         expected, other = inputs[name], inputs["b"]
+        assert not torch.equal(other["pixel_values"], expected["pixel_values"])
         [known] = memory.rglob("*.hash")
-        known.write_bytes(damage or b"../../../etc/passwd")
         tensors = known.with_name(f"{name}.safetensors")
         tensors.unlink()  # what is mapped lives on
         tensors.write_bytes(known.with_name("b.safetensors").read_bytes() if damage is None else damage)
-        assert inputs.hash_of(memory / "front.png") == name
         torch.testing.assert_close(inputs[name], expected, atol=0, rtol=0)
-        assert not torch.equal(other["pixel_values"], expected["pixel_values"])
+        known.write_bytes(damage or b"../../../etc/passwd")
+        assert inputs.hash_of(front) == name
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", ""])

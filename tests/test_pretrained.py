@@ -177,6 +177,7 @@ OWN_TOKENIZER = {"AutoTokenizer": ["own.Own", "own.Own"]}
     [
         ("config.json", {"auto_map": OWN_CLASSES}),
         ("config.json", {"auto_map": OWN_CLASSES, "model_type": "own"}),
+        ("config.json", {"attn_implementation": {"text_config": "own/kernel"}}),
         ("processor_config.json", {"auto_map": OWN_CLASSES, "processor_class": "Own"}),
         ("tokenizer_config.json", {"auto_map": OWN_TOKENIZER, "tokenizer_class": "Own"}),
         ("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "/nowhere", "auto_map": OWN_CLASSES}),

@@ -7,6 +7,8 @@ own is refused, and its chat template is rendered in transformers' sandbox alone
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from mtdrive.simulation.errors import MTDriveError
 
 ADAPTER = "adapter_config.json"
 NEVER_RUN = {"trust_remote_code": False}
+KERNEL = re.compile(r'attn_implementation": (\{[^}]*|"[^"]*)/')  # the name of a repository
 LONGEST_REASON = 400  # characters; some name every weight of a model
 TELLING = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)  # whose messages are sentences
 
@@ -51,14 +54,14 @@ def reading(what: str, name: str | Path) -> Iterator[None]:
 
 
 def refuse_code(name: str | Path) -> None:
-    """Raises MTDriveError for a planner that asks for code of its own."""
+    """Raises MTDriveError for a planner that asks for code of its own, or for an attention kernel from elsewhere."""
     with reading("planner", name):
-        asks = "auto_map" in PreTrainedConfig.get_config_dict(name)[0]
-        asks |= any('"auto_map"' in path.read_text() for path in Path(name).glob("*config.json"))
-    if asks:
+        config = json.dumps(PreTrainedConfig.get_config_dict(name)[0])
+        texts = [config, *(path.read_text() for path in Path(name).glob("*config.json"))]
+    if any('"auto_map"' in text for text in texts) or KERNEL.search(config):
         raise MTDriveError(
-            f"Planner {str(name)!r} asks to run code of its own (auto_map), which is never done; give a model that "
-            "transformers knows, and take auto_map out of its *config.json."
+            f"Planner {str(name)!r} asks to run code of its own (auto_map or attn_implementation), which is never done; "
+            "give a model that transformers knows, and take the key out of its *config.json."
         )
 
 
