@@ -60,8 +60,8 @@ def refuse_code(name: str | Path) -> None:
         texts = [config, *(path.read_text() for path in Path(name).glob("*config.json"))]
     if any('"auto_map"' in text for text in texts) or KERNEL.search(config):
         raise MTDriveError(
-            f"Planner {str(name)!r} asks to run code of its own (auto_map or attn_implementation), which is never done; "
-            "give a model that transformers knows, and take the key out of its *config.json."
+            f"Planner {str(name)!r} asks to run code of its own (auto_map or attn_implementation), which is never "
+            "done; give a model that transformers knows, and take the key out of its *config.json."
         )
 
 
