@@ -1,14 +1,23 @@
 """The command line: its verbs, overrides and sentences."""
 
 import importlib
+import inspect
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from mtdrive.cli import CONFIGS, VERBS, main
 from mtdrive.commands import doctor
+from mtdrive.datasets.recipe import Recipe
+from mtdrive.rollout.vllm_engine import VLLMSettings
 from mtdrive.simulation import self_check
+from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.synthetic.world import WorldConfig
+from mtdrive.training.advantages import AdvantageConfig
+from mtdrive.training.mtgrpo import MTGRPOSettings
+from mtdrive.training.rewards import PdmsReward
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -76,3 +85,32 @@ def test_bench_measures_every_step_and_leaves_the_caches_alone(world, capsys):
     assert sorted(caches.rglob("*")) == before
     assert main(["bench", *world.overrides(), "split=nowhere"]) == 2
     assert "mtdrive cache split=nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "part", "code", "names"),
+    [
+        ("rl", None, AdvantageConfig, {"scale": "scale_advantages"}),
+        ("rl", None, MTGRPOSettings, {}),
+        ("rl", None, PdmsReward, {}),
+        ("rl", "vllm", VLLMSettings, {}),
+        ("rl", None, assess, {"source": "feedback", "steps": "feedback_steps"}),
+        ("evaluate", None, assess, {"source": "feedback", "steps": "feedback_steps"}),
+        ("record", None, assess, {"source": "feedback", "steps": "feedback_steps"}),
+        ("record", None, Recipe, {}),
+        ("synth", None, WorldConfig, {}),
+    ],
+)
+def test_what_code_does_by_default_is_what_the_configuration_says(verb, part, code, names):
+    """names: of keys that are called otherwise."""
+    config = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{verb}.yaml"))
+    config = config if part is None else config[part]
+    defaults = {
+        names.get(name, name): parameter.default
+        for name, parameter in inspect.signature(code).parameters.items()
+        if isinstance(parameter.default, bool | int | float | str | tuple) and names.get(name, name) in config
+    }
+    assert defaults.keys() >= set(names.values())
+    assert defaults
+    said = {name: config[name] for name in defaults}
+    assert defaults == {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}

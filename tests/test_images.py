@@ -1,9 +1,11 @@
 """How often an image is decoded, processed, encoded and sent; what is shared, and what is left behind."""
 
 import multiprocessing
+import os
 import pickle
+import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -19,9 +21,12 @@ from mtdrive.planner import images
 from mtdrive.planner.answer import Parsed
 from mtdrive.planner.images import ImageInputs
 from mtdrive.planner.models import load_planner
+from mtdrive.planner.run_folder import RunFolder
 from mtdrive.rollout import multi_turn
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -177,3 +182,154 @@ def test_a_run_takes_over_or_removes_what_a_killed_one_left(planner, memory):
         assert not files(memory)
         assert len(inputs["0"]["pixel_values"]) != len(left["pixel_values"])
     assert not files(memory)
+
+
+@pytest.fixture
+def fallback(tmp_path, monkeypatch):
+    """Stands in for the temporary folder, which is used where shared memory cannot be."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A folder of somebody else, in which nothing may change."""
+    folder = tmp_path / "victim"
+    (folder / "thesis").mkdir(parents=True)
+    (folder / "thesis/chapter").write_text("1")
+    (folder / "lock").write_text("a")
+    yield folder
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    assert found == ["lock", "thesis", "thesis/chapter"]
+    assert (folder / "lock").read_text() == "a"
+
+
+def foreseen(memory):
+    return memory / f"mtdrive-{os.getuid()}"
+
+
+def open_to_all(memory, victim):
+    foreseen(memory).mkdir()
+    foreseen(memory).chmod(0o777)
+
+
+def link(memory, victim):
+    foreseen(memory).symlink_to(victim)
+
+
+def file(memory, victim):
+    foreseen(memory).touch()
+
+
+@pytest.mark.parametrize("attack", [open_to_all, link, file])
+def test_a_folder_that_others_have_made_is_left_alone(planner, memory, fallback, victim, attack, caplog):
+    attack(memory, victim)
+    before = sorted(memory.rglob("*"))
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "out") as inputs:
+        assert len(inputs["0"]["pixel_values"]) > 0
+        [made] = files(fallback)
+        assert [path.stat().st_mode & 0o777 for path in made.parents[:2]] == [0o700, 0o700]
+    assert str(foreseen(memory)) in caplog.text
+    assert sorted(memory.rglob("*")) == before
+    assert not files(fallback)
+
+
+def test_without_a_private_folder_nothing_is_read(planner, memory, monkeypatch):
+    """Both places hold a folder that another user has made at the name of this one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(memory))
+    us = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: us + 1)
+    foreseen(memory).mkdir(mode=0o700)
+    with pytest.raises(MTDriveError, match=r"belongs to somebody else.*TMPDIR"):
+        ImageInputs(planner.processor, None, memory / "out")
+    assert not list(foreseen(memory).iterdir())
+
+
+def test_links_in_the_folder_are_not_followed(planner, memory, victim):
+    first = ImageInputs(planner.processor, lambda name: image(0), memory / "out")
+    assert first["0"]
+    [made] = files(memory)
+    os.symlink(victim, made.parent / "deeper")
+    os.symlink(victim, made.parents[1] / "beside")
+    del first
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "another") as inputs:
+        assert not made.exists()  # a dead run's
+        assert inputs["0"]
+    os.symlink(victim, made.parent)  # at the name of the run that starts
+    with pytest.raises(MTDriveError, match="is no folder"):
+        ImageInputs(planner.processor, None, memory / "out")
+
+
+def hold(memory, out, held, ended) -> None:
+    """In another process: a run that is killed after a while."""
+    images.SHARED_MEMORY = memory
+    inputs = ImageInputs(load_planner(tiny_config()).processor, lambda name: image(0), out)
+    assert inputs["0"]
+    held.set()
+    ended.wait(60)
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_run_is_not_touched(planner, memory):
+    context = multiprocessing.get_context("spawn")
+    held, ended = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(memory, memory / "other", held, ended))
+    other.start()
+    assert held.wait(60)
+    [theirs] = files(memory)
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "out") as inputs:
+        assert inputs["0"]
+        assert theirs.exists()
+    with ImageInputs(planner.processor, None, memory / "other") as inputs:
+        assert inputs["0"]  # theirs: nothing is read
+    assert theirs.exists()
+    other.kill()
+    other.join()
+    with ImageInputs(planner.processor, None, memory / "out"):
+        assert not files(memory)
+
+
+def test_nobody_loses_a_folder_to_those_who_come_and_go(memory):
+    """Locks are held by whoever opens them: threads stand for processes."""
+
+    def stay(number: int) -> None:
+        random = np.random.default_rng(number)
+        for turn in range(100):
+            folder = RunFolder((memory,), "abc"[random.integers(3)])
+            mine = folder.path / f"{number}-{turn}"
+            mine.touch()
+            time.sleep(random.random() * 1e-3)
+            assert mine.exists()
+            folder.leave()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stay, range(8)))
+    assert not list(foreseen(memory).iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 64, None])
+def test_a_file_that_is_cut_or_not_what_its_name_says_is_made_anew(planner, memory, damage):
+    front = memory / "front.png"
+    cv2.imwrite(str(front), image(0))
+    read = {"b": image(1)}
+    with ImageInputs(planner.processor, read.__getitem__, memory / "out") as inputs:
+        name = inputs.hash_of(front)
+        read[name] = decode_image(front)
+        expected, other = inputs[name], inputs["b"]
+        assert not torch.equal(other["pixel_values"], expected["pixel_values"])
+        [known] = memory.rglob("*.hash")
+        tensors = known.with_name(f"{name}.safetensors")
+        tensors.unlink()  # what is mapped lives on
+        tensors.write_bytes(known.with_name("b.safetensors").read_bytes() if damage is None else damage)
+        torch.testing.assert_close(inputs[name], expected, atol=0, rtol=0)
+        known.write_bytes(damage or b"../../../etc/passwd")
+        assert inputs.hash_of(front) == name
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", ""])
+def test_a_name_that_is_no_hash_becomes_no_path(planner, memory, name):
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "out") as inputs:
+        with pytest.raises(MTDriveError, match="no content hash"):
+            inputs[name]
+        assert not list(memory.rglob("*.safetensors"))

@@ -107,12 +107,13 @@ def weights(planner) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in planner.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["", "activation_checkpointing"])
-def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(planner, recompute):
+@pytest.mark.parametrize(
+    ("attention", "recompute"), [("sdpa", False), ("sdpa", True), ("eager", False), (shared_prefix.ATTENTION, False)]
+)
+def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(planner, attention, recompute):
     rng = np.random.default_rng(0)
     model, prompts = planner.model.train(), [task.prompt for task in load(planner).values()]
     law = sampling(model, planner.processor.tokenizer, 0.7)
-    shared_prefix.enable(model)
     add_scoring(model, law)
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -121,7 +122,8 @@ def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(plann
         for scene, length in [(0, 3), (0, 40), (0, 17), (1, 29), (2, 8), (2, 8)]
     ]
     results = []
-    for build in (plain_inputs, shared_prefix_inputs):
+    for build, used in ((plain_inputs, attention), (shared_prefix_inputs, shared_prefix.ATTENTION)):
+        model.set_attn_implementation({"text_config": used})
         model.zero_grad()
         log_probs, entropies = model(**build(model, prompts, continuations))
         assert len(log_probs) == sum(c.written.sum() for c in continuations)
@@ -133,6 +135,23 @@ def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(plann
     for name, grad in plain_grads.items():
         assert grad.abs().sum() > 0, name
         assert (shared_grads[name] - grad).norm() <= 1e-5 * grad.norm(), name
+
+
+@pytest.mark.parametrize("build", [plain_inputs, shared_prefix_inputs])
+def test_images_swapped_between_scenes_swap_their_log_probs(planner, build):
+    """Of the same tokens after the same text."""
+    model = planner.model
+    prompts = [Task.from_scene(planner, straight_scene(), image(seed)).prompt for seed in (0, 1)]
+    swapped = [replace(prompt, images=other.images) for prompt, other in zip(prompts, prompts[::-1], strict=True)]
+    shared_prefix.enable(model)
+    add_scoring(model, sampling(model, planner.processor.tokenizer))
+    same = [Continuation(scene, np.arange(60, 90), np.ones(30, dtype=bool)) for scene in (0, 1)]
+    with torch.no_grad():
+        before, after = (model(**build(model, given, same))[0].view(2, -1) for given in (prompts, swapped))
+        alone = torch.stack([model(**build(model, [prompt], same[:1]))[0] for prompt in prompts])
+    torch.testing.assert_close(before, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after, before.flip(0), atol=1e-5, rtol=1e-5)
+    assert (after - before).abs().max() > 1e-3
 
 
 def test_prompt_and_own_tokens_attended_apart_and_joined_agree():
@@ -196,7 +215,7 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
 ):
     def flat_but_for_one(scene, poses):
         results = assess_letters(scene, poses)
-        return results if scene.token == "scene1" else [replace(r, score=0.5, clean=False) for r in results]
+        return results if scene.token == "scene1" else [replace(r, score=0.0, clean=False) for r in results]
 
     settings = replace(SETTINGS, filter_groups=filtered)
     trainer = make_trainer(
@@ -209,6 +228,32 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     assert (batch["num_items_in_batch"] == batch["completion_mask"].sum()) == filtered
     assert (batch["num_items_in_batch"] > 2 * batch["completion_mask"].sum()) != filtered
     assert trainer._metrics["train"]["groups_without_gradient"] == [pytest.approx(2 / 3)]
+
+
+def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is_a_plan):
+    """Plans of one are worth 10 more: nothing of that may show, since its plans are compared with one another alone."""
+
+    def dearer(scene, poses):
+        more = 10.0 * (scene.token == "scene1")
+        return [replace(result, score=result.score + more) for result in assess_letters(scene, poses)]
+
+    settings = replace(SETTINGS, advantage=AdvantageConfig(scale=False))
+    trainer = make_trainer(planner, tmp_path, 1, settings=settings, assess=dearer)
+    tasks = {
+        token: Task.from_scene(planner, straight_scene(token=token), image(seed))
+        for seed, token in enumerate(SCENES[:2])
+    }
+    np.testing.assert_array_equal(tasks["scene0"].prompt.ids, tasks["scene1"].prompt.ids)
+    trainer._load = tasks.__getitem__
+    planner.model.train()
+    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in tasks for _ in range(4)])
+    first, second = (prompt.images["pixel_values"] for prompt in batch["prompts"])
+    assert not torch.equal(first, second)
+    for scene in (0, 1):
+        rows = [row for row, c in enumerate(batch["continuations"]) if c.scene == scene]
+        of_first_turn = batch["advantages"][rows, 0]
+        assert 0.0 < of_first_turn.abs().max() < 1.0
+        assert of_first_turn.sum() == pytest.approx(0.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -262,9 +307,15 @@ class StopAfter(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan):
-    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan, adapted):
+    """Of all weights, or of an adapter held to what it was in the beginning."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "beta": 0.1 * adapted}
     planner.save(tmp_path / "start")
+    if adapted:
+        planner.save(tmp_path / "whole")
+        config = {"model": str(tmp_path / "whole"), "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}}
+        load_planner(tiny_config(**config)).save(tmp_path / "start")
 
     def start():
         return replace(load_planner(tiny_config(model=str(tmp_path / "start"))), max_new_tokens=8)

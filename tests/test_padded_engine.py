@@ -79,16 +79,18 @@ def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(pla
             torch.testing.assert_close(torch.from_numpy(log_probs), expected[part], atol=1e-5, rtol=1e-5)
 
 
-def test_both_engines_draw_the_same_answers():
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_both_engines_draw_the_same_answers(attention):
     planner = load_planner(tiny_config())
     prompts = [task.prompt for task in load(planner).values()]
     law = sampling(planner.model, planner.processor.tokenizer)
     answers = []
-    for engine in (Engine, PaddedEngine):
+    for engine in (PaddedEngine, Engine):  # which switches to its own attention
+        planner.model.set_attn_implementation(attention)
         session = engine(planner.model, law, 6).open(prompts, 2, torch.Generator().manual_seed(0))
         answers.append(dict(session.generate(range(6), [np.zeros(0, np.int64)] * 6)))
     for episode in range(6):
-        shared, padded = (answer[episode] for answer in answers)
+        padded, shared = (answer[episode] for answer in answers)
         np.testing.assert_array_equal(shared.ids, padded.ids)
         np.testing.assert_allclose(shared.log_probs, padded.log_probs, atol=1e-5)
 

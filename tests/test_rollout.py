@@ -1,8 +1,10 @@
 """Multi-turn rollouts: exact log-probabilities, what is computed how often, and what becomes of an answer."""
 
 import pickle
+from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 
 import numpy as np
 import pytest
@@ -12,10 +14,11 @@ from test_planner import tiny_config
 
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.prompt import SceneView
-from mtdrive.planner.tokens import encode, expand_image
+from mtdrive.planner.tokens import encode, expand_image, feedback_delta_ids
 from mtdrive.rollout.engine import Completion, Engine
 from mtdrive.rollout.episode import EpisodeStatus, TurnStatus
 from mtdrive.rollout.multi_turn import Task, run_episodes
+from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import Sampling, sampling
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import InProcess
@@ -107,6 +110,57 @@ def test_the_image_reaches_the_sampled_distribution(planner):
     same, again, other = (dict(session.generate([0], [np.zeros(0, np.int64)]))[0].log_probs for session in answers)
     np.testing.assert_array_equal(same, again)
     assert np.abs(same[0] - other[0]) > 1e-4
+
+
+@dataclass(frozen=True)
+class Dictated(Sampling):
+    """Draws what it is told. script: the tokens of all rows, step by step."""
+
+    script: Iterator[tuple[int, ...]] | None = None
+
+    def draw(self, logits, generator):
+        tokens = torch.tensor(next(self.script))
+        return tokens, self.log_probs(logits).gather(-1, tokens[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("engine", [Engine, PaddedEngine])
+def test_a_later_turn_is_that_of_the_whole_conversation_encoded_anew(planner, engine):
+    """Two scenes with one text and two images; of each, one episode of two survives the first turn."""
+    processor, view = planner.processor, SceneView.from_scene(straight_scene(), "")
+    tasks = [Task.from_scene(planner, straight_scene(), image(seed)) for seed in (0, 1)]
+    np.testing.assert_array_equal(tasks[0].prompt.ids, tasks[1].prompt.ids)
+    rng = np.random.default_rng(0)
+    texts = [[plan(planner, rng.uniform(-3, 3, (8, 3))) for _ in range(4)] for _ in range(2)]
+    texts[0][1] = "No plan."  # ends long before the others of the batch
+    told = {1: "Collision at +02.30.", 2: "Off road at +01.10 on the left by +00.40."}
+
+    answers = [[processor.tokenizer.encode(f"{text}<|im_end|>") for text in turn] for turn in texts]
+    script = chain(*(zip_longest(*rows, fillvalue=0) for rows in (answers[0], [answers[1][e] for e in told])))
+    law = sampling(planner.model, processor.tokenizer, 0.8)
+    law = Dictated(law.stop, law.suppressed, law.temperature, script=script)
+    session = engine(planner.model, law, 60).open([task.prompt for task in tasks], 2)
+    list(session.generate(range(4), [np.zeros(0, np.int64)] * 4))
+    said = dict(session.generate(list(told), [np.array(feedback_delta_ids(processor, text)) for text in told.values()]))
+
+    for episode, feedback in told.items():
+        talk = planner.messages(view, [(texts[0][episode], feedback)])
+        talk.append({"role": "assistant", "content": [{"type": "text", "text": texts[1][episode]}]})
+        scene = episode // 2
+        expected, swapped = (last_answer_log_probs(planner, law, talk, image(seed)) for seed in (scene, 1 - scene))
+        torch.testing.assert_close(torch.from_numpy(said[episode].log_probs), expected, atol=1e-5, rtol=1e-5)
+        assert (expected - swapped).abs().max() > 1e-3
+
+
+def last_answer_log_probs(planner, law: Sampling, talk: list[dict], pixels: np.ndarray) -> torch.Tensor:
+    """Of the tokens of a conversation's last message, tokenised and computed in one pass."""
+    inputs = planner.processor.image_processor(pixels, return_tensors="pt")
+    ids, mask = encode(planner.processor, talk)
+    ids, mask = expand_image(planner.processor, ids, inputs, mask)
+    types = torch.tensor(planner.processor.create_mm_token_type_ids([ids]))
+    ids, mask = torch.tensor(ids), torch.tensor(mask, dtype=torch.bool)
+    with torch.no_grad():
+        logits = planner.model(input_ids=ids[None], mm_token_type_ids=types, **inputs).logits[0]
+    return law.log_probs(logits[:-1]).gather(-1, ids[1:, None])[mask[1:], 0]
 
 
 def test_image_and_prompt_are_computed_once_and_a_turn_costs_its_own_tokens(planner, tasks):

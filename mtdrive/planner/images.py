@@ -1,7 +1,8 @@
 """Images as model inputs, each decoded and processed once on a machine.
 
 What the image processor makes of an image lies in shared memory under the image's content hash, and is mapped from
-there: the processes of a run, and the run that goes on after it was killed, share it, and no image is ever pickled.
+there: the processes of a run, and the run that goes on after it was killed, share it, and no image is ever pickled. A
+file there that is damaged, or not what its name says, is made anew.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import transformers
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
+from mtdrive.planner.run_folder import RunFolder
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format.images import decode_image, image_hash
@@ -30,12 +33,13 @@ from mtdrive.simulation.navsim_format.images import decode_image, image_hash
 SHARED_MEMORY = Path("/dev/shm")
 LIMIT = 2**30  # bytes
 INPUTS, NAME = ".safetensors", ".hash"
+HASH = re.compile(r"[0-9a-f]{32}")
 
 
 class ImageInputs:
     """The image processor's output by content hash; beyond a limit, what was not used for longest is forgotten.
 
-    A context manager: on leaving, the machine's first process of the run (LOCAL_RANK 0) frees the memory.
+    A context manager: on leaving, the machine's last process of the run frees the memory (see `run_folder`).
 
     Args:
         processor: of the planner.
@@ -52,32 +56,31 @@ class ImageInputs:
         limit: int = LIMIT,
     ):
         self._image_processor, self._read_image = processor.image_processor, read_image
-        root = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-        settings = [transformers.__version__, self._image_processor.to_dict()]
-        self._run = root / f"mtdrive-{os.getuid()}-{_digest(str(Path(out).resolve()))}"
-        self._folder = self._run / _digest(json.dumps(settings, sort_keys=True, default=str))
-        self._limit = min(limit, shutil.disk_usage(root).free // 2)
+        run = [str(Path(out).resolve()), transformers.__version__, self._image_processor.to_dict()]
+        roots = SHARED_MEMORY, Path(tempfile.gettempdir())
+        self._run = RunFolder(roots, _digest(json.dumps(run, sort_keys=True, default=str)))
+        self._folder = self._run.path
+        self._limit = min(limit, shutil.disk_usage(self._folder).free // 2)
         self._unchecked = 0  # bytes written since the limit was last held against all that is there
-        self._first = os.environ.get("LOCAL_RANK", "0") == "0"
-        if self._first and self._run.is_dir():
-            for other in self._run.iterdir():
-                if other != self._folder:  # of a run of this `out` that was killed and had other settings
-                    shutil.rmtree(other, ignore_errors=True)
 
     def __enter__(self) -> ImageInputs:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._first:
-            shutil.rmtree(self._run, ignore_errors=True)
+        self._run.leave()
 
     def __getitem__(self, name: str) -> dict[str, Tensor]:
-        """Tensors `pixel_values`, `image_grid_thw`... of the image with that hash, as the model takes them."""
-        path = self._folder / (name + INPUTS)
-        if (inputs := _load(path)) is not None:
+        """Tensors `pixel_values`, `image_grid_thw`... of the image with that hash, as the model takes them.
+
+        Raises:
+            MTDriveError: no hash.
+        """
+        if not name.isalnum():
+            raise MTDriveError(f"{name!r} is no content hash of an image.")
+        if (inputs := self._load(name)) is not None:
             return inputs
         with self._lock(name):
-            if (inputs := _load(path)) is not None:
+            if (inputs := self._load(name)) is not None:
                 return inputs
             return self._process(name, self._read_image(name))
 
@@ -101,11 +104,24 @@ class ImageInputs:
                 temporary.write_text(name)
             return name
 
+    def _load(self, name: str) -> dict[str, Tensor] | None:
+        """Tensors that are mapped, not read; None where there are none, or none of that image."""
+        path = self._folder / (name + INPUTS)
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata() != {"image": name}:
+                    return None
+                inputs = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+            _touch(path)
+        except (OSError, SafetensorError):  # forgotten by another process, not made yet, or damaged
+            return None
+        return inputs
+
     def _process(self, name: str, image: np.ndarray) -> dict[str, Tensor]:
         inputs = dict(self._image_processor(image, return_tensors="pt"))
         try:
             with atomic_path(self._folder / (name + INPUTS)) as temporary:
-                save_file(inputs, temporary)
+                save_file(inputs, temporary, {"image": name})
                 _touch(temporary)
         except (OSError, SafetensorError) as error:
             raise MTDriveError(
@@ -131,7 +147,6 @@ class ImageInputs:
 
     def _lock(self, name: str) -> FileLock:
         """So that two processes never process the same image at the same time."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return FileLock(self._folder / f"{name[:2]}.lock")
 
 
@@ -144,22 +159,13 @@ def _touch(path: Path) -> None:
     os.utime(path, ns=(now, now))
 
 
-def _load(path: Path) -> dict[str, Tensor] | None:
-    """Tensors that are mapped, not read; None where another process has forgotten them or none has made them yet."""
-    try:
-        inputs = load_file(path)
-        _touch(path)
-    except FileNotFoundError:
-        return None
-    return inputs
-
-
 def _read(path: Path) -> str | None:
     try:
         _touch(path)
-        return path.read_text()
+        name = path.read_text(errors="replace")
     except FileNotFoundError:
         return None
+    return name if HASH.fullmatch(name) else None
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -16,7 +16,16 @@ from transformers.processing_utils import ProcessorMixin
 
 from mtdrive.planner import prompt
 from mtdrive.planner.answer import format_answer
-from mtdrive.planner.processor import load_processor
+from mtdrive.planner.pretrained import (
+    ADAPTER,
+    check_loaded,
+    check_saved,
+    load_adapter,
+    load_model,
+    reading,
+    refuse_code,
+)
+from mtdrive.planner.processor import check_vocabulary, load_processor
 from mtdrive.planner.prompt import PromptStyle, SceneView, prompt_style
 from mtdrive.planner.tiny import TinyArchitecture, tiny_model, tiny_processor, tiny_tokenizer
 from mtdrive.simulation.errors import MTDriveError
@@ -46,7 +55,12 @@ class Planner:
         return format_answer(poses, self.style.integer_digits)
 
     def save(self, directory: str | Path) -> None:
-        """Write model and processor so that `load_planner` reads them back."""
+        """Write model and processor so that `load_planner` reads them back.
+
+        Raises:
+            MTDriveError: a weight is NaN or infinite.
+        """
+        check_saved(self.model.state_dict(), directory)
         self.model.save_pretrained(directory)
         self.model.config.save_pretrained(directory)  # a LoRA adapter comes without it, but the processor needs it
         self.processor.save_pretrained(directory)
@@ -56,7 +70,8 @@ def load_planner(config: DictConfig) -> Planner:
     """Make the planner that the configuration group `planner` describes (`configs/planner/*.yaml`).
 
     Raises:
-        MTDriveError: a model that does not load, is not a vision-language model, or an unknown device or dtype.
+        MTDriveError: a model that does not load whole, has weights that are not finite, wants to run code of its own,
+            is not a vision-language model or has another's tokenizer, or an unknown device or dtype.
     """
     device = _device(config.device)
     dtype = _dtype(config.dtype)
@@ -66,24 +81,31 @@ def load_planner(config: DictConfig) -> Planner:
         processor = tiny_processor(architecture, tokenizer)
         model = tiny_model(architecture, tokenizer, config.seed).to(dtype)
     else:
+        refuse_code(config.model)
         processor = load_processor(config.model)
         model = _pretrained(config.model, dtype)
+        check_vocabulary(processor, model, config.model)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
     if config.lora is not None and not isinstance(model, PeftModel):
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **OmegaConf.to_container(config.lora)))
     model.to(device).eval()
+    check_loaded(model.state_dict(), config.model)
     return Planner(model, processor, prompt_style(config.prompt), config.max_new_tokens)
 
 
-def _pretrained(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:
-    adapter = (Path(name_or_path) / "adapter_config.json").is_file()
+def _pretrained(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
+    if not (Path(name_or_path) / ADAPTER).is_file():
+        return load_model(AutoModelForImageTextToText, name_or_path, dtype)
+    with reading("planner", name_or_path):
+        base = PeftConfig.from_pretrained(name_or_path).base_model_name_or_path
+    if not base or (Path(base) / ADAPTER).is_file():
+        raise MTDriveError(f"The adapter in {name_or_path} names no whole model that it adapts: {base!r}.")
     try:
-        base = PeftConfig.from_pretrained(name_or_path).base_model_name_or_path if adapter else name_or_path
-        model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
-        return PeftModel.from_pretrained(model, name_or_path, is_trainable=True) if adapter else model
-    except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise MTDriveError(f"Cannot load planner {name_or_path!r}: {reason}") from error
+        refuse_code(base)
+        model = load_model(AutoModelForImageTextToText, base, dtype)
+    except MTDriveError as error:
+        raise MTDriveError(f"Planner {name_or_path!r} is an adapter of {base!r}. {error}") from error
+    return load_adapter(model, name_or_path)
 
 
 def _device(name: str) -> torch.device:

@@ -137,7 +137,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         [
             r"[+-]\d\d(?=\.\d\d)",
             r"\.\d\d(?:, |\), \()?",
-            *(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True)),
+            *(re.escape(phrase) for phrase in sorted(sorted(phrases), key=len, reverse=True)),
             r" ?[A-Za-z]+",
             r"\d",
             r"\s",

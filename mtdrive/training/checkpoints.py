@@ -8,9 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from peft import PeftModel
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mtdrive.planner.pretrained import check_loaded, check_saved, fill_adapter, load_model
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 
@@ -72,7 +74,7 @@ def train_from_latest(trainer: Trainer) -> None:
 
 
 class LoadsRenamedWeights:
-    """Mixin for a Trainer whose checkpoints name weights otherwise than the model does.
+    """Mixin for a Trainer whose checkpoints name weights otherwise than the model does, and are whole and finite.
 
     Qwen2.5-VL is saved under the names of its released weights. `Trainer` reads them back with
     `load_state_dict(strict=False)`, which matches nothing and silently goes on from the initial weights.
@@ -80,11 +82,21 @@ class LoadsRenamedWeights:
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         model = self.model if model is None else model
-        if isinstance(model, PreTrainedModel) and not self.is_deepspeed_enabled and not self.is_fsdp_enabled:
-            saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
-            model.load_state_dict(saved.state_dict())
-        else:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        if isinstance(model, PeftModel):
+            for adapter in model.peft_config:  # TRL keeps what training began with as another one
+                of_default = adapter == "default"
+                fill_adapter(model, Path(resume_from_checkpoint) / ("" if of_default else adapter), adapter)
+        else:
+            saved = load_model(type(model), resume_from_checkpoint, model.dtype, config=model.config)
+            model.load_state_dict(saved.state_dict())
+        check_loaded(model.state_dict(), resume_from_checkpoint)
+
+    def _save(self, output_dir=None, state_dict=None):
+        check_saved(self.model.state_dict() if state_dict is None else state_dict, output_dir or self.args.output_dir)
+        super()._save(output_dir, state_dict)
 
 
 class Resumable(LoadsRenamedWeights):

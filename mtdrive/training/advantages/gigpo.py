@@ -25,7 +25,7 @@ def gigpo(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np
     for turn, states in enumerate(_states(standing, config.anchor_width).T):
         for state in np.unique(states[states >= 0]):
             members = states == state
-            among_equals[members, turn] = relative(returns[members, turn], config)
+            among_equals[members, turn] = relative(returns[members, turn], config, standing)
     return np.where(alive, grpo(rewards, alive, config) + config.anchor_weight * among_equals, 0.0)
 
 

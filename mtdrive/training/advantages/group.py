@@ -6,6 +6,10 @@ import numpy as np
 
 from mtdrive.training.advantages.config import AdvantageConfig
 
+# Of the largest reward: what differs by less is equal up to rounding. Far above float64's rounding of a score and of
+# sums over a group, far below `epsilon`, so that no difference that could teach anything is lost.
+ROUNDING = 1e-9
+
 
 def absorbed(rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
     """Rewards (G, T) in which an episode that has stopped keeps its last reward; NaN for an episode without turns.
@@ -17,15 +21,21 @@ def absorbed(rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
     return np.where(alive[:, :1], np.take_along_axis(rewards, steps, 1), np.nan)
 
 
-def relative(values: np.ndarray, config: AdvantageConfig) -> np.ndarray:
-    """Values (G, ...) as deviations from the group's mean, in its standard deviations; NaN entries do not count."""
+def relative(values: np.ndarray, config: AdvantageConfig, rewards: np.ndarray | None = None) -> np.ndarray:
+    """Values (G, ...) as deviations from the group's mean, in its standard deviations.
+
+    NaN entries do not count and deviate by 0, as does exactly what equals the mean up to rounding: equal rewards are no
+    signal. rewards: whose size decides what is rounding, where `values` are what is left of their differences.
+    """
     counted = np.isfinite(values)
     number = np.maximum(counted.sum(0), 1)
-    deviation = values - np.where(counted, values, 0.0).sum(0) / number
+    deviation = np.where(counted, values - np.where(counted, values, 0.0).sum(0) / number, 0.0)
+    sizes = np.abs(values if rewards is None else rewards)
+    largest = np.max(sizes, where=np.isfinite(sizes), initial=0.0)
+    deviation[np.abs(deviation) <= ROUNDING * largest] = 0.0
     if not config.scale:
         return deviation
-    spread = np.sqrt((np.where(counted, deviation, 0.0) ** 2).sum(0) / number)
-    return deviation / (spread + config.epsilon)
+    return deviation / (np.sqrt((deviation**2).sum(0) / number) + config.epsilon)
 
 
 def gains_to_go(standing: np.ndarray, discount: float) -> np.ndarray:

@@ -1,0 +1,155 @@
+"""Reading planners that others have made: whole and finite, or refused in one sentence, and never run.
+
+transformers and peft fill in at random what a file of weights lacks, say so in a warning at most, and offer to run code
+that a folder brings along. Here a planner's weights are complete and finite numbers in safetensors files, code of its
+own is refused, and its chat template is rendered in transformers' sandbox alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from mtdrive.simulation.errors import MTDriveError
+
+ADAPTER = "adapter_config.json"
+NEVER_RUN = {"trust_remote_code": False}
+KERNEL = re.compile(r'attn_implementation": (\{[^}]*|"[^"]*)/')  # the name of a repository
+LONGEST_REASON = 400  # characters; some name every weight of a model
+TELLING = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)  # whose messages are sentences
+
+
+@contextmanager
+def reading(what: str, name: str | Path) -> Iterator[None]:
+    """Turn whatever transformers raises about a folder or Hugging Face name into one sentence.
+
+    Raises:
+        MTDriveError: in place of any other exception.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the tables in which it says what is missing
+    try:
+        yield
+    except MTDriveError:
+        raise
+    except Exception as error:  # files of others: any field can have any type
+        reason = str(error) if isinstance(error, TELLING) else repr(error)
+        reason = textwrap.shorten(_unreadable(name) + reason, LONGEST_REASON, placeholder=" ...")
+        raise MTDriveError(f"Cannot load {what} {str(name)!r}: {reason}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def refuse_code(name: str | Path) -> None:
+    """Raises MTDriveError for a planner that asks for code of its own, or for an attention kernel from elsewhere."""
+    with reading("planner", name):
+        config = json.dumps(PreTrainedConfig.get_config_dict(name)[0])
+        texts = [config, *(path.read_text() for path in Path(name).glob("*config.json"))]
+    if any('"auto_map"' in text for text in texts) or KERNEL.search(config):
+        raise MTDriveError(
+            f"Planner {str(name)!r} asks to run code of its own (auto_map or attn_implementation), which is never "
+            "done; give a model that transformers knows, and take the key out of its *config.json."
+        )
+
+
+def load_model(model_class: Any, name: str | Path, dtype: torch.dtype, **arguments: Any) -> PreTrainedModel:
+    """`model_class.from_pretrained`, for a model none of whose weights is missing, left over or of another shape.
+
+    Raises:
+        MTDriveError: names the weight, or says why nothing loads.
+    """
+    with reading("planner", name):
+        arguments |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are told below, by name
+        model, found = model_class.from_pretrained(name, dtype=dtype, use_safetensors=True, **NEVER_RUN, **arguments)
+    for key, stored, expected in sorted(found["mismatched_keys"]):
+        raise MTDriveError(
+            f"Planner {str(name)!r} has weights of another model: {key} is {tuple(stored)}, not {tuple(expected)}."
+        )
+    _check_names(name, found["missing_keys"], found["unexpected_keys"])
+    return model
+
+
+def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """`model` with the trainable LoRA adapter of a folder.
+
+    Raises:
+        MTDriveError: see `fill_adapter`, or no plain LoRA.
+    """
+    with reading("planner", folder):
+        config = PeftConfig.from_pretrained(folder)
+        if not isinstance(config, LoraConfig) or config.megatron_config is not None:
+            raise MTDriveError(f"The adapter of planner {str(folder)!r} is no LoRA that peft applies by itself.")
+        config.inference_mode = False
+        adapted = get_peft_model(model, config)
+    fill_adapter(adapted, folder)
+    return adapted
+
+
+def fill_adapter(model: PeftModel, folder: str | Path, adapter: str = "default") -> None:
+    """Read the weights of an adapter from a folder.
+
+    Raises:
+        MTDriveError: they do not read, or one is missing, left over or of another shape.
+    """
+    with reading("planner", folder):
+        if not (path := Path(folder) / SAFETENSORS_WEIGHTS_NAME).is_file():
+            raise MTDriveError(f"There are no weights {path}; other formats than safetensors are not read.")
+        found = model.load_adapter(str(folder), adapter, is_trainable=True, torch_device="cpu")
+    _check_names(folder, found.missing_keys, found.unexpected_keys)
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """The first of the weights that holds NaN or an infinite number, or None."""
+    for name, weight in weights.items():
+        # One pass without a copy; NaN comes through as either bound.
+        if weight.is_floating_point() and weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
+            return name
+    return None
+
+
+def check_saved(weights: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Raises MTDriveError if weights that are about to be saved are not finite."""
+    if (weight := not_finite(weights)) is not None:
+        raise MTDriveError(
+            f"Training has made the weight {weight} NaN or infinite, so the planner is not saved in {folder}; "
+            "train with a lower learning_rate, from the last checkpoint if there is one."
+        )
+
+
+def check_loaded(weights: Mapping[str, Tensor], name: str | Path) -> None:
+    """Raises MTDriveError if weights that were loaded are not finite."""
+    if (weight := not_finite(weights)) is not None:
+        raise MTDriveError(
+            f"Planner {str(name)!r} cannot be used: its weight {weight} holds NaN or an infinite number, as after a "
+            "training that diverged; take an earlier checkpoint."
+        )
+
+
+def _check_names(name: str | Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    for what, keys in (("lacks weights of its model", missing), ("has weights that its model does not", unexpected)):
+        if keys := sorted(keys):
+            raise MTDriveError(f"Planner {str(name)!r} {what} ({len(keys)}, as {keys[0]}); copy it again, whole.")
+
+
+def _unreadable(name: str | Path) -> str:
+    """Which file of weights in a folder does not read, which safetensors itself does not say."""
+    for path in sorted(Path(name).glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (OSError, SafetensorError):
+            return f"{path.name}: "
+    return ""
