@@ -8,7 +8,7 @@ import numpy as np
 
 from mtdrive.datasets.plans import expert_path, swept
 from mtdrive.simulation.feedback.diagnose import violated
-from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import OK, score
 
@@ -36,8 +36,8 @@ def find_broken(scene: Scene, poses: np.ndarray, metric: str) -> BrokenPlans:
     """What each of plans (M, 8, 3) violates, of the sub-metrics that count in the score; without the invalid ones."""
     scores = score(scene, poses, metric=metric)
     valid = scores.status == OK
-    counted = [metric.column for metric in score_version(metric).metrics if metric.weight != 0.0]
     violations = violated(scores)
+    counted = [sub_metric.column for sub_metric in metrics_of(metric) if sub_metric.counts]
     return BrokenPlans(poses[valid], {name: violations[name][valid] for name in counted})
 
 

@@ -13,7 +13,7 @@ from mtdrive.datasets.flawed import FLAWS
 from mtdrive.datasets.perturbed import PERTURBATIONS
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
-from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.metrics.registry import metrics_of
 
 COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding", "comparison")
 
@@ -49,7 +49,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raises MTDriveError for unknown names and impossible numbers."""
-        counted = [metric.column for metric in score_version(self.metric).metrics if metric.weight != 0.0]
+        counted = [metric.column for metric in metrics_of(self.metric) if metric.counts]
         if self.feedback not in SOURCES:
             raise MTDriveError(f"There is no feedback source {self.feedback!r}: choose {' or '.join(SOURCES)}.")
         check_shares("recipe.flaws", self.flaws, FLAWS)

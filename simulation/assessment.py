@@ -15,7 +15,7 @@ from mtdrive.simulation.feedback.repair import add_changes, add_steps
 from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
 from mtdrive.simulation.memo import remember
 from mtdrive.simulation.metrics.extended_comfort import extended_comfort
-from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import OK, Scores, score
 
@@ -88,7 +88,7 @@ def _assessments(scene: Scene, scores: Scores, feedbacks: Sequence[Feedback]) ->
             status=str(scores.status[row]),
             clean=feedback.clean,
             feedback=feedback,
-            states=scores.events.states[row],
+            states=scores.events["states"][row],
             extended_comfort=float(comfort[row]),
         )
         for row, feedback in enumerate(feedbacks)
@@ -100,7 +100,7 @@ def _extended_comfort(scene: Scene, scores: Scores) -> np.ndarray:
     comfort = np.full(len(scores.status), np.nan)
     rows = np.flatnonzero(scores.status == OK)
     if len(rows) and len(scene.human_poses) >= NUM_POSES:
-        states = np.concatenate([scores.events.states[rows], _human_states(scene)])
+        states = np.concatenate([scores.events["states"][rows], _human_states(scene)])
         human = np.full(len(rows), len(rows))
         comfort[rows] = extended_comfort(states, np.zeros(len(states)), np.arange(len(rows)), human)
     return comfort
@@ -109,7 +109,7 @@ def _extended_comfort(scene: Scene, scores: Scores) -> np.ndarray:
 @remember
 def _human_states(scene: Scene) -> np.ndarray:
     """(1, 41, 11) the recorded human as driven."""
-    return score(scene, human_plan(scene)[None]).events.states
+    return score(scene, human_plan(scene)[None]).events["states"]
 
 
 def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:
@@ -117,6 +117,6 @@ def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source:
         problem = "numbers that are not finite" if not np.isfinite(poses).all() else "poses that no car can follow"
         return Feedback(scores.metric, source, float("nan"), False, (), problem=problem)
     findings = tuple(diagnose(scene, scores, row))
-    counted = {metric.column for metric in score_version(scores.metric).metrics if metric.weight != 0.0}
+    counted = {metric.column for metric in metrics_of(scores.metric) if metric.counts}
     clean = all(finding.passed for finding in findings if finding.metric in counted)
     return Feedback(scores.metric, source, float(scores.score[row]), clean, findings)

@@ -7,7 +7,7 @@ but the scene and the trajectory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -32,48 +32,18 @@ HUMAN_INTERVAL = 0.5  # [s]
 
 
 @dataclass(frozen=True)
-class Events:
-    """What happened along each of N simulated plans. Times [s] from t0, inf if it did not happen; indices -1 then.
-
-    Rows with an invalid trajectory hold NaN, -1 and False.
-
-    states: (N, 41, 11), columns as in `dynamics.state`.
-    collision_time, collision_track, collision_kind: first at-fault collision; the track's index in the observation,
-    whose poses are those of log replay; CollisionKind.
-    ttc_time, ttc_track: first step from which a collision is within bound, and with which track.
-    off_road_time, off_road_corner: first corner off the road, as an index into `metrics.motion.CORNERS`.
-    wrong_way_time: when 2 m against traffic within a second are reached; wrong_way_distance: the most within one [m].
-    red_light_time: first step on a connector whose light is red; lane_keeping_time: when the centerline has been left
-    for too long (both epdms_v2).
-    comfort_ok, comfort_peak: (N, 6) per `metrics.comfort.QUANTITIES`: within bounds; the value nearest to, or farthest
-    over, its bound.
-    progress: way along the centerline [m]; reference_progress: what PDM-Closed earns, its way times its factors [m].
-    """
-
-    states: np.ndarray
-    collision_time: np.ndarray
-    collision_track: np.ndarray
-    collision_kind: np.ndarray
-    ttc_time: np.ndarray
-    ttc_track: np.ndarray
-    off_road_time: np.ndarray
-    off_road_corner: np.ndarray
-    wrong_way_time: np.ndarray
-    wrong_way_distance: np.ndarray
-    red_light_time: np.ndarray
-    lane_keeping_time: np.ndarray
-    comfort_ok: np.ndarray
-    comfort_peak: np.ndarray
-    progress: np.ndarray
-    reference_progress: np.ndarray
-
-
-@dataclass(frozen=True)
 class Scores:
     """Scores of N trajectories.
 
     metric: score version. status: (N,) str, "ok" or "invalid_trajectory" (then all numbers are NaN).
     columns: navsim's column name -> (N,) sub-metric, in navsim's order. score: (N,). product: (N,) of the factors.
+    events: what happened along each simulated plan, (N, ...) by name: what the version's metrics observe (see
+    `Metric.events`; times in seconds from t0), and
+
+        states              (N, 41, 11), columns as in `dynamics.state`
+        reference_progress  (N,) what PDM-Closed earns, its way times its factors [m]
+
+    Rows with an invalid trajectory hold NaN, -1 and False.
     """
 
     metric: str
@@ -81,7 +51,7 @@ class Scores:
     columns: dict[str, np.ndarray]
     product: np.ndarray
     score: np.ndarray
-    events: Events
+    events: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -225,7 +195,7 @@ def score_states(
 def _earned(reference: np.ndarray, surroundings: Surroundings, metric: str) -> float:
     """What PDM-Closed's simulated plan (1, 41, 11) earns [m]: its way times its factors."""
     scores = _score(reference, surroundings, metric)
-    return float(scores.events.progress[0] * scores.product[0])
+    return float(scores.events["progress"][0] * scores.product[0])
 
 
 def _score_reactive(states: np.ndarray, prepared: PreparedScene, metric: str, forgiven: frozenset[str]) -> Scores:
@@ -248,8 +218,7 @@ def _score(
     count = len(states)
     motion = build_motion(states, surroundings.polygon_index)
     metrics = metrics_of(metric)
-    events = {"red_light_time": np.full(count, np.inf), "lane_keeping_time": np.full(count, np.inf)}
-    columns = {}
+    events, columns = {"states": states}, {}
     for sub_metric in metrics:
         columns[sub_metric.column], observed = sub_metric.measure(motion, surroundings)
         events |= observed
@@ -270,7 +239,7 @@ def _score(
         columns=columns,
         product=product_of_factors(metric, columns),
         score=final_score(metric, columns),
-        events=Events(states=states, reference_progress=np.full(count, reference_progress), **events),
+        events=events | {"reference_progress": np.full(count, reference_progress)},
     )
 
 
@@ -298,5 +267,5 @@ def _over(function: Callable[..., np.ndarray], *scores: Scores) -> Scores:
         columns={name: call(lambda one, name=name: one.columns[name]) for name in scores[0].columns},
         product=call(attrgetter("product")),
         score=call(attrgetter("score")),
-        events=Events(**{field.name: call(attrgetter(f"events.{field.name}")) for field in fields(Events)}),
+        events={name: call(lambda one, name=name: one.events[name]) for name in scores[0].events},
     )

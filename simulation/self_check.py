@@ -83,7 +83,7 @@ def scores_of_case() -> dict[str, list[float]]:
         scores = score_states(states, _traffic(), _road(), centerline, metric, reference_progress=25.0)
         numbers |= {f"{metric} {name}": values.tolist() for name, values in scores.columns.items()}
         numbers |= {f"{metric} score": scores.score.tolist()}
-        numbers |= {f"{metric} comfort peaks": scores.events.comfort_peak.ravel().tolist()}
+        numbers |= {f"{metric} comfort peaks": scores.events["comfort_peak"].ravel().tolist()}
     return numbers
 
 

@@ -186,7 +186,7 @@ def _drives(scene: Scene, poses: np.ndarray, scores: Scores) -> Drives:
         times=np.full(count, scene.timestamp * 1e-6),
         starts=np.tile(scene.origin[:2], (count, 1)),
         ends=points_to_global(poses[:, -1, :2], scene.origin),
-        states=scores.events.states,
+        states=scores.events["states"],
     )
 
 

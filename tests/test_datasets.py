@@ -27,7 +27,7 @@ from mtdrive.datasets.material import Material
 from mtdrive.datasets.plans import between, plan_along, profile_distances
 from mtdrive.datasets.reader import load_conversations, load_image, load_samples
 from mtdrive.datasets.recipe import Recipe
-from mtdrive.datasets.samples.comparison import SAFETY
+from mtdrive.datasets.samples.comparison import safety
 from mtdrive.datasets.samples.refinement import Chain, exchange, extend, refinements
 from mtdrive.datasets.schema import SCHEMA, Target
 from mtdrive.planner.answer import format_answer, parse_answer
@@ -141,18 +141,18 @@ def test_answers_to_questions_agree_with_the_scorer(store, recorded):
         scores = score(store.load(row["token"]), np.array(row["plans"]))
         answer = row["messages"][-1]["content"][0]["text"]
         verdicts[row["kind"], row["verdict"]] += 1
-        safety = [scores.columns[name] < 1.0 for name in SAFETY if name in scores.columns]
+        broken = [scores.columns[name] < 1.0 for name in safety(scores.metric)]
         if row["kind"] == "comparison":
-            first, second = (next((i for i, failed in enumerate(safety) if failed[plan]), 9) for plan in (0, 1))
+            first, second = (next((i for i, failed in enumerate(broken) if failed[plan]), 9) for plan in (0, 1))
             assert first != second
             assert row["verdict"] == ("first" if first > second else "second")
             assert answer.startswith("A is safer. B: " if first > second else "B is safer. A: ")
             continue
-        failed = bool(safety[("collision", "off_road").index(row["kind"])][0])
+        failed = bool(broken[("collision", "off_road").index(row["kind"])][0])
         assert row["verdict"] == ("yes" if failed else "no")
         if failed:
             event = "collision" if row["kind"] == "collision" else "off_road"
-            time = getattr(scores.events, f"{event}_time")[0]
+            time = scores.events[f"{event}_time"][0]
             assert answer.startswith(f"Yes. {event.replace('_', ' ').capitalize()} at {time:+06.2f} ")
         else:
             assert answer == "No."

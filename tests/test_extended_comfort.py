@@ -41,7 +41,7 @@ def drives() -> dict:
 def test_equals_official(drives):
     now = [drives[pair] for pair in zip(PAIRS.now_token, PAIRS.now_traj)]
     previous = [drives[pair] for pair in zip(PAIRS.prev_token, PAIRS.prev_traj)]
-    states = np.concatenate([scores[0].events.states for _, scores in (*now, *previous)])
+    states = np.concatenate([scores[0].events["states"] for _, scores in (*now, *previous)])
     times = np.array([time for time, _ in (*now, *previous)])
     rows = np.arange(len(PAIRS))
     comfort = extended_comfort(states, times, rows, rows + len(PAIRS))

@@ -27,7 +27,7 @@ def assert_equals_official(scores: Scores, names: np.ndarray, official, score_co
         tolerance = 1e-6 if column == "ego_progress" else 0.0  # the others are discrete
         np.testing.assert_allclose(values, official[column], rtol=0, atol=tolerance, err_msg=f"{column} of {names}")
     np.testing.assert_allclose(scores.score, official[score_column], rtol=0, atol=1e-6)
-    bits = ["".join(str(int(bit)) for bit in row) for row in scores.events.comfort_ok]
+    bits = ["".join(str(int(bit)) for bit in row) for row in scores.events["comfort_ok"]]
     assert bits == official.dbg_comfort_bits.tolist()
 
 
@@ -39,9 +39,9 @@ def test_pdms_v1_equals_official(token: str, num_poses: int):
     assert official.stable.all()  # none is decided by rounding
     scores = score(reference.scenes()[token], poses, SAMPLINGS[num_poses], "pdms_v1")
     assert_equals_official(scores, names, official, "score")
-    np.testing.assert_allclose(scores.events.progress, official.dbg_progress_raw, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(scores.events.collision_time, official.dbg_at_fault_time_idx * STEP)
-    np.testing.assert_allclose(scores.events.ttc_time, official.dbg_ttc_time_idx * STEP)
+    np.testing.assert_allclose(scores.events["progress"], official.dbg_progress_raw, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(scores.events["collision_time"], official.dbg_at_fault_time_idx * STEP)
+    np.testing.assert_allclose(scores.events["ttc_time"], official.dbg_ttc_time_idx * STEP)
 
 
 @pytest.mark.parametrize("human_filter", [False, True])
@@ -95,9 +95,9 @@ def test_invalid_rows_are_named_and_never_zero():
     scores = score(reference.scenes()[token], poses)
     assert scores.status.tolist() == [OK, INVALID, OK, INVALID]
     np.testing.assert_array_equal(scores.score[[0, 2]], clean.score[[0, 2]])
-    for values in (scores.score, scores.events.collision_time, *scores.columns.values()):
+    for values in (scores.score, scores.events["collision_time"], *scores.columns.values()):
         assert np.isnan(values[[1, 3]]).all()
-    assert (scores.events.collision_track[[1, 3]] == -1).all()
+    assert (scores.events["collision_track"][[1, 3]] == -1).all()
 
 
 def test_human_filter_does_not_forgive_what_only_the_past_spoils():
@@ -113,7 +113,7 @@ def test_human_filter_does_not_forgive_what_only_the_past_spoils():
 def test_batches_without_a_valid_row(count: int):
     scores = score(reference.scenes()[TOKENS[0]], np.full((count, 8, 3), np.nan))
     assert scores.score.shape == (count,)
-    assert scores.events.states.shape == (count, 41, 11)
+    assert scores.events["states"].shape == (count, 41, 11)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_crowded_scenes_equal_official():
         scores = score(scene, golden["poses"][row : row + 1], 0.5, "epdms_v2", False, "idm")
         values = [*(column[0] for column in scores.columns.values()), scores.score[0]]
         np.testing.assert_allclose(values, golden["scores"][row], rtol=0, atol=1e-6)
-        ours = vehicle_poses(scene, scores.events.states[0])
+        ours = vehicle_poses(scene, scores.events["states"][0])
         official = dict(
             zip(golden["vehicle"][golden["row"] == row], golden["track"][golden["row"] == row], strict=True)
         )

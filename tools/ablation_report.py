@@ -14,8 +14,9 @@ from rich.console import Console
 from mtdrive.evaluation.bootstrap import bootstrap_runs
 from mtdrive.evaluation.report.curves import moving_mean
 from mtdrive.evaluation.rows import PLANNER
-from mtdrive.evaluation.summary import FIXED, SHORT
+from mtdrive.evaluation.summary import FIXED
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.metrics.registry import short_name
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.visualization.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY_BLUE, VERMILLION
 
@@ -91,7 +92,7 @@ def report(table: pd.DataFrame) -> str:
         row |= {label: cell(value) for label, value in values.items()}
         scores.append(row | {"gap to the human closed": f"{(final.mean() - start) / (human - start):.0%}"})
         means = {name: np.nanmean(matrix(table, arm, "privileged", last, name)) for name in columns}
-        details.append({"arm": arm, **{SHORT.get(name, name): f"{value:.3f}" for name, value in means.items()}})
+        details.append({"arm": arm, **{short_name(name): f"{value:.3f}" for name, value in means.items()}})
         if arm != REFERENCE and REFERENCE in arms:
             row = {"arm": arm}
             for label, source, turn in cells(table):

@@ -67,7 +67,7 @@ def score_twice(scene: Scene, poses: np.ndarray, interval: float, metric: str, r
 
 def named(scores: Scores) -> dict[str, np.ndarray]:
     """All arrays of scores whose rows are trajectories."""
-    return {**scores.columns, **vars(scores.events), "score": scores.score, "status": scores.status}
+    return {**scores.columns, **scores.events, "score": scores.score, "status": scores.status}
 
 
 def fuzz(scenes: Sequence[Scene], count: int, seed: int = 0) -> Counter:

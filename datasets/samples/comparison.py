@@ -7,22 +7,23 @@ import numpy as np
 from mtdrive.datasets.material import Material
 from mtdrive.datasets.schema import Question
 from mtdrive.simulation.feedback.structured import Finding
+from mtdrive.simulation.metrics.registry import metrics_of
 
 KIND = "comparison"
-# What safety is, worst first: a plan is safer whose worst violation comes later, or that has none.
-SAFETY = (
-    "no_at_fault_collisions",
-    "drivable_area_compliance",
-    "traffic_light_compliance",
-    "time_to_collision_within_bound",
-)
+
+
+def safety(metric: str) -> list[str]:
+    """Columns of a score version that make up safety, worst first: a plan is safer whose worst violation comes later,
+    or that has none."""
+    columns = {sub_metric.column: sub_metric.rank for sub_metric in metrics_of(metric) if sub_metric.is_safety}
+    return sorted(columns, key=columns.__getitem__)
 
 
 def comparisons(material: Material) -> list[Question]:
     """Half with a plan that just passes, half with any of another safety; fewer where no plan of the scene fails."""
     rng, asked = material.rng(KIND), []
     for number in range(material.recipe.comparison):
-        columns = [column for column in SAFETY if column in material.broken.violated]
+        columns = safety(material.recipe.metric)
         ranks = worst([material.broken.violated[column] for column in columns])
         failing = np.unique(ranks[ranks < len(columns)])
         if not len(failing):
@@ -45,7 +46,7 @@ def comparisons(material: Material) -> list[Question]:
 def comparison(material: Material, plans: np.ndarray, sources: tuple[str, ...]) -> Question:
     """The question about two plans (2, 8, 3) that are not equally safe, answered by simulation."""
     scores, findings = material.examine(plans)
-    columns = [column for column in SAFETY if column in findings[0]]
+    columns = safety(material.recipe.metric)
     ranks = worst([np.array([not finding[column].passed for finding in findings]) for column in columns])
     safer = int(np.argmax(ranks))
     wrong: Finding = findings[1 - safer][columns[ranks[1 - safer]]]

@@ -9,8 +9,10 @@ import numpy as np
 
 from mtdrive.datasets.material import Material
 from mtdrive.datasets.schema import Question
+from mtdrive.simulation.metrics.collisions import NO_AT_FAULT_COLLISIONS
+from mtdrive.simulation.metrics.drivable_area import DRIVABLE_AREA_COMPLIANCE
 
-SUBJECTS = {"collision": "no_at_fault_collisions", "off_road": "drivable_area_compliance"}
+SUBJECTS = {"collision": NO_AT_FAULT_COLLISIONS.column, "off_road": DRIVABLE_AREA_COMPLIANCE.column}
 
 
 def questions(material: Material) -> list[Question]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.scoring import OK
 from mtdrive.simulation.split_scoring import SubmissionScores
 from mtdrive.simulation.two_stage import SCORE, TwoStageScores
-
-AVERAGE = {"pdms_v1": "average", "epdms_v2": "average_all_frames"}
 
 
 def one_stage_table(scores: SubmissionScores) -> pd.DataFrame:
@@ -23,7 +22,7 @@ def one_stage_table(scores: SubmissionScores) -> pd.DataFrame:
     """
     table = _with_tokens(scores, {**scores.columns, SCORE: scores.score})
     average = table.drop(columns=["token", "valid"]).mean()
-    table.loc[len(table)] = {"token": AVERAGE[scores.metric], "valid": table.valid.all(), **average}
+    table.loc[len(table)] = {"token": score_version(scores.metric).average_row, "valid": table.valid.all(), **average}
     return table
 
 

@@ -11,19 +11,9 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from mtdrive.evaluation.bootstrap import bootstrap_mean
+from mtdrive.simulation.metrics.registry import short_name
 
 FIXED = ["token", "family", "policy", "turn", "status", "score"]
-SHORT = {
-    "no_at_fault_collisions": "NC",
-    "drivable_area_compliance": "DAC",
-    "ego_progress": "EP",
-    "time_to_collision_within_bound": "TTC",
-    "comfort": "C",
-    "driving_direction_compliance": "DDC",
-    "traffic_light_compliance": "TLC",
-    "lane_keeping": "LK",
-    "history_comfort": "HC",
-}
 
 
 def summarise(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def _differences(table: pd.DataFrame, resamples: int, seed: int) -> list[dict[st
 def as_rich_table(summary: dict[str, Any], title: str) -> Table:
     """The summary's policies as a table for the terminal."""
     names = list(dict.fromkeys(name for turns in summary["policies"].values() for t in turns for name in t["metrics"]))
-    heads = ["policy", "turn", "score", "95 % interval", *(SHORT.get(name, name) for name in names), "failed"]
+    heads = ["policy", "turn", "score", "95 % interval", *map(short_name, names), "failed"]
     table = Table(*(Column(head, no_wrap=True) for head in heads), title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     for policy, turns in summary["policies"].items():
         for turn in turns:

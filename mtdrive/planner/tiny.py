@@ -174,11 +174,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def _phrases() -> set[str]:
     """The constant parts of everything that is written to the planner or by it."""
-    templates = (PROMPTS["compact"].user, *feedback.TEMPLATES)
+    templates = (PROMPTS["compact"].user, *feedback.templates())
     phrases = {literal for template in templates for literal, *_ in Formatter().parse(template) if literal}
     phrases |= {f"{role}\n" for role in ("system", "user", "assistant")}
     phrases |= {command.name.lower() for command in DrivingCommand}
-    return phrases | {f"{PREFIX}(", f"){SUFFIX}", ". ", *feedback.TERMS, *AnswerError}
+    return phrases | {f"{PREFIX}(", f"){SUFFIX}", ". ", *feedback.terms(), *AnswerError}
 
 
 def _words(texts: Iterable[str]) -> set[str]:

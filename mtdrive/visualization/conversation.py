@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mtdrive.evaluation.summary import SHORT
+from mtdrive.simulation.metrics.registry import short_name
 from mtdrive.visualization import style
 from mtdrive.visualization.episode import FAULT, Turn
 
@@ -70,7 +70,7 @@ def _draw_turn(axes: Axes, turn: Turn, number: int, name: str, top: float) -> fl
     y += 0.23
     for index, (column, part) in enumerate(turn.columns.items()):
         left = 0.12 + (index % 2) * 2.13
-        _draw_bar(axes, SHORT.get(column, column), part, colour, left, y + (index // 2) * BAR_LINE)
+        _draw_bar(axes, short_name(column), part, colour, left, y + (index // 2) * BAR_LINE)
     y += BAR_LINE * math.ceil(len(turn.columns) / 2) + (0.04 if turn.columns else 0)
     for line in _answer(turn):
         axes.text(0.12, y, line, fontsize=6.3, family="DejaVu Sans Mono", va="center", color=style.MUTED)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene import Scene
 from mtdrive.visualization import style
 from mtdrive.visualization.bev import draw_bird_view
@@ -31,7 +32,6 @@ JPEG_QUALITIES = (85, 75, 60, 45, 30)  # the best that fits is taken
 JPEG_BYTES, FIGURE_BYTES = 60_000, 75_000
 HEIGHT, MARGIN, GAP, TITLE = 6.6, 0.19, 0.2, 0.43  # [in]
 CAMERA_WIDTH, BIRD_WIDTH = 8.22, 3.6  # [in]
-SCORE_NAMES = {"pdms_v1": "PDMS", "epdms_v2": "EPDMS"}
 
 
 def figure_scene(
@@ -55,7 +55,7 @@ def figure_scene(
     left.imshow(camera_view(scene, image, plans, metric=metric), aspect="equal", interpolation="antialiased")
     draw_bird_view(right, scene, plans, metric)
     for axes in column:
-        draw_conversation(axes, turns, SCORE_NAMES[metric])
+        draw_conversation(axes, turns, score_version(metric).title)
     draw_legend(figure, left, plans)
     return figure
 

@@ -12,15 +12,8 @@ import shapely
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.assessment import Assessment
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
+from mtdrive.simulation.metrics.registry import all_metrics
 from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
-
-VIOLATION_NAMES = {
-    "no_at_fault_collisions": "collision",
-    "drivable_area_compliance": "off road",
-    "time_to_collision_within_bound": "too close",
-    "driving_direction_compliance": "wrong way",
-    "traffic_light_compliance": "red light",
-}
 
 
 class Role(Enum):
@@ -84,7 +77,7 @@ def assessed_plan(label: str, poses: np.ndarray, assessment: Assessment, role: R
     violation = None
     if placed:
         first = placed[0]  # findings come most important first
-        name = VIOLATION_NAMES.get(first.metric, first.metric)
+        name = all_metrics()[first.metric].label
         violation = Violation(name, first.time, first.ego_position, first.object_position, first.side)
     states = assessment.states if np.isfinite(assessment.states).all() else None
     return Plan(label, np.asarray(poses, dtype=np.float64), states, assessment.score, violation, role)

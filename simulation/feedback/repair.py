@@ -14,7 +14,8 @@ import numpy as np
 
 from mtdrive.simulation.feedback.paths import shift, travel, travelled
 from mtdrive.simulation.feedback.structured import Change, ChangeKind, Feedback, Finding
-from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.metrics.progress import PROGRESS
+from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.scene import HORIZON, Scene
 from mtdrive.simulation.scoring import OK, score
 
@@ -127,7 +128,7 @@ def _score(scene: Scene, trials: Sequence[_Trials], interval: float, feedbacks: 
     metric = feedbacks[0].metric
     scores = score(scene, np.concatenate([tried.plans for tried in trials]), interval, metric)
     worth = scores.score + EACH * np.mean(list(scores.columns.values()), axis=0)
-    ignored = [sub_metric.column for sub_metric in score_version(metric).metrics if sub_metric.weight == 0.0]
+    ignored = [sub_metric.column for sub_metric in metrics_of(metric) if not sub_metric.counts]
     worth += UNWEIGHTED * sum(scores.columns[column] for column in ignored)
     worth = np.where(scores.status == OK, worth, -np.inf)
     outcomes, end = [], 0
@@ -156,9 +157,8 @@ def _trials(
 
     if ChangeKind.TRAVEL in kinds:
         amounts = ACCELERATIONS * HORIZON**2 / 2.0
-        progress = feedback.finding("ego_progress")
-        if not progress.passed:
-            amounts = np.append(amounts, progress.limit - progress.measured)
+        short = [finding.limit - finding.measured for finding in feedback.violations if finding.quantity == PROGRESS]
+        amounts = np.append(amounts, short)
         try_out(ChangeKind.TRAVEL, np.unique(np.maximum(amounts, -travelled(poses)[-1])), HORIZON)
     if ChangeKind.SHIFT in kinds:
         begin = min((finding.time for finding in feedback.violations if finding.time is not None), default=HORIZON)

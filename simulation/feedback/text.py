@@ -7,22 +7,11 @@ the ego frame at t0, amounts of change in metres; the planner's system prompt sa
 from __future__ import annotations
 
 from mtdrive.simulation.feedback.structured import Change, ChangeKind, Feedback, Finding
-from mtdrive.simulation.metrics.comfort import QUANTITIES
+from mtdrive.simulation.metrics.registry import all_metrics
 from mtdrive.simulation.scene import ObjectType
 
 MAX_VIOLATIONS = 3
 
-SENTENCES = {
-    "no_at_fault_collisions": "Collision at {time} with {object} at {place}.",
-    "drivable_area_compliance": "Off road at {time} on the {side} by {measured}.",
-    "time_to_collision_within_bound": "Too close at {time} to {object} at {place}.",
-    "driving_direction_compliance": "Wrong lane at {time} for {measured}.",
-    "traffic_light_compliance": "Red light at {time}.",
-    "comfort": "Too much {quantity}: {measured} exceeds {limit}.",
-    "history_comfort": "Too much {quantity}: {measured} exceeds {limit}.",
-    "lane_keeping": "Off the lane's centre at {time}.",
-    "ego_progress": "Progress {measured} of {limit}.",
-}
 CHANGES = {
     ChangeKind.TRAVEL: "Travel {amount} to {place} by {time}.",  # along the same path: + farther, - less far
     ChangeKind.SHIFT: "Shift {amount} to {place} by {time}.",  # + to the left, - to the right
@@ -31,9 +20,17 @@ CLEAN = "Clean plan."
 SCORE = "PDMS {score}."
 INVALID = "Invalid plan: {problem}."
 
-# What a tokenizer made for this text has to know: the sentences, and the words that fill them in beside numbers.
-TEMPLATES = (*dict.fromkeys(SENTENCES.values()), *CHANGES.values(), CLEAN, SCORE)
-TERMS = (*(kind.name.lower() for kind in ObjectType), "left", "right", *QUANTITIES)
+
+def templates() -> list[str]:
+    """The sentences that a tokenizer made for this text has to know."""
+    sentences = (metric.sentence for metric in all_metrics().values())
+    return [*dict.fromkeys(sentences), *CHANGES.values(), CLEAN, SCORE]
+
+
+def terms() -> list[str]:
+    """The words that fill in the sentences beside numbers."""
+    words = (word for metric in all_metrics().values() for word in metric.terms)
+    return [*(kind.name.lower() for kind in ObjectType), *dict.fromkeys(words)]
 
 
 def render_text(feedback: Feedback) -> str:
@@ -52,12 +49,13 @@ def render_text(feedback: Feedback) -> str:
 
 
 def _told(feedback: Feedback) -> list[Finding]:
-    """The worst violations; coming too close to what is hit later goes without saying."""
-    hit = feedback.finding("no_at_fault_collisions").object_token
+    """The worst violations, without those that another one implies."""
+    metrics = all_metrics()
+    objects = {finding.metric: finding.object_token for finding in feedback.findings}
     return [
         finding
         for finding in feedback.violations
-        if finding.metric != "time_to_collision_within_bound" or finding.object_token != hit
+        if finding.object_token is None or finding.object_token != objects.get(metrics[finding.metric].implied_by)
     ][:MAX_VIOLATIONS]
 
 
@@ -74,7 +72,7 @@ def render_violation(finding: Finding) -> str:
         fields[name] = None if value is None else number(value)
     if finding.object_position is not None:
         fields["place"] = render_place(finding.object_position)
-    return SENTENCES[finding.metric].format(**fields)
+    return all_metrics()[finding.metric].sentence.format(**fields)
 
 
 def _change(change: Change) -> str:

@@ -10,17 +10,23 @@ say: only the first overlap of a track matters.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import X, Y
+from mtdrive.simulation.metrics.facts import encounter
 from mtdrive.simulation.metrics.geometry import boxes_overlap, is_behind
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
 from mtdrive.simulation.metrics.surroundings import STOPPED_SPEED, Surroundings
-from mtdrive.simulation.scene import STEP
+from mtdrive.simulation.scene import STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 EGO_REACH = np.hypot(HALF_LENGTH, HALF_WIDTH)
 
@@ -109,3 +115,25 @@ def no_at_fault_collisions(motion: Motion, surroundings: Surroundings) -> Measur
     exposed = motion.areas.multiple_lanes | (motion.areas.off_road != 0)
     values, steps, hit, kinds = _collisions(motion.states, motion.frames, motion.speeds, exposed, surroundings.tracks)
     return Measurement(values, {"collision_time": steps * STEP, "collision_track": hit, "collision_kind": kinds})
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    events = scores.events
+    return encounter(scene, scores, row, float(events["collision_time"][row]), int(events["collision_track"][row]))
+
+
+NO_AT_FAULT_COLLISIONS = Metric(
+    column="no_at_fault_collisions",
+    short="NC",
+    label="collision",
+    measure=no_at_fault_collisions,
+    sentence="Collision at {time} with {object} at {place}.",
+    rank=0,
+    facts=_facts,
+    events={
+        "collision_time": "[s] first at-fault collision, inf if none",
+        "collision_track": "index of its track in the observation, whose poses are those of log replay; -1 if none",
+        "collision_kind": "CollisionKind, -1 if none",
+    },
+    is_safety=True,
+)

@@ -9,6 +9,7 @@ strictly within the bounds (navsim v1.1 `pdm_comfort_metrics.py`).
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.signal import savgol_filter
@@ -16,9 +17,13 @@ from scipy.signal import savgol_filter
 from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.scene import STEP
+from mtdrive.simulation.scene import STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 QUANTITIES = (
     "longitudinal acceleration",  # [m/s^2]
@@ -133,3 +138,27 @@ def comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
     return measure_comfort(
         motion.states, motion.states[..., ACCELERATION_X], acceleration_window=num_steps, jerk_window=num_steps
     )
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    """The quantity farthest over its bound."""
+    peaks = scores.events["comfort_peak"][row]
+    bounds = np.where(peaks > 0.0, UPPER, LOWER)
+    worst = int(np.argmax(np.where(scores.events["comfort_ok"][row], -np.inf, peaks / bounds)))
+    return {"quantity": QUANTITIES[worst], "measured": float(peaks[worst]), "limit": float(bounds[worst])}
+
+
+COMFORT = Metric(
+    column="comfort",
+    short="C",
+    label="discomfort",
+    measure=comfort,
+    sentence="Too much {quantity}: {measured} exceeds {limit}.",
+    rank=50,
+    facts=_facts,
+    terms=QUANTITIES,
+    events={
+        "comfort_ok": "(N, 6) per QUANTITIES: within bounds",
+        "comfort_peak": "(N, 6) per QUANTITIES: the value nearest to, or farthest over, its bound",
+    },
+)

@@ -7,13 +7,20 @@ intersections. The largest sum over 11 steps decides: below 2 m 1, below 6 m 0.5
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.metrics.facts import when_and_where
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.scene import STEP
+from mtdrive.simulation.scene import STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 WINDOW = 11  # steps
 COMPLIANT = 2.0  # [m]
@@ -37,7 +44,7 @@ def _driving_direction(frames, against):
 
 
 def driving_direction_compliance(
-    motion: Motion, surroundings: Surroundings, *, exempt_intersections: bool
+    motion: Motion, surroundings: Surroundings, *, exempt_intersections: bool = True
 ) -> Measurement:
     """DDC of each plan. Events: time [s] at which the way first reaches 2 m, and the largest way [m]."""
     against = motion.areas.off_route
@@ -46,3 +53,27 @@ def driving_direction_compliance(
     worst, first = _driving_direction(motion.frames, against)
     values = np.where(worst < COMPLIANT, 1.0, np.where(worst < VIOLATION, 0.5, 0.0))
     return Measurement(values, {"wrong_way_time": first * STEP, "wrong_way_distance": worst})
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    return {
+        **when_and_where(scores, row, float(scores.events["wrong_way_time"][row])),
+        "quantity": "way off the route's lanes within a second",
+        "measured": float(scores.events["wrong_way_distance"][row]),
+        "limit": COMPLIANT,
+    }
+
+
+DRIVING_DIRECTION_COMPLIANCE = Metric(
+    column="driving_direction_compliance",
+    short="DDC",
+    label="wrong way",
+    measure=driving_direction_compliance,
+    sentence="Wrong lane at {time} for {measured}.",
+    rank=40,
+    facts=_facts,
+    events={
+        "wrong_way_time": "[s] when 2 m against traffic within a second are reached, inf if never",
+        "wrong_way_distance": "[m] the most driven against traffic within a second",
+    },
+)

@@ -9,6 +9,8 @@ scoring, the human filter) the value is 1 (navsim v2.2 `PDMScorer._calculate_his
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mtdrive.simulation import vehicle
@@ -24,7 +26,7 @@ from mtdrive.simulation.dynamics.state import (
     X,
     Y,
 )
-from mtdrive.simulation.metrics.comfort import QUANTITIES, measure_comfort
+from mtdrive.simulation.metrics.comfort import COMFORT, QUANTITIES, measure_comfort
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
@@ -62,3 +64,6 @@ def history_comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
         acceleration_window=ACCELERATION_WINDOW,
         jerk_window=JERK_WINDOW,
     )
+
+
+HISTORY_COMFORT = replace(COMFORT, column="history_comfort", short="HC", measure=history_comfort)

@@ -6,14 +6,21 @@ Steps with the centre in an intersection are passed over; they do not end a row 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.metrics.facts import when_and_where
 from mtdrive.simulation.metrics.geometry import nearby_segment
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.scene import STEP
+from mtdrive.simulation.scene import STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 MAX_DEVIATION = 0.5  # [m]
 MAX_STEPS = 20
@@ -45,3 +52,19 @@ def lane_keeping(motion: Motion, surroundings: Surroundings) -> Measurement:
     """LK of each plan. Events: time [s] at which the row of deviating steps becomes too long."""
     steps = _first_violation(motion.frames, motion.areas.in_intersection, surroundings.centerline)
     return Measurement(np.where(steps == np.inf, 1.0, 0.0), {"lane_keeping_time": steps * STEP})
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    return when_and_where(scores, row, float(scores.events["lane_keeping_time"][row]))
+
+
+LANE_KEEPING = Metric(
+    column="lane_keeping",
+    short="LK",
+    label="off lane centre",
+    measure=lane_keeping,
+    sentence="Off the lane's centre at {time}.",
+    rank=60,
+    facts=_facts,
+    events={"lane_keeping_time": "[s] when the centerline has been left for too long, inf if never"},
+)

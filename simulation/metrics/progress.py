@@ -8,15 +8,24 @@ v1.1, 0 if a multiplicative metric is 0 (navsim `PDMScorer._calculate_progress`,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.geometry import project_on_line
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
+from mtdrive.simulation.scene import STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 MIN_BEST = 5.0  # [m]
+ENOUGH = 0.95  # of PDM-Closed's; from there on a plan counts as clean
+PROGRESS = "progress"
 
 
 @kernel
@@ -45,3 +54,28 @@ def normalise_v2(ways: np.ndarray, products: np.ndarray, best: np.ndarray) -> np
     """EP of v2.2, from the same."""
     enough = best > MIN_BEST
     return np.where(enough, np.clip(ways / np.where(enough, best, 1.0), 0.0, 1.0), 1.0)
+
+
+def _violated(scores: Scores) -> np.ndarray:
+    """Progress fails where the way itself falls short, not where a collision sets the sub-metric to 0."""
+    way = scores.events["progress"] / np.maximum(scores.events["reference_progress"], STEP)
+    values = scores.columns[EGO_PROGRESS.column]
+    return (values < 1.0) & ~(np.maximum(values, way) >= ENOUGH)
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    way, reference = float(scores.events["progress"][row]), float(scores.events["reference_progress"][row])
+    return {"quantity": PROGRESS, "measured": way, "limit": reference}
+
+
+EGO_PROGRESS = Metric(
+    column="ego_progress",
+    short="EP",
+    label="slow",
+    measure=progress,
+    sentence="Progress {measured} of {limit}.",
+    rank=70,
+    facts=_facts,
+    violated=_violated,
+    events={"progress": "[m] way along the centerline"},
+)

@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.metrics.collisions import no_at_fault_collisions
-from mtdrive.simulation.metrics.comfort import comfort
-from mtdrive.simulation.metrics.drivable_area import drivable_area_compliance
-from mtdrive.simulation.metrics.driving_direction import driving_direction_compliance
+from mtdrive.simulation.metrics.collisions import NO_AT_FAULT_COLLISIONS
+from mtdrive.simulation.metrics.comfort import COMFORT
+from mtdrive.simulation.metrics.drivable_area import DRIVABLE_AREA_COMPLIANCE
+from mtdrive.simulation.metrics.driving_direction import DRIVING_DIRECTION_COMPLIANCE, driving_direction_compliance
 from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT
-from mtdrive.simulation.metrics.history_comfort import history_comfort
-from mtdrive.simulation.metrics.lane_keeping import lane_keeping
-from mtdrive.simulation.metrics.measurement import Measurement
-from mtdrive.simulation.metrics.motion import Motion
-from mtdrive.simulation.metrics.progress import normalise_v1, normalise_v2, progress
-from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.metrics.time_to_collision import LOOK_AHEAD, time_to_collision
-from mtdrive.simulation.metrics.traffic_lights import traffic_light_compliance
+from mtdrive.simulation.metrics.history_comfort import HISTORY_COMFORT
+from mtdrive.simulation.metrics.lane_keeping import LANE_KEEPING
+from mtdrive.simulation.metrics.metric import Metric
+from mtdrive.simulation.metrics.progress import EGO_PROGRESS, normalise_v1, normalise_v2
+from mtdrive.simulation.metrics.time_to_collision import LOOK_AHEAD, TIME_TO_COLLISION, time_to_collision
+from mtdrive.simulation.metrics.traffic_lights import TRAFFIC_LIGHT_COMPLIANCE
 from mtdrive.simulation.scene import NUM_STEPS
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One sub-metric.
-
-    column: navsim's column name.
-    measure: its function of the motion and the surroundings.
-    weight: in the weighted mean; None for a factor of the score.
-    normalise: (values, products, best earnings) -> values, for a metric relative to PDM-Closed.
-    """
-
-    column: str
-    measure: Callable[[Motion, Surroundings], Measurement]
-    weight: float | None = None
-    normalise: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
 class ScoreVersion:
     """A score: the product of the factors times the weighted mean of the rest.
 
+    title: its name in tables and pictures.
     metrics: in the order of navsim's columns.
+    average_row: what navsim's one-stage script calls the last row of its table.
     uses_past: the recorded past counts.
     human_filter: metrics that the recorded human fails can be forgiven, and are by default.
     reactive: can be scored in reactive traffic.
     extended_comfort_weight: of `metrics.extended_comfort` in the weighted mean, where it is known; 0 for none.
     """
 
+    title: str
     metrics: tuple[Metric, ...]
+    average_row: str
     uses_past: bool
     human_filter: bool
     reactive: bool
@@ -61,40 +47,41 @@ class ScoreVersion:
 
 VERSIONS: dict[str, ScoreVersion] = {
     "pdms_v1": ScoreVersion(
+        "PDMS",
         (
-            Metric("no_at_fault_collisions", no_at_fault_collisions),
-            Metric("drivable_area_compliance", drivable_area_compliance),
-            Metric("ego_progress", progress, weight=5.0, normalise=normalise_v1),
-            Metric("time_to_collision_within_bound", partial(time_to_collision, num_steps=NUM_STEPS), weight=5.0),
-            Metric("comfort", comfort, weight=2.0),
-            Metric(
-                "driving_direction_compliance",
-                partial(driving_direction_compliance, exempt_intersections=False),
+            NO_AT_FAULT_COLLISIONS,
+            DRIVABLE_AREA_COMPLIANCE,
+            replace(EGO_PROGRESS, weight=5.0, normalise=normalise_v1),
+            replace(TIME_TO_COLLISION, weight=5.0),
+            replace(COMFORT, weight=2.0),
+            replace(
+                DRIVING_DIRECTION_COMPLIANCE,
+                measure=partial(driving_direction_compliance, exempt_intersections=False),
                 weight=0.0,
             ),
         ),
+        average_row="average",
         uses_past=False,
         human_filter=False,
         reactive=False,
     ),
     "epdms_v2": ScoreVersion(
+        "EPDMS",
         (
-            Metric("no_at_fault_collisions", no_at_fault_collisions),
-            Metric("drivable_area_compliance", drivable_area_compliance),
-            Metric(
-                "driving_direction_compliance",
-                partial(driving_direction_compliance, exempt_intersections=True),
-            ),
-            Metric("traffic_light_compliance", traffic_light_compliance),
-            Metric("ego_progress", progress, weight=5.0, normalise=normalise_v2),
-            Metric(
-                "time_to_collision_within_bound",
-                partial(time_to_collision, num_steps=NUM_STEPS - LOOK_AHEAD),
+            NO_AT_FAULT_COLLISIONS,
+            DRIVABLE_AREA_COMPLIANCE,
+            DRIVING_DIRECTION_COMPLIANCE,
+            TRAFFIC_LIGHT_COMPLIANCE,
+            replace(EGO_PROGRESS, weight=5.0, normalise=normalise_v2),
+            replace(
+                TIME_TO_COLLISION,
+                measure=partial(time_to_collision, num_steps=NUM_STEPS - LOOK_AHEAD),
                 weight=5.0,
             ),
-            Metric("lane_keeping", lane_keeping, weight=2.0),
-            Metric("history_comfort", history_comfort, weight=2.0),
+            replace(LANE_KEEPING, weight=2.0),
+            replace(HISTORY_COMFORT, weight=2.0),
         ),
+        average_row="average_all_frames",
         uses_past=True,
         human_filter=True,
         reactive=True,
@@ -139,3 +126,18 @@ def product_of_factors(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarr
 def metrics_of(name: str) -> tuple[Metric, ...]:
     """The metrics of a score version, in the order of navsim's columns. Raises as `score_version`."""
     return score_version(name).metrics
+
+
+def all_metrics() -> dict[str, Metric]:
+    """The metrics of all versions by column; where versions measure one differently, the first version's."""
+    found: dict[str, Metric] = {}
+    for version in VERSIONS.values():
+        for metric in version.metrics:
+            found.setdefault(metric.column, metric)
+    return found
+
+
+def short_name(column: str) -> str:
+    """The abbreviation of a metric's column; other columns are called by their names."""
+    metric = all_metrics().get(column)
+    return column if metric is None else metric.short

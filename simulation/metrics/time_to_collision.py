@@ -10,18 +10,25 @@ the first 32 against one of 4 s (navsim `PDMScorer._calculate_ttc`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import X, Y
 from mtdrive.simulation.metrics.areas import INTERSECTION
-from mtdrive.simulation.metrics.collisions import EGO_REACH
+from mtdrive.simulation.metrics.collisions import EGO_REACH, NO_AT_FAULT_COLLISIONS
+from mtdrive.simulation.metrics.facts import encounter
 from mtdrive.simulation.metrics.geometry import boxes_overlap, is_ahead, is_behind
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
 from mtdrive.simulation.metrics.polygon_index import in_layer
 from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.scene import STEP
+from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 LOOK_AHEAD_STEPS = 3
 NUM_LOOK_AHEADS = 4
@@ -85,7 +92,7 @@ def _time_to_collision(states, frames, speeds, exposed, tracks, index, num_steps
     return values, steps, met
 
 
-def time_to_collision(motion: Motion, surroundings: Surroundings, *, num_steps: int) -> Measurement:
+def time_to_collision(motion: Motion, surroundings: Surroundings, *, num_steps: int = NUM_STEPS) -> Measurement:
     """TTC of each plan over its first num_steps steps. Events: the first violation's time [s] and track."""
     observed = surroundings.tracks.present.shape[1]
     if observed < num_steps + LOOK_AHEAD:
@@ -98,3 +105,24 @@ def time_to_collision(motion: Motion, surroundings: Surroundings, *, num_steps: 
         num_steps,
     )  # fmt: skip
     return Measurement(values, {"ttc_time": steps * STEP, "ttc_track": met})
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    return encounter(scene, scores, row, float(scores.events["ttc_time"][row]), int(scores.events["ttc_track"][row]))
+
+
+TIME_TO_COLLISION = Metric(
+    column="time_to_collision_within_bound",
+    short="TTC",
+    label="too close",
+    measure=time_to_collision,
+    sentence="Too close at {time} to {object} at {place}.",
+    rank=30,
+    facts=_facts,
+    events={
+        "ttc_time": "[s] first step from which a collision is within bound, inf if none",
+        "ttc_track": "index of the track that would be hit, -1 if none",
+    },
+    is_safety=True,
+    implied_by=NO_AT_FAULT_COLLISIONS.column,
+)

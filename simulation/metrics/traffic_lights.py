@@ -5,14 +5,21 @@ The whole connector polygon counts, boundary included (navsim v2.2 `PDMScorer._c
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.metrics.facts import when_and_where
 from mtdrive.simulation.metrics.geometry import box_meets_polygon
 from mtdrive.simulation.metrics.measurement import Measurement
+from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
-from mtdrive.simulation.scene import STEP
+from mtdrive.simulation.scene import STEP, Scene
+
+if TYPE_CHECKING:
+    from mtdrive.simulation.scoring import Scores
 
 
 @kernel
@@ -39,3 +46,20 @@ def traffic_light_compliance(motion: Motion, surroundings: Surroundings) -> Meas
     lights = surroundings.lights
     steps = _first_red(motion.frames, lights.red, lights.xy, lights.ring_start, lights.polygon_start)
     return Measurement(np.where(steps == np.inf, 1.0, 0.0), {"red_light_time": steps * STEP})
+
+
+def _facts(scene: Scene, scores: Scores, row: int) -> dict:
+    return when_and_where(scores, row, float(scores.events["red_light_time"][row]))
+
+
+TRAFFIC_LIGHT_COMPLIANCE = Metric(
+    column="traffic_light_compliance",
+    short="TLC",
+    label="red light",
+    measure=traffic_light_compliance,
+    sentence="Red light at {time}.",
+    rank=20,
+    facts=_facts,
+    events={"red_light_time": "[s] first step on a connector whose light is red, inf if none"},
+    is_safety=True,
+)

@@ -17,8 +17,9 @@ from mtdrive.evaluation.report import curves, headline
 from mtdrive.evaluation.report.data import RL, SFT, ReportData
 from mtdrive.evaluation.report.headline import RESAMPLES, SEED, Plans
 from mtdrive.evaluation.rows import OK, STOPPED
-from mtdrive.evaluation.summary import FIXED, SHORT
+from mtdrive.evaluation.summary import FIXED
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.metrics.registry import all_metrics, short_name
 
 FOLDER = Path(__file__).parent
 PAGE_STYLE = Path(visualization.__file__).parent / "page.css"
@@ -108,7 +109,8 @@ def write_report(data: ReportData, path: Path) -> None:
         },
         groups=groups,
         metrics=metrics,
-        short=SHORT,
+        short=short_name,
+        is_metric=all_metrics().__contains__,
         families=families,
         surprises=surprises,
         surprise_names=SURPRISE_NAMES,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from mtdrive.evaluation.summary import SHORT
 from mtdrive.simulation.camera import PinholeCamera
+from mtdrive.simulation.metrics.registry import short_name
 from mtdrive.simulation.scene import NUM_STEPS, MapLayer, Polygons, Scene
 from mtdrive.visualization import style
 from mtdrive.visualization.camera import footprint, image_camera, resampled, ribbon
@@ -81,7 +81,7 @@ def _row(scene: Scene, record: EpisodeRecord, turns: Sequence[Turn]) -> dict[str
         "scores": [round(score, 4) for score in in_force(turns)],
         "change": change(turns),
         "statuses": sorted(set(filter(None, statuses))),
-        "faults": [SHORT.get(name, name) for name, value in last.columns.items() if value < FAULT] if last else [],
+        "faults": [short_name(name) for name, value in last.columns.items() if value < FAULT] if last else [],
         "words": " ".join(turn.feedback for turn in turns),
     }
 
@@ -91,7 +91,7 @@ def _turn(scene: Scene, turn: Turn, camera: PinholeCamera, metric: str) -> dict[
         "answer": turn.answer,
         "status": turn.status,
         "score": round(turn.score, 4) if math.isfinite(turn.score) else None,
-        "parts": [[SHORT.get(name, name), name, round(value, 4)] for name, value in turn.columns.items()],
+        "parts": [[short_name(name), name, round(value, 4)] for name, value in turn.columns.items()],
         "feedback": turn.feedback,
         "colour": turn.colour,
     }
