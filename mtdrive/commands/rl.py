@@ -29,6 +29,7 @@ from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
+from mtdrive.training.policy_losses import PolicyLossConfig, policy_loss
 from mtdrive.training.progress import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 
@@ -50,6 +51,8 @@ def run(config: DictConfig) -> None:
             anchor_weight=config.anchor_weight,
             anchor_width=config.anchor_width,
         ),
+        policy_loss=policy_loss(config.policy_loss),
+        loss=PolicyLossConfig(clip=config.clip),
         filter_groups=config.filter_groups,
         reward=PdmsReward(config.format_bonus),
         shared_prefix=config.shared_prefix,
@@ -188,7 +191,6 @@ def training_arguments(config: DictConfig, passes: int, on_cpu: bool) -> GRPOCon
         lr_scheduler_type="constant",
         max_grad_norm=config.max_grad_norm,
         temperature=config.temperature,
-        epsilon=config.clip,
         beta=config.kl,
         logging_steps=1,
         save_steps=config.save_steps,
