@@ -240,7 +240,8 @@ class MTGRPOTrainer(LoadsRenamedWeights, GRPOTrainer):
             self._watched[f"{name}_max"].append(highest)
         if inputs.reference is not None:
             log_ratio = inputs.reference - log_probs
-            divergence = torch.exp(log_ratio) - log_ratio - 1  # Schulman's estimate k3
+            # Schulman's estimate k3, of what was sampled with other weights (DeepSeek-V3.2, arXiv 2512.02556).
+            divergence = (torch.exp(log_ratio) - log_ratio - 1) * tokens.ratio
             losses = losses + self.beta * divergence
             self._watched["kl"].append(self._mean(divergence.detach()))
         # Gradients are averaged over processes, and the trainer knows only the passes of one update.
