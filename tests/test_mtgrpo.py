@@ -27,7 +27,8 @@ from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, checkpoints, latest_checkpoint, train_from_latest
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import episode_metrics, merged
-from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, continuation, group_advantages, scene_order
+from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, group_advantages, scene_order
+from mtdrive.training.policy_batch import continuation
 from mtdrive.training.progress import TokenBudget
 
 SCENES = ["scene0", "scene1", "scene2"]
@@ -189,22 +190,19 @@ def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, a
     """Of one step: the mean over all written tokens of -advantage * log-probability, by the plain pass."""
     trainer = make_trainer(planner, tmp_path, 1, per_device_train_batch_size=12)
     planner.model.train()
-    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
-    kept = batch["continuations"]
-    mask = batch["completion_mask"].bool()
-    assert mask.sum() == sum(c.written.sum() for c in kept)
-    assert not batch["advantages"][~mask].any()
-    for row, c in enumerate(kept):
-        np.testing.assert_array_equal(batch["completion_ids"][row, : len(c.ids)], c.ids)
+    [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
+    kept, tokens = batch.continuations, batch.tokens
+    assert len(tokens.sampled) == sum(c.written.sum() for c in kept)
+    np.testing.assert_array_equal(torch.bincount(tokens.episode), [c.written.sum() for c in kept])
 
     trainer.current_gradient_accumulation_steps = 1
     planner.model.zero_grad()
     trainer.compute_loss(planner.model, batch).backward()
     ours = {name: p.grad.clone() for name, p in planner.model.named_parameters()}
     planner.model.zero_grad()
-    log_probs, _ = planner.model(**plain_inputs(planner.model, batch["prompts"], kept))
-    torch.testing.assert_close(log_probs.detach(), batch["old_per_token_logps"][mask], atol=1e-5, rtol=1e-5)
-    (-(batch["advantages"][mask] * log_probs).sum() / batch["num_items_in_batch"]).backward()
+    log_probs, _ = planner.model(**plain_inputs(planner.model, batch.prompts, kept))
+    torch.testing.assert_close(log_probs.detach(), tokens.sampled, atol=1e-5, rtol=1e-5)
+    (-(tokens.advantages * log_probs).sum() / batch.denominator).backward()
     for name, p in planner.model.named_parameters():
         assert (ours[name] - p.grad).norm() <= 1e-4 * p.grad.norm() + 1e-9, name
 
@@ -222,12 +220,12 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
         planner, tmp_path, 1, settings=settings, assess=flat_but_for_one, per_device_train_batch_size=12
     )
     planner.model.train()
-    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
-    assert len(batch["prompts"]) == 1
-    assert len(batch["continuations"]) == 4
-    assert (batch["num_items_in_batch"] == batch["completion_mask"].sum()) == filtered
-    assert (batch["num_items_in_batch"] > 2 * batch["completion_mask"].sum()) != filtered
-    assert trainer._metrics["train"]["groups_without_gradient"] == [pytest.approx(2 / 3)]
+    [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
+    assert len(batch.prompts) == 1
+    assert len(batch.continuations) == 4
+    assert (batch.denominator == len(batch.tokens.sampled)) == filtered
+    assert (batch.denominator > 2 * len(batch.tokens.sampled)) != filtered
+    assert trainer._watched["groups_without_gradient"] == [pytest.approx(2 / 3)]
 
 
 def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is_a_plan):
@@ -246,12 +244,13 @@ def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is
     np.testing.assert_array_equal(tasks["scene0"].prompt.ids, tasks["scene1"].prompt.ids)
     trainer._load = tasks.__getitem__
     planner.model.train()
-    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in tasks for _ in range(4)])
-    first, second = (prompt.images["pixel_values"] for prompt in batch["prompts"])
+    [batch] = trainer.rollout([{"prompt": token} for token in tasks for _ in range(4)])
+    first, second = (prompt.images["pixel_values"] for prompt in batch.prompts)
     assert not torch.equal(first, second)
     for scene in (0, 1):
-        rows = [row for row, c in enumerate(batch["continuations"]) if c.scene == scene]
-        of_first_turn = batch["advantages"][rows, 0]
+        rows = [row for row, c in enumerate(batch.continuations) if c.scene == scene]
+        starts = [int((batch.tokens.episode == row).nonzero()[0, 0]) for row in rows]
+        of_first_turn = batch.tokens.advantages[starts]
         assert 0.0 < of_first_turn.abs().max() < 1.0
         assert of_first_turn.sum() == pytest.approx(0.0, abs=1e-5)
 
@@ -374,9 +373,9 @@ def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_
 
     trainer = make_trainer(planner, tmp_path, 1, assess=broken, per_device_train_batch_size=12)
     planner.model.train()
-    [batch] = trainer._generate_and_score_completions([{"prompt": token} for token in SCENES for _ in range(4)])
-    assert len(batch["prompts"]) == 2
-    assert trainer._metrics["train"]["scorer_errors"] == [pytest.approx(1 / 3)]
+    [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
+    assert len(batch.prompts) == 2
+    assert trainer._watched["scorer_errors"] == [pytest.approx(1 / 3)]
     with pytest.raises(MTDriveError, match="scorings failed"):
         make_trainer(planner, tmp_path, 10, assess=broken).train()
 

@@ -183,14 +183,14 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
         InProcess(lambda scene, poses: scored(meter, given, scene, poses)),
     )
     said: list = []
-    generate = trainer._generate_and_score_completions
+    generate = trainer.rollout
 
     def kept(inputs):
         batches = generate(inputs)
-        said[:] = [[c.ids.tolist(), c.written.tolist()] for batch in batches for c in batch["continuations"]]
+        said[:] = [[c.ids.tolist(), c.written.tolist()] for batch in batches for c in batch.continuations]
         return batches
 
-    trainer._generate_and_score_completions = kept
+    trainer.rollout = kept
     return trainer, said
 
 
@@ -333,7 +333,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         trainer, said = {"ours": ours, "stock": stock}[side](workload, given, meter, out)
         trainer.remove_callback(PrinterCallback)
-        inner = trainer._generate_and_score_completions
+        inner = trainer.rollout
 
         def generate(inputs):
             with meter.phase("generation"):
@@ -341,7 +341,7 @@ def main() -> None:
             meter.take_peak("generation")
             return batches
 
-        trainer._generate_and_score_completions = generate
+        trainer.rollout = generate
         prompts = [
             len(Task.from_scene(given.planner, given.scenes[t], given.images[t]).prompt.ids) for t in given.scenes
         ]

@@ -31,6 +31,7 @@ from mtdrive.simulation.splits import check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
+from mtdrive.training.policy_losses import PolicyLossConfig, policy_loss
 from mtdrive.training.progress import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 from mtdrive.training.run import Run, is_main_process, settings_of
@@ -173,6 +174,8 @@ def mtgrpo_settings(config: DictConfig) -> MTGRPOSettings:
             anchor_weight=config.anchor_weight,
             anchor_width=config.anchor_width,
         ),
+        policy_loss=policy_loss(config.policy_loss),
+        loss=PolicyLossConfig(clip=config.clip),
         filter_groups=config.filter_groups,
         reward=PdmsReward(config.format_bonus),
         shared_prefix=config.shared_prefix,
@@ -212,7 +215,6 @@ def training_arguments(config: DictConfig, passes: int, on_cpu: bool) -> GRPOCon
         lr_scheduler_type="constant",
         max_grad_norm=config.max_grad_norm,
         temperature=config.temperature,
-        epsilon=config.clip,
         beta=config.kl,
         logging_steps=1,
         save_steps=config.save_steps,

@@ -12,16 +12,17 @@ What differs from GRPOTrainer:
    out of the loss's forward pass; its denominator, the written tokens of all episodes, still counts them (unless
    `filter_groups` leaves out groups in which all are equal).
 
-The policy loss itself (clipping, KL to the reference, metrics) is TRL's, with `loss_type="dapo"`: every written token
-counts the same.
+5. The policy loss is one of `mtdrive.training.policy_losses`, on the flat tokens of a pass. Every token that counts has
+   the same weight, in whichever pass and process it stands.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -47,8 +48,10 @@ from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
 from mtdrive.training.gathered import gathered
 from mtdrive.training.guards import GuardedSteps, check_counts
-from mtdrive.training.log_probs import Continuation, add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
+from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
+from mtdrive.training.policy_batch import PolicyBatch, continuation, flat_tokens
+from mtdrive.training.policy_losses import PolicyLoss, PolicyLossConfig, policy_loss
 from mtdrive.training.rewards import PdmsReward
 
 
@@ -57,6 +60,7 @@ class MTGRPOSettings:
     """What GRPOConfig has no field for.
 
     turns: most turns an episode may take. estimator, advantage: see `mtdrive.training.advantages`. reward: of a turn.
+    policy_loss, loss: see `mtdrive.training.policy_losses`.
     filter_groups: groups without any advantage do not count in the loss's denominator.
     shared_prefix: compute prompts once a scene, in rollouts and loss, where the model can (False: for every episode).
     vllm: how to generate with vLLM (None: with the model that is trained).
@@ -66,6 +70,8 @@ class MTGRPOSettings:
     turns: int
     estimator: Estimator
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    policy_loss: PolicyLoss = field(default_factory=lambda: policy_loss("clip"))
+    loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
     reward: Reward = field(default_factory=PdmsReward)
     filter_groups: bool = False
     shared_prefix: bool = True
@@ -106,7 +112,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
     ):
         if args.per_device_train_batch_size % args.num_generations:
             raise ValueError("The per-device batch must hold whole groups of num_generations episodes.")
-        args.loss_type, args.shuffle_dataset, args.max_completion_length = "dapo", False, planner.max_new_tokens
+        args.shuffle_dataset, args.max_completion_length = False, planner.max_new_tokens
         super().__init__(
             model=planner.model,
             reward_funcs=_unused_reward,
@@ -130,17 +136,17 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             add_scoring(inner, self._sampling)
         self._scorer_guard = FailureGuard("episodes' scorings", settings.max_scorer_errors)
         self._parse_guard = FailureGuard("answers' parsings", settings.max_parse_errors)
-        self._scored: dict = {}
+        self._passes_left: list[PolicyBatch] = []
+        self._watched: defaultdict[str, list[float]] = defaultdict(list)
 
-    def _prepare_inputs(self, generation_batch: list[dict]) -> dict:
-        """The micro-batch for this forward pass; episodes are generated anew when all of the last have been used."""
-        period = self.args.steps_per_generation * self.num_iterations
-        if self._step % period == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = self._generate_and_score_completions(generation_batch)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+    def _prepare_inputs(self, generation_batch: list[dict]) -> PolicyBatch:
+        """The episodes of this forward pass; they are generated anew when all of the last have been used."""
+        if not self._passes_left:
+            self._passes_left = self.rollout(generation_batch) * self.num_iterations
+        return self._passes_left.pop(0)
 
-    def _generate_and_score_completions(self, inputs: list[dict]) -> list[dict]:
-        """Roll out this process's scenes; one dictionary of loss inputs per micro-batch."""
+    def rollout(self, inputs: list[dict]) -> list[PolicyBatch]:
+        """Drive this process's scenes; what each pass learns from."""
         group, turns = self.num_generations, self._settings.turns
         started = time.perf_counter()
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
@@ -161,8 +167,8 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
         advantages = np.stack([group_advantages(members, turns, self._settings) for members in groups])
-        written, counted = sum(map(_written, groups)), sum(map(_written, self._counted(groups, advantages)))
-        counts = [written, counted, np.count_nonzero(advantages)]
+        written = sum(len(turn.completion_ids) for episode in episodes for turn in episode.turns)
+        counts = [written, self._tokens_that_count(groups, advantages), np.count_nonzero(advantages)]
         totals = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device))
         check_counts(self.state.global_step + 1, totals[0], "tokens that the planner wrote", "raise max_new_tokens")
         self.state.num_input_tokens_seen += int(totals[0])
@@ -172,13 +178,10 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         self._log_step(groups, advantages, {f"seconds/{name}": (value, 1.0) for name, value in seconds.items()})
 
         per_batch = len(tasks) // self.args.steps_per_generation
-        batches = [
-            self._loss_inputs(tasks[start : start + per_batch], groups[start : start + per_batch], part)
+        return [
+            self._batch(tasks[start : start + per_batch], groups[start : start + per_batch], part, totals[1])
             for start, part in zip(range(0, len(tasks), per_batch), np.split(advantages, len(tasks) // per_batch))
         ]
-        for batch in batches:
-            batch["num_items_in_batch"] = totals[1]
-        return batches
 
     def _can_learn(self) -> bool:
         return self._has_advantages
@@ -201,8 +204,17 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             if not _failed(group) and (advantage.any() or not self._settings.filter_groups)
         ]
 
-    def _loss_inputs(self, tasks: list[Task], groups: list[list[Episode]], advantages: np.ndarray) -> dict:
-        """What TRL's loss reads, for some scenes. Prompts are left to `_get_per_token_logps_and_entropies`."""
+    def _tokens_that_count(self, groups: list[list[Episode]], advantages: np.ndarray) -> int:
+        """Tokens of the loss's denominator: of all groups that count, those that the policy loss accepts."""
+        episodes = [episode for group in self._counted(groups, advantages) for episode in group]
+        none = np.zeros((len(episodes), self._settings.turns))  # acceptance does not depend on advantages
+        tokens = flat_tokens(episodes, none, self.accelerator.device)
+        return int(self._settings.policy_loss.accept(tokens, self._settings.loss).sum())
+
+    def _batch(
+        self, tasks: list[Task], groups: list[list[Episode]], advantages: np.ndarray, denominator: Tensor
+    ) -> PolicyBatch:
+        """What one pass learns from: the episodes of some scenes, without those that have no advantage."""
         rows = [
             (scene, episode, advantage)
             for scene, (group, part) in enumerate(zip(groups, advantages, strict=True))
@@ -210,53 +222,72 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             if advantage.any() or self.beta
         ] or [(0, groups[0][0], advantages[0, 0])]
         scenes = sorted({scene for scene, _, _ in rows})
-        continuations = [continuation(scenes.index(scene), episode) for scene, episode, _ in rows]
-        # TRL gathers one value per row over all processes, so the rows left out still stand there, empty.
-        size, device = advantages.shape[0] * advantages.shape[1], self.accelerator.device
-        ids = _padded([c.ids for c in continuations], size, device)
-        mask = _padded([c.written for c in continuations], size, device)
+        batch = PolicyBatch(
+            prompts=[tasks[scene].prompt for scene in scenes],
+            continuations=[continuation(scenes.index(scene), episode) for scene, episode, _ in rows],
+            tokens=flat_tokens(
+                [episode for _, episode, _ in rows], [advantage for *_, advantage in rows], self.accelerator.device
+            ),
+            denominator=denominator,
+        )
+        return replace(batch, reference=self._reference_log_probs(batch)) if self.beta else batch
 
-        def place(values: list[np.ndarray]) -> Tensor:
-            flat = torch.as_tensor(np.concatenate(values), dtype=torch.float32, device=device)
-            return torch.zeros(mask.shape, device=device).masked_scatter_(mask, flat)
-
-        batch = {
-            "prompts": [tasks[scene].prompt for scene in scenes],
-            "continuations": continuations,
-            "prompt_ids": ids[:, :0],
-            "prompt_mask": ids[:, :0],
-            "completion_ids": ids,
-            "completion_mask": mask.long(),
-            "advantages": place([per_token(episode, advantage) for _, episode, advantage in rows]),
-            "old_per_token_logps": place([turn.log_probs for _, episode, _ in rows for turn in episode.turns]),
-        }
-        if self.beta:
-            batch["ref_per_token_logps"] = self._reference_log_probs(batch)
-        return batch
-
-    def _compute_loss(self, model, inputs):
+    def compute_loss(self, model, inputs: PolicyBatch, return_outputs=False, num_items_in_batch=None):
+        """This pass's part of the loss: the sum over its tokens, divided by the number of those that count."""
         started = time.perf_counter()
-        self._scored = inputs  # read by _get_per_token_logps_and_entropies, whose arguments know nothing of episodes
-        loss = super()._compute_loss(model, inputs)
-        self._metrics["train"]["seconds/forward"].append(time.perf_counter() - started)
+        log_probs, entropies = self._score(model, inputs)
+        tokens = replace(inputs.tokens, log_probs=log_probs)
+        losses = self._settings.policy_loss.loss(tokens, self._settings.loss)
+        self._watched["entropy"].append(self._mean(entropies))
+        for name, values in self._settings.policy_loss.watch(tokens, self._settings.loss).items():
+            self._watched[f"{name}_mean"].append(self._mean(values))
+            lowest, highest = self._extremes(values, tokens.episode)
+            self._watched[f"{name}_min"].append(lowest)
+            self._watched[f"{name}_max"].append(highest)
+        if inputs.reference is not None:
+            log_ratio = inputs.reference - log_probs
+            # Schulman's estimate k3, of what was sampled with other weights (DeepSeek-V3.2, arXiv 2512.02556).
+            divergence = (torch.exp(log_ratio) - log_ratio - 1) * tokens.ratio
+            losses = losses + self.beta * divergence
+            self._watched["kl"].append(self._mean(divergence.detach()))
+        # Gradients are averaged over processes, and the trainer knows only the passes of one update.
+        passes = self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        loss = losses.sum() / (inputs.denominator.clamp(min=1) / self.accelerator.num_processes * passes)
+        self._watched["seconds/forward"].append(time.perf_counter() - started)
         return loss
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
-        """Log-probabilities and entropies (N, C) of the written tokens, elsewhere 0; no auxiliary loss."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log what has been watched since the last time, too."""
+        means = {name: sum(values) / len(values) for name, values in self._watched.items()}
+        self._watched.clear()
+        super().log(logs | means, start_time)
+
+    def _score(self, model, batch: PolicyBatch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies (M,) of the written tokens."""
         inner = core(self.accelerator.unwrap_model(model))
-        mask = self._scored["completion_mask"].bool()
-        values = model(**self._loss_arguments(inner, self._scored["prompts"], self._scored["continuations"]))
-        log_probs, entropies = (value.new_zeros(mask.shape).masked_scatter(mask, value) for value in values)
-        return log_probs, entropies, None
+        return model(**self._loss_arguments(inner, batch.prompts, batch.continuations))
 
     @torch.no_grad()
-    def _reference_log_probs(self, batch: dict) -> Tensor:
-        self._scored = batch
+    def _reference_log_probs(self, batch: PolicyBatch) -> Tensor:
         if self.ref_model is not None:
-            return self._get_per_token_logps_and_entropies(self.ref_model, None)[0]
+            return self._score(self.ref_model, batch)[0]
         adapted = self.accelerator.unwrap_model(self.model)
         with use_adapter(adapted, "ref" if "ref" in adapted.peft_config else None):
-            return self._get_per_token_logps_and_entropies(self.model, None)[0]
+            return self._score(self.model, batch)[0]
+
+    def _mean(self, values: Tensor) -> float:
+        """Of values (M,), over the tokens of all processes."""
+        totals = torch.stack([values.sum(), values.new_tensor(len(values))])
+        total, count = self.accelerator.reduce(totals).tolist()
+        return total / max(1.0, count)
+
+    def _extremes(self, values: Tensor, episode: Tensor) -> tuple[float, float]:
+        """Lowest and highest mean of an episode of values (M,), over all processes."""
+        sums = values.new_zeros(2, int(episode.max()) + 1)
+        sums.index_add_(1, episode, torch.stack([values, torch.ones_like(values)]))
+        means = (sums[0] / sums[1])[sums[1] > 0]
+        lowest, highest = self.accelerator.gather(torch.stack([means.min(), -means.max()])[None]).amin(0).tolist()
+        return lowest, -highest
 
     def _log_step(self, groups: list[list[Episode]], advantages: np.ndarray, seconds: dict) -> None:
         """Into TRL's metrics, over all processes; ends the run where too much fails."""
@@ -264,7 +295,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         means = {name: total / count for name, (total, count) in sums.items()}
         means["generated_tokens"] = self.state.num_input_tokens_seen
         for name, value in means.items():
-            self._metrics["train"][name].append(value)
+            self._watched[name].append(value)
         answers = [sums[name] for name in sums if name.startswith("parse_errors/")]
         unparsed = sum(total for total, _ in answers) / max(1.0, sum(count for _, count in answers))
         self._scorer_guard.check(means["scorer_errors"], "the log above has the scorer's error of every scene")
@@ -308,38 +339,9 @@ def group_advantages(group: Sequence[Episode], turns: int, settings: MTGRPOSetti
     return settings.estimator(rewards, alive, settings.advantage)
 
 
-def continuation(scene: int, episode: Episode) -> Continuation:
-    """What follows the prompt in `episode`, whose prompt has the number `scene`."""
-    parts = [
-        (turn.delta_ids if number else turn.delta_ids[:0], turn.completion_ids)
-        for number, turn in enumerate(episode.turns)
-    ]
-    ids = np.concatenate([part for pair in parts for part in pair])
-    written = np.concatenate([np.repeat([False, True], [len(delta), len(answer)]) for delta, answer in parts])
-    return Continuation(scene, ids, written)
-
-
 def _unused_reward(**_) -> None:
     """GRPOTrainer insists on a reward function; ours come with the episodes."""
 
 
 def _failed(group: Sequence[Episode]) -> bool:
     return any(episode.status is EpisodeStatus.ERROR for episode in group)
-
-
-def _written(group: Sequence[Episode]) -> int:
-    """Tokens that the planner wrote in a group."""
-    return sum(len(turn.completion_ids) for episode in group for turn in episode.turns)
-
-
-def per_token(episode: Episode, advantages: np.ndarray) -> np.ndarray:
-    """Advantages (T,) of an episode's turns as those of the tokens that the planner wrote, turn after turn."""
-    return np.repeat(advantages[: len(episode.turns)], [len(turn.completion_ids) for turn in episode.turns])
-
-
-def _padded(rows: Sequence[np.ndarray], size: int, device: torch.device) -> Tensor:
-    """(size, longest row), filled up with zeros."""
-    out = np.zeros((size, max(map(len, rows))), dtype=rows[0].dtype)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = row
-    return torch.as_tensor(out, device=device)
