@@ -216,13 +216,12 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
         return results if scene.token == "scene1" else [replace(r, score=0.0, clean=False) for r in results]
 
     settings = replace(SETTINGS, filter_groups=filtered)
-    trainer = make_trainer(
-        planner, tmp_path, 1, settings=settings, assess=flat_but_for_one, per_device_train_batch_size=12
-    )
+    size = {"num_generations": 6, "per_device_train_batch_size": 18}  # six times 0.05 is not 0.3
+    trainer = make_trainer(planner, tmp_path, 1, settings=settings, assess=flat_but_for_one, **size)
     planner.model.train()
-    [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
+    [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(6)])
     assert len(batch.prompts) == 1
-    assert len(batch.continuations) == 4
+    assert len(batch.continuations) == 6
     assert (batch.denominator == len(batch.tokens.sampled)) == filtered
     assert (batch.denominator > 2 * len(batch.tokens.sampled)) != filtered
     assert trainer._watched["groups_without_gradient"] == [pytest.approx(2 / 3)]
