@@ -364,6 +364,14 @@ def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, any_text_is_a
     assert ends[0] == ends[1]
 
 
+def test_a_trained_adapter_is_saved_so_that_it_loads(planner, tmp_path):
+    planner.save(tmp_path / "start")
+    lora = {"r": 2, "target_modules": ["q_proj"]}
+    adapted = load_planner(tiny_config(model=str(tmp_path / "start"), lora=lora))
+    make_trainer(adapted, tmp_path / "out", 1).save_planner()
+    assert load_planner(tiny_config(model=str(tmp_path / "out")))
+
+
 def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path, any_text_is_a_plan):
     def broken(scene, poses):
         if scene.token == "scene1":
