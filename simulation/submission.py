@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.pickle_names import Record
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.trajectory import SAMPLINGS, validate_batch
 
@@ -83,11 +84,11 @@ def _read_csv(path: Path) -> Submission:
     return Submission(tokens, poses, SAMPLINGS.get(count, np.nan))
 
 
-class _Trajectory:
+class _Trajectory(Record):
     """Stands in for navsim's `Trajectory` dataclass."""
 
 
-class _TrajectorySampling:
+class _TrajectorySampling(Record):
     """Stands in for nuPlan's `TrajectorySampling` dataclass."""
 
 

@@ -84,19 +84,23 @@ def scene_windows(
     in one log, are left out, which navsim leaves to its token lists.
     """
     length = NUM_HISTORY + NUM_FUTURE
+    gaps = _gaps_before(frames) if tokens is None else None
     windows = {}
     for start in range(0, len(frames) - length + 1, frame_interval):
         window = frames[start : start + length]
         now = window[NUM_HISTORY - 1]
-        if len(now["roadblock_ids"]) == 0 or (now["token"] not in tokens if tokens is not None else _has_gap(window)):
+        if len(now["roadblock_ids"]) == 0 or (
+            now["token"] not in tokens if tokens is not None else gaps[start] < gaps[start + length - 1]
+        ):
             continue
         windows[now["token"]] = window
     return windows
 
 
-def _has_gap(window: Sequence[Frame]) -> bool:
-    steps = np.diff([frame["timestamp"] for frame in window]) / 1e6
-    return bool(steps.min() <= 0 or steps.max() > MAX_STEP)
+def _gaps_before(frames: Sequence[Frame]) -> list[int]:
+    """How many steps up to each frame jump."""
+    steps = np.diff([frame["timestamp"] for frame in frames]) / 1e6
+    return [0, *np.cumsum((steps <= 0) | (steps > MAX_STEP)).tolist()]
 
 
 def ego_poses(frames: Sequence[Frame]) -> np.ndarray:
