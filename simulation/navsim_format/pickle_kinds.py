@@ -71,7 +71,7 @@ def tuple_kind(objects: np.ndarray, stack: np.ndarray, first: int, top: int, dat
     """Kind, a and b of a tuple of what lies on the stack from first to top."""
     count, head = top - first, objects[stack[first]]
     if head.kind == Kind.NAME:
-        return _array_arguments(objects, stack[first:top], data)
+        return _array_arguments(objects, stack, first, data) if count == 3 else (FORBIDDEN, 0, 0)
     if count == 2 and head.kind == Kind.STR:
         codec = objects[stack[first + 1]]
         if codec.kind == Kind.STR and (
@@ -79,13 +79,13 @@ def tuple_kind(objects: np.ndarray, stack: np.ndarray, first: int, top: int, dat
         ):
             return Kind.TEXT, head.a, head.b
     if count == 3 and head.kind == Kind.STR:
-        size = _item_size(objects, stack[first:top], data)
+        size = _item_size(objects, stack, first, data)
         if size >= 0:
             return Kind.DTYPE_ARGUMENTS, size, data[head.a]
     if count == 5 and objects[stack[first + 2]].kind == Kind.DTYPE:
-        return _array_state(objects, stack[first:top], data)
+        return _array_state(objects, stack, first, data)
     if count == 8 and head.kind == Kind.INT and objects[stack[first + 1]].kind == Kind.STR:
-        return _dtype_state(objects, stack[first:top], data)
+        return _dtype_state(objects, stack, first, data)
 
     kind, elements, nonzero, lengths = Kind.TUPLE, 1, 1, True
     for i in range(first, top):
@@ -102,10 +102,10 @@ def tuple_kind(objects: np.ndarray, stack: np.ndarray, first: int, top: int, dat
 
 
 @kernel
-def _array_arguments(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -> tuple[int, int, int]:
-    if len(items) != 3 or objects[items[0]].b != Role.NDARRAY:
+def _array_arguments(objects: np.ndarray, stack: np.ndarray, first: int, data: np.ndarray) -> tuple[int, int, int]:
+    if objects[stack[first]].b != Role.NDARRAY:
         return FORBIDDEN, 0, 0
-    shape, character = objects[items[1]], objects[items[2]]
+    shape, character = objects[stack[first + 1]], objects[stack[first + 2]]
     text = character.kind == Kind.STR or character.kind == Kind.BYTES
     if shape.kind != Kind.SHAPE or shape.b != 1 or shape.a != 0 or not text:
         return FORBIDDEN, 0, 0
@@ -113,9 +113,9 @@ def _array_arguments(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -
 
 
 @kernel
-def _array_state(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -> tuple[int, int, int]:
-    version, shape, dtype = objects[items[0]], objects[items[1]], objects[items[2]]
-    order, content = objects[items[3]], objects[items[4]]
+def _array_state(objects: np.ndarray, stack: np.ndarray, first: int, data: np.ndarray) -> tuple[int, int, int]:
+    version, shape, dtype = objects[stack[first]], objects[stack[first + 1]], objects[stack[first + 2]]
+    order, content = objects[stack[first + 3]], objects[stack[first + 4]]
     if version.kind != Kind.INT or version.a != 1 or shape.kind != Kind.SHAPE:
         return FORBIDDEN, 0, 0
     if order.kind != Kind.BOOL or content.kind != Kind.BYTES:
@@ -131,9 +131,9 @@ def _array_state(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -> tu
 
 
 @kernel
-def _item_size(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -> int:
+def _item_size(objects: np.ndarray, stack: np.ndarray, first: int, data: np.ndarray) -> int:
     """Bytes of an item for the arguments of a plain dtype; -1 if they are no such arguments."""
-    code, aligned, copied = objects[items[0]], objects[items[1]], objects[items[2]]
+    code, aligned, copied = objects[stack[first]], objects[stack[first + 1]], objects[stack[first + 2]]
     for flag, value in ((aligned, 0), (copied, 1)):
         if (flag.kind != Kind.BOOL and flag.kind != Kind.INT) or flag.a != value:
             return -1
@@ -154,16 +154,16 @@ def _item_size(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -> int:
 
 
 @kernel
-def _dtype_state(objects: np.ndarray, items: np.ndarray, data: np.ndarray) -> tuple[int, int, int]:
-    version, order = objects[items[0]], objects[items[1]]
-    size, alignment, flags = objects[items[5]], objects[items[6]], objects[items[7]]
+def _dtype_state(objects: np.ndarray, stack: np.ndarray, first: int, data: np.ndarray) -> tuple[int, int, int]:
+    version, order = objects[stack[first]], objects[stack[first + 1]]
+    size, alignment, flags = objects[stack[first + 5]], objects[stack[first + 6]], objects[stack[first + 7]]
     if version.a != 3 or order.b - order.a != 1:
         return Kind.TUPLE, 0, 0
     for i in range(2, 5):
-        if objects[items[i]].kind != Kind.NONE:
+        if objects[stack[first + i]].kind != Kind.NONE:
             return FORBIDDEN, 0, 0
     for i in range(5, 8):
-        if objects[items[i]].kind != Kind.INT:
+        if objects[stack[first + i]].kind != Kind.INT:
             return FORBIDDEN, 0, 0
     if abs(alignment.a) > 4 or flags.a < 0 or flags.a > 8:
         return FORBIDDEN, 0, 0
