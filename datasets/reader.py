@@ -11,6 +11,7 @@ import numpy as np
 from mtdrive.datasets.counts import file_digest
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image
+from mtdrive.simulation.navsim_format.names import image_hash_name, shard_name
 
 
 def read_manifest(root: Path) -> dict:
@@ -31,7 +32,7 @@ def load_samples(root: Path) -> datasets.Dataset:
     Raises:
         MTDriveError: the folder holds no finished recording, or a shard is damaged.
     """
-    shards = {root / "samples" / name: digest for name, digest in read_manifest(root)["shards"].items()}
+    shards = {root / "samples" / shard_name(name): digest for name, digest in read_manifest(root)["shards"].items()}
     for shard, digest in shards.items():
         if not shard.exists() or file_digest(shard) != digest:
             raise MTDriveError(f"{shard} is missing or was changed; delete it, then record again.")
@@ -44,11 +45,20 @@ def load_conversations(root: Path) -> datasets.Dataset:
     Raises as `load_samples`.
     """
     samples = load_samples(root)
-    paths = [[str(root / "images" / f"{name}.jpg")] for name in samples["image"]]
+    paths = [[str(image_file(root, name))] for name in samples["image"]]
     samples = samples.select_columns(["messages"]).add_column("images", paths)
     return samples.cast_column("images", datasets.List(datasets.Image()))
 
 
 def load_image(root: Path, name: str) -> np.ndarray:
     """The image (H, W, 3) uint8 RGB with content hash `name`."""
-    return decode_image(root / "images" / f"{name}.jpg")
+    return decode_image(image_file(root, name))
+
+
+def image_file(root: Path, name: str) -> Path:
+    """Where the image with content hash `name` lies.
+
+    Raises:
+        MTDriveError: that is no hash.
+    """
+    return root / "images" / f"{image_hash_name(name)}.jpg"

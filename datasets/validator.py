@@ -28,6 +28,7 @@ from mtdrive.datasets.schema import Interaction, Sample, Target
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import image_hash
+from mtdrive.simulation.navsim_format.names import shard_name
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
@@ -56,7 +57,7 @@ def check(
     manifest = read_manifest(root)
     problems, ids = [], []
     for name, digest in manifest["shards"].items():
-        path = root / "samples" / name
+        path = root / "samples" / shard_name(name)
         if not path.exists():
             problems.append(Problem(name, "is missing"))
             continue

@@ -14,6 +14,7 @@ import pandas as pd
 from mtdrive.planner.answer import parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
+from mtdrive.simulation.navsim_format.names import sample_id, scene_token
 from mtdrive.simulation.submission import read_submission
 
 OK = "ok"
@@ -86,7 +87,7 @@ def read_evaluation(path: Path) -> Recording:
         families = scores.groupby("token").family.first()
         episodes = tuple(
             EpisodeRecord(
-                line["token"],
+                scene_token(line["token"]),
                 line["token"],
                 tuple(_evaluated(turn) for turn in line["turns"]),
                 families[line["token"]],
@@ -116,7 +117,11 @@ def _evaluated(turn: dict[str, Any]) -> TurnRecord:
 
 def read_dataset(root: Path) -> Recording:
     """The samples of a dataset, in its order; the plans that a question is about stand as turns, too."""
-    from mtdrive.datasets.reader import load_samples, read_manifest  # need Hugging Face datasets; scoring does not
+    from mtdrive.datasets.reader import (
+        image_file,
+        load_samples,
+        read_manifest,
+    )  # need Hugging Face datasets; scoring does not
 
     samples, split = load_samples(root), read_manifest(root)["split"]
     if not len(samples) or "plans" not in samples.column_names:
@@ -128,12 +133,12 @@ def read_dataset(root: Path) -> Recording:
         source=samples[0]["feedback"],
         episodes=tuple(
             EpisodeRecord(
-                sample["id"],
+                sample_id(sample["id"]),
                 sample["token"],
                 _recorded(sample),
                 sample["family"],
                 sample["kind"],
-                root / "images" / f"{sample['image']}.jpg",
+                image_file(root, sample["image"]),
             )
             for sample in samples
         ),
@@ -170,7 +175,7 @@ def read_trajectories(path: Path, split: str, metric: str) -> Recording:
         split=split,
         metric=metric,
         source="privileged",
-        episodes=tuple(EpisodeRecord(token, token, tuple(rows)) for token, rows in turns.items()),
+        episodes=tuple(EpisodeRecord(scene_token(token), token, tuple(rows)) for token, rows in turns.items()),
         interval=submission.interval,
     )
 

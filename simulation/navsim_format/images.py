@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.names import image_file, split_name
 
 _JPEG_END = b"\xff\xd9"
 
@@ -17,10 +18,11 @@ def image_path(data_root: Path | str, split: str, relative_path: str) -> Path:
     """The file `sensor_blobs/<split>/<relative_path>`.
 
     Raises:
-        MTDriveError: it is missing.
+        MTDriveError: it is missing, or the path does not stay below the split.
     """
-    path = Path(data_root) / "sensor_blobs" / split / relative_path
-    if not relative_path or not path.is_file():
+    folder = Path(data_root) / "sensor_blobs" / split_name(split)
+    path = folder / image_file(relative_path) if relative_path else folder
+    if not path.is_file():
         raise MTDriveError(f"There is no camera image {path}; check openscene_data_root and split.")
     return path
 

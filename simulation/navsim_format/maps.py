@@ -19,6 +19,7 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.names import map_part
 
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
 _ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
@@ -119,10 +120,10 @@ def map_path(maps_root: Path | str, location: str) -> Path:
         raise MTDriveError(f"There is no {versions_file}; set nuplan_maps_root (NUPLAN_MAPS_ROOT).") from None
     except ValueError as error:
         raise MTDriveError(f"{versions_file} is no JSON ({error}); fetch it again.") from error
-    location = _ALIASES.get(location, location)
+    location = map_part(_ALIASES.get(map_part(location), location))
     if location not in versions:
         raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(versions)}.")
-    path = Path(maps_root) / location / versions[location]["version"] / "map.gpkg"
+    path = Path(maps_root) / location / map_part(versions[location]["version"]) / "map.gpkg"
     if not path.is_file():
         raise MTDriveError(f"The map {path} is missing; fetch the nuPlan maps v1.0 for {location}.")
     return path
