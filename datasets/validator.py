@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from mtdrive.datasets.counts import file_digest
 from mtdrive.datasets.flawed import NO_PLANS
 from mtdrive.datasets.material import Material
+from mtdrive.datasets.reader import check_shard as check_shard_size
 from mtdrive.datasets.reader import load_image, read_manifest
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import ToMessages, contents
@@ -63,6 +64,7 @@ def check(
             continue
         if file_digest(path) != digest:
             problems.append(Problem(name, "is not the file that was recorded"))
+        check_shard_size(path)
         ids += [(name, row["id"]) for row in pq.read_table(path, columns=["id"]).to_pylist()]
     problems += [Problem(key, "stands there twice") for key, count in Counter(i for _, i in ids).items() if count > 1]
     if len(ids) != manifest["samples"]:

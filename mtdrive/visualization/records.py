@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from mtdrive.planner.answer import parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
+from mtdrive.simulation.files import read_json, read_json_lines
 from mtdrive.simulation.navsim_format.names import sample_id, scene_token
 from mtdrive.simulation.submission import read_submission
 
@@ -82,7 +82,7 @@ def read_recording(path: Path) -> Recording:
 def read_evaluation(path: Path) -> Recording:
     """Episodes with what summary.json and scores.csv beside them tell of the split, the metric and the families."""
     try:
-        provenance = json.loads((path.parent / "summary.json").read_text())["provenance"]
+        provenance = read_json(path.parent / "summary.json")["provenance"]
         scores = pd.read_csv(path.parent / "scores.csv", dtype={"token": str, "family": str}).fillna({"family": ""})
         families = scores.groupby("token").family.first()
         episodes = tuple(
@@ -93,7 +93,7 @@ def read_evaluation(path: Path) -> Recording:
                 families[line["token"]],
                 line["status"],
             )
-            for line in map(json.loads, path.read_text().splitlines())
+            for line in read_json_lines(path)
         )
         return Recording(
             title=f"Evaluation {path.parent.name}, split {provenance['split']}",

@@ -24,8 +24,6 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: LARGEST_VALUE,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
-    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 1,
-    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 20,
 }
 _ENVELOPE_BYTES = (0, 32, 48, 48, 64)
 _LINE, _POLYGON = 2, 3  # types of ISO's well-known binary; 1000 more with z

@@ -7,7 +7,6 @@ ascending order, which decides ties in the official planner.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import read_json
 from mtdrive.simulation.navsim_format.geopackage import BadLayer, geometry, opened, read_table
 from mtdrive.simulation.navsim_format.names import map_part
 
@@ -116,15 +116,16 @@ def map_path(maps_root: Path | str, location: str) -> Path:
     """
     versions_file = Path(maps_root) / VERSIONS_FILE
     try:
-        versions = json.loads(versions_file.read_text())
+        versions = read_json(versions_file)
+        known = {place: map_part(version["version"]) for place, version in versions.items()}
     except FileNotFoundError:
         raise MTDriveError(f"There is no {versions_file}; set nuplan_maps_root (NUPLAN_MAPS_ROOT).") from None
-    except ValueError as error:
-        raise MTDriveError(f"{versions_file} is no JSON ({error}); fetch it again.") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MTDriveError(f"{versions_file} is no list of maps and versions ({error}); fetch it again.") from error
     location = map_part(_ALIASES.get(map_part(location), location))
-    if location not in versions:
-        raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(versions)}.")
-    path = Path(maps_root) / location / map_part(versions[location]["version"]) / "map.gpkg"
+    if location not in known:
+        raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(known)}.")
+    path = Path(maps_root) / location / known[location] / "map.gpkg"
     if not path.is_file():
         raise MTDriveError(f"The map {path} is missing; fetch the nuPlan maps v1.0 for {location}.")
     return path

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.files import atomic_path, read_json
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
@@ -261,10 +261,12 @@ def _remembered_digest(path: Path, _mtime: int, _size: int) -> str:
 def _read_index(folder: Path) -> dict[str, dict]:
     path = folder / "index.json"
     try:
-        return json.loads(path.read_text())
+        index = read_json(path)
+        {token: log for log, entry in index.items() for token in entry["tokens"]}  # as SceneStore reads it
+        return index
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(f"{path} is damaged ({error}); delete it and run mtdrive cache.") from error
 
 
