@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mtdrive.datasets.counts import file_digest
+from mtdrive.datasets.schema import SCHEMA
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import read_json
 from mtdrive.simulation.navsim_format.images import decode_image
+from mtdrive.simulation.navsim_format.names import image_hash_name, shard_name
+
+LARGEST_SHARD = 1 << 28  # bytes in memory
+MOST_VALUES = 1 << 22  # in all columns of a shard
 
 
 def read_manifest(root: Path) -> dict:
@@ -22,7 +29,12 @@ def read_manifest(root: Path) -> dict:
     manifest = root / "manifest.json"
     if not manifest.exists():
         raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
-    return json.loads(manifest.read_text())
+    try:
+        content = read_json(manifest)
+        {**content["shards"]}
+        return content
+    except (KeyError, TypeError, ValueError) as error:
+        raise MTDriveError(f"{manifest} is damaged ({error}); record the dataset again.") from error
 
 
 def load_samples(root: Path) -> datasets.Dataset:
@@ -31,11 +43,35 @@ def load_samples(root: Path) -> datasets.Dataset:
     Raises:
         MTDriveError: the folder holds no finished recording, or a shard is damaged.
     """
-    shards = {root / "samples" / name: digest for name, digest in read_manifest(root)["shards"].items()}
+    shards = {root / "samples" / shard_name(name): digest for name, digest in read_manifest(root)["shards"].items()}
     for shard, digest in shards.items():
         if not shard.exists() or file_digest(shard) != digest:
             raise MTDriveError(f"{shard} is missing or was changed; delete it, then record again.")
+        check_shard(shard)
     return datasets.load_dataset("parquet", data_files=list(map(str, shards)), split="train")
+
+
+def check_shard(path: Path) -> None:
+    """Refuse a shard that is no parquet of samples, or would be larger in memory than any recording.
+
+    Raises:
+        MTDriveError: it is.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+        schema = pq.read_schema(path)
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+        size = sum(column.total_uncompressed_size for column in columns)
+        values = sum(column.num_values for column in columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MTDriveError(
+            f"{path} is no whole parquet file ({type(error).__name__}); record the dataset again."
+        ) from None
+    if not schema.equals(SCHEMA):
+        raise MTDriveError(f"{path} has other columns than mtdrive record writes; record the dataset again.")
+    if size > LARGEST_SHARD or values > MOST_VALUES:
+        raise MTDriveError(f"{path} holds more than a block of scenes can; record the dataset again.")
 
 
 def load_conversations(root: Path) -> datasets.Dataset:
@@ -44,11 +80,20 @@ def load_conversations(root: Path) -> datasets.Dataset:
     Raises as `load_samples`.
     """
     samples = load_samples(root)
-    paths = [[str(root / "images" / f"{name}.jpg")] for name in samples["image"]]
+    paths = [[str(image_file(root, name))] for name in samples["image"]]
     samples = samples.select_columns(["messages"]).add_column("images", paths)
     return samples.cast_column("images", datasets.List(datasets.Image()))
 
 
 def load_image(root: Path, name: str) -> np.ndarray:
     """The image (H, W, 3) uint8 RGB with content hash `name`."""
-    return decode_image(root / "images" / f"{name}.jpg")
+    return decode_image(image_file(root, name))
+
+
+def image_file(root: Path, name: str) -> Path:
+    """Where the image with content hash `name` lies.
+
+    Raises:
+        MTDriveError: that is no hash.
+    """
+    return root / "images" / f"{image_hash_name(name)}.jpg"

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from mtdrive.datasets.counts import file_digest
 from mtdrive.datasets.flawed import NO_PLANS
 from mtdrive.datasets.material import Material
+from mtdrive.datasets.reader import check_shard as check_shard_size
 from mtdrive.datasets.reader import load_image, read_manifest
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import ToMessages, contents
@@ -28,6 +29,7 @@ from mtdrive.datasets.schema import Interaction, Sample, Target
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import image_hash
+from mtdrive.simulation.navsim_format.names import shard_name
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
@@ -56,12 +58,13 @@ def check(
     manifest = read_manifest(root)
     problems, ids = [], []
     for name, digest in manifest["shards"].items():
-        path = root / "samples" / name
+        path = root / "samples" / shard_name(name)
         if not path.exists():
             problems.append(Problem(name, "is missing"))
             continue
         if file_digest(path) != digest:
             problems.append(Problem(name, "is not the file that was recorded"))
+        check_shard_size(path)
         ids += [(name, row["id"]) for row in pq.read_table(path, columns=["id"]).to_pylist()]
     problems += [Problem(key, "stands there twice") for key, count in Counter(i for _, i in ids).items() if count > 1]
     if len(ids) != manifest["samples"]:

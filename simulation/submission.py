@@ -9,15 +9,22 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.names import scene_token
+from mtdrive.simulation.navsim_format.pickle_names import Record
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.trajectory import SAMPLINGS, validate_batch
 
+LARGEST_ARRAY = 1 << 28  # bytes of an array in an .npz, and of a .csv
 KEYS = ("token", "poses", "interval_length")
 POSE = ("x", "y", "heading")  # columns of a .csv, each with _k
 PREDICTIONS = "predictions"  # of navsim v1.1
@@ -45,16 +52,26 @@ def read_submission(path: Path) -> Submission:
     if not len(submission.tokens):
         raise MTDriveError(f"{path} holds no trajectory.")
     try:
+        for token in set(_texts(submission.tokens)):
+            scene_token(token)
         validate_batch(submission.poses, submission.interval)
     except MTDriveError as error:
         raise MTDriveError(f"{path}: {error}") from None
     return submission
 
 
+def _texts(tokens: np.ndarray) -> list[str]:
+    try:
+        return tokens.tolist()
+    except (SystemError, ValueError):  # beyond Unicode
+        raise MTDriveError("token holds what is no text.") from None
+
+
 def _read_npz(path: Path) -> Submission:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in KEYS if key in file}
+        with zipfile.ZipFile(path) as file:
+            names = set(file.namelist())
+            arrays = {key: _read_array(file, f"{key}.npy") for key in KEYS if f"{key}.npy" in names}
     except Exception as error:  # a damaged archive can raise almost any exception
         raise MTDriveError(f"Cannot read {path} as an .npz of plain arrays ({error}).") from error
     if missing := [key for key in KEYS if key not in arrays]:
@@ -69,25 +86,50 @@ def _read_npz(path: Path) -> Submission:
     return Submission(tokens, poses, float(interval))
 
 
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of numbers or strings, as `numpy.save` writes it.
+
+    Raises:
+        ValueError: it is none, is larger than LARGEST_ARRAY, or its shape does not fit its bytes.
+    """
+    if archive.getinfo(name).file_size > LARGEST_ARRAY:
+        raise ValueError(f"{name} has more than {LARGEST_ARRAY:,} bytes")
+    file = io.BytesIO(archive.read(name))
+    read_header = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(file)]
+    shape, fortran_order, dtype = read_header(file)
+    content = file.read()
+    if dtype.kind not in "fiucbSUmM" or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"{name} is no plain array of the shape that it tells")
+    if not len(content):
+        return np.empty(shape if max(shape) <= LARGEST_ARRAY else 0, dtype)
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
 def _read_csv(path: Path) -> Submission:
     try:
+        if path.stat().st_size > LARGEST_ARRAY:
+            raise ValueError(f"it has more than {LARGEST_ARRAY:,} bytes")
         with open(path, newline="", encoding="utf-8-sig") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        count = len(header) // len(POSE)
-        if header != ["token", *(f"{name}_{k}" for k in range(count) for name in POSE)]:
-            raise MTDriveError(f"{path} must have the columns token, x_0, y_0, heading_0, x_1, ..., in this order.")
-        tokens = np.array([row[0] for row in rows], dtype=np.str_)
-        poses = np.array([row[1:] for row in rows], dtype=np.float64).reshape(len(rows), count, len(POSE))
+            rows = csv.reader(file)
+            header = next(rows, [])
+            count = len(header) // len(POSE)
+            if header != ["token", *(f"{name}_{k}" for k in range(count) for name in POSE)]:
+                raise MTDriveError(f"{path} must have the columns token, x_0, y_0, heading_0, x_1, ..., in this order.")
+            tokens, poses = [], []
+            for row in rows:
+                tokens.append(scene_token(row[0]))
+                poses.append(np.array(row[1:], dtype=np.float64).reshape(count, len(POSE)))
+        tokens, poses = np.array(tokens, dtype=np.str_), np.array(poses).reshape(len(poses), count, len(POSE))
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise MTDriveError(f"Cannot read {path} as a .csv of trajectories ({error}).") from error
     return Submission(tokens, poses, SAMPLINGS.get(count, np.nan))
 
 
-class _Trajectory:
+class _Trajectory(Record):
     """Stands in for navsim's `Trajectory` dataclass."""
 
 
-class _TrajectorySampling:
+class _TrajectorySampling(Record):
     """Stands in for nuPlan's `TrajectorySampling` dataclass."""
 
 
@@ -114,6 +156,8 @@ def _read_pickle(path: Path) -> Submission:
             raise MTDriveError(f"{path} is no navsim submission: `{stage}` is no list of dicts by token.")
         if len(predictions) != 1:
             raise MTDriveError(f"{path} holds {len(predictions)} sets of {stage}; as in navsim, it must hold one.")
+        for token in predictions[0]:
+            scene_token(token)
         if twice := trajectories.keys() & predictions[0].keys():
             raise MTDriveError(f"{path} has {min(twice)} in both stages.")
         trajectories |= predictions[0]

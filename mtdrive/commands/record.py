@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
 from mtdrive.planner.prompt import prompt_style
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import read_json_lines
 from mtdrive.simulation.splits import check_training_split
 
 MANY = 20  # problems that are printed
@@ -88,11 +88,9 @@ def read_answers(path: Path) -> dict[str, np.ndarray]:
     """
     plans: dict[str, list[np.ndarray]] = {}
     try:
-        with path.open() as file:
-            for line in file:
-                episode = json.loads(line)
-                parsed = [parse_answer(turn["answer"]).poses for turn in episode["turns"]]
-                plans.setdefault(episode["token"], []).extend(poses for poses in parsed if poses is not None)
+        for episode in read_json_lines(path):
+            parsed = [parse_answer(turn["answer"]).poses for turn in episode["turns"]]
+            plans.setdefault(episode["token"], []).extend(poses for poses in parsed if poses is not None)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(f"answers={path} is no episodes.jsonl of mtdrive evaluate ({error}).") from error
     return {token: np.stack(found) for token, found in plans.items() if found}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import read_json
 
 
 def read_families(path: str) -> dict[str, str]:
@@ -18,7 +18,7 @@ def read_families(path: str) -> dict[str, str]:
     """
     try:
         if path.endswith(".json"):
-            return {scene["token"]: scene["family"] for scene in json.loads(Path(path).read_text())["scenes"]}
+            return {scene["token"]: scene["family"] for scene in read_json(Path(path))["scenes"]}
         table = pd.read_csv(path, dtype=str)
         return dict(zip(table["token"], table["family"], strict=True))
     except (OSError, KeyError, TypeError, ValueError) as error:

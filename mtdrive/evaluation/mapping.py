@@ -10,6 +10,8 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.two_stage import Group
 
 KEY = "reactive_all_mapping"
+DEPTH = 8  # of nesting; groups of pairs take 5
+LARGEST_FILE = 1 << 24  # bytes
 
 
 def read_mapping(path: Path) -> tuple[Group, ...]:
@@ -19,8 +21,7 @@ def read_mapping(path: Path) -> tuple[Group, ...]:
         MTDriveError: the file is missing, or holds no such list.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            entries = yaml.safe_load(file)[KEY]
+        entries = _document(path)[KEY]
         groups = tuple(Group(now, previous, tuple(map(tuple, second))) for now, previous, second in entries)
     except OSError as error:
         raise MTDriveError(f"Cannot read mapping={path}: {error.strerror}.") from error
@@ -30,3 +31,21 @@ def read_mapping(path: Path) -> tuple[Group, ...]:
     if not groups or not all(len(pair) == 2 and all(isinstance(token, str) for token in pair) for pair in pairs):
         raise MTDriveError(f"mapping={path} has no list {KEY} of [token, token, [[token, token], ...]].")
     return groups
+
+
+def _document(path: Path) -> object:
+    """The YAML in a file, all scalars as strings, if nothing in it stands for more than is written there.
+
+    Raises:
+        OSError: it cannot be read.
+        yaml.YAMLError: it is no YAML.
+        ValueError: it is too large, nested deeper than a mapping, or has aliases.
+    """
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
+    text, depth = path.read_text(encoding="utf-8"), 0
+    for event in yaml.parse(text, Loader=yaml.CBaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has aliases, or is nested too deep")
+    return yaml.load(text, Loader=yaml.CBaseLoader)

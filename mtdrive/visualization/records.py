@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,8 @@ import pandas as pd
 from mtdrive.planner.answer import parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
+from mtdrive.simulation.files import read_json, read_json_lines
+from mtdrive.simulation.navsim_format.names import sample_id, scene_token
 from mtdrive.simulation.submission import read_submission
 
 OK = "ok"
@@ -81,18 +82,18 @@ def read_recording(path: Path) -> Recording:
 def read_evaluation(path: Path) -> Recording:
     """Episodes with what summary.json and scores.csv beside them tell of the split, the metric and the families."""
     try:
-        provenance = json.loads((path.parent / "summary.json").read_text())["provenance"]
+        provenance = read_json(path.parent / "summary.json")["provenance"]
         scores = pd.read_csv(path.parent / "scores.csv", dtype={"token": str, "family": str}).fillna({"family": ""})
         families = scores.groupby("token").family.first()
         episodes = tuple(
             EpisodeRecord(
-                line["token"],
+                scene_token(line["token"]),
                 line["token"],
                 tuple(_evaluated(turn) for turn in line["turns"]),
                 families[line["token"]],
                 line["status"],
             )
-            for line in map(json.loads, path.read_text().splitlines())
+            for line in read_json_lines(path)
         )
         return Recording(
             title=f"Evaluation {path.parent.name}, split {provenance['split']}",
@@ -116,7 +117,11 @@ def _evaluated(turn: dict[str, Any]) -> TurnRecord:
 
 def read_dataset(root: Path) -> Recording:
     """The samples of a dataset, in its order; the plans that a question is about stand as turns, too."""
-    from mtdrive.datasets.reader import load_samples, read_manifest  # need Hugging Face datasets; scoring does not
+    from mtdrive.datasets.reader import (
+        image_file,
+        load_samples,
+        read_manifest,
+    )  # need Hugging Face datasets; scoring does not
 
     samples, split = load_samples(root), read_manifest(root)["split"]
     if not len(samples) or "plans" not in samples.column_names:
@@ -128,12 +133,12 @@ def read_dataset(root: Path) -> Recording:
         source=samples[0]["feedback"],
         episodes=tuple(
             EpisodeRecord(
-                sample["id"],
+                sample_id(sample["id"]),
                 sample["token"],
                 _recorded(sample),
                 sample["family"],
                 sample["kind"],
-                root / "images" / f"{sample['image']}.jpg",
+                image_file(root, sample["image"]),
             )
             for sample in samples
         ),
@@ -170,7 +175,7 @@ def read_trajectories(path: Path, split: str, metric: str) -> Recording:
         split=split,
         metric=metric,
         source="privileged",
-        episodes=tuple(EpisodeRecord(token, token, tuple(rows)) for token, rows in turns.items()),
+        episodes=tuple(EpisodeRecord(scene_token(token), token, tuple(rows)) for token, rows in turns.items()),
         interval=submission.interval,
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import normalize_angle, quaternion_yaw
+from mtdrive.simulation.navsim_format.names import scene_token
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.scene import Camera, DrivingCommand, ObjectType
 
@@ -82,21 +83,28 @@ def scene_windows(
 
     tokens selects scenes (navsim `SceneFilter`). Without it, windows with missing frames, or across two recordings
     in one log, are left out, which navsim leaves to its token lists.
+
+    Raises:
+        MTDriveError: a scene has a token that cannot name a file.
     """
     length = NUM_HISTORY + NUM_FUTURE
+    gaps = _gaps_before(frames) if tokens is None else None
     windows = {}
     for start in range(0, len(frames) - length + 1, frame_interval):
         window = frames[start : start + length]
         now = window[NUM_HISTORY - 1]
-        if len(now["roadblock_ids"]) == 0 or (now["token"] not in tokens if tokens is not None else _has_gap(window)):
+        if len(now["roadblock_ids"]) == 0 or (gaps is not None and gaps[start] < gaps[start + length - 1]):
             continue
-        windows[now["token"]] = window
+        token = scene_token(now["token"])
+        if tokens is None or token in tokens:
+            windows[token] = window
     return windows
 
 
-def _has_gap(window: Sequence[Frame]) -> bool:
-    steps = np.diff([frame["timestamp"] for frame in window]) / 1e6
-    return bool(steps.min() <= 0 or steps.max() > MAX_STEP)
+def _gaps_before(frames: Sequence[Frame]) -> list[int]:
+    """How many steps up to each frame jump."""
+    steps = np.diff([frame["timestamp"] for frame in frames]) / 1e6
+    return [0, *np.cumsum((steps <= 0) | (steps > MAX_STEP)).tolist()]
 
 
 def ego_poses(frames: Sequence[Frame]) -> np.ndarray:

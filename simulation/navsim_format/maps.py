@@ -7,9 +7,8 @@ ascending order, which decides ties in the official planner.
 
 from __future__ import annotations
 
-import json
+import re
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,10 +18,13 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.files import read_json
+from mtdrive.simulation.navsim_format.geopackage import BadLayer, geometry, opened, read_table
+from mtdrive.simulation.navsim_format.names import map_part
 
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
 _ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
-_ENVELOPE_BYTES = (0, 32, 48, 48, 64)
+_CRS = re.compile(r"epsg:[0-9]{4,6}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,16 @@ def map_path(maps_root: Path | str, location: str) -> Path:
     """
     versions_file = Path(maps_root) / VERSIONS_FILE
     try:
-        versions = json.loads(versions_file.read_text())
+        versions = read_json(versions_file)
+        known = {place: map_part(version["version"]) for place, version in versions.items()}
     except FileNotFoundError:
         raise MTDriveError(f"There is no {versions_file}; set nuplan_maps_root (NUPLAN_MAPS_ROOT).") from None
-    except ValueError as error:
-        raise MTDriveError(f"{versions_file} is no JSON ({error}); fetch it again.") from error
-    location = _ALIASES.get(location, location)
-    if location not in versions:
-        raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(versions)}.")
-    path = Path(maps_root) / location / versions[location]["version"] / "map.gpkg"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MTDriveError(f"{versions_file} is no list of maps and versions ({error}); fetch it again.") from error
+    location = map_part(_ALIASES.get(map_part(location), location))
+    if location not in known:
+        raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(known)}.")
+    path = Path(maps_root) / location / known[location] / "map.gpkg"
     if not path.is_file():
         raise MTDriveError(f"The map {path} is missing; fetch the nuPlan maps v1.0 for {location}.")
     return path
@@ -139,36 +142,32 @@ def load_map(path: Path) -> RoadMap:
 
 
 @lru_cache(maxsize=8)
-def _load_map(path: Path, _mtime: int, _size: int) -> RoadMap:
+def _load_map(path: Path, _mtime: int, size: int) -> RoadMap:
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-            return _read_map(path.parents[1].name, _GeoPackage(database))
+        with opened(path) as database:
+            return _read_map(path.parents[1].name, _GeoPackage(database, size))
     except sqlite3.Error as error:
         raise MTDriveError(f"Cannot read the map {path}: {error}; fetch it again.") from error
-    except (shapely.errors.ShapelyError, pyproj.exceptions.ProjError, _BadLayer) as error:
+    except (shapely.errors.ShapelyError, pyproj.exceptions.ProjError, BadLayer) as error:
         raise MTDriveError(f"The map {path} is damaged: {error}; fetch it again.") from error
-
-
-class _BadLayer(Exception):
-    pass
 
 
 class _GeoPackage:
     """Layers of an open GeoPackage, reprojected to the CRS that its `meta` table names."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        row = database.execute("SELECT value FROM meta WHERE key = 'projectedCoordSystem'").fetchone()
-        if row is None:
-            raise _BadLayer("table meta has no projectedCoordSystem")
-        self._crs = row[0]
-        self._srs = dict(database.execute("SELECT table_name, srs_id FROM gpkg_geometry_columns"))
+    def __init__(self, database: sqlite3.Connection, size: int) -> None:
+        self._database, self._size = database, size
+        values = dict(read_table(database, size, "meta", ("key", "value")))
+        self._crs = values.get("projectedCoordSystem")
+        if not isinstance(self._crs, str) or not _CRS.fullmatch(self._crs):
+            raise BadLayer("table meta has no projectedCoordSystem such as epsg:32611")
+        self._srs = dict(read_table(database, size, "gpkg_geometry_columns", ("table_name", "srs_id")))
 
     def read(self, layer: str, *columns: str) -> list[list]:
         """One list per column, rows in ascending fid order; column `geom` becomes projected shapely geometries."""
         if layer not in self._srs:
-            raise _BadLayer(f"it has no layer {layer}")
-        rows = self._database.execute(f'SELECT {", ".join(columns)} FROM "{layer}" ORDER BY fid').fetchall()
+            raise BadLayer(f"it has no layer {layer}")
+        rows = read_table(self._database, self._size, layer, columns, order="fid")
         table = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in columns]
         if "geom" in columns:
             index = columns.index("geom")
@@ -176,7 +175,9 @@ class _GeoPackage:
         return table
 
     def _geometries(self, layer: str, blobs: list[bytes | None]) -> np.ndarray:
-        geometries = shapely.from_wkb(np.array([_strip_header(layer, blob) for blob in blobs], dtype=object))
+        geometries = shapely.from_wkb(np.array([geometry(layer, blob) for blob in blobs], dtype=object))
+        if not isinstance(self._srs[layer], int):
+            raise BadLayer(f"layer {layer} has no reference system")
         transformer = _transformer(self._srs[layer], self._crs)
         points = shapely.get_coordinates(geometries)
         return shapely.set_coordinates(geometries, np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
@@ -185,16 +186,6 @@ class _GeoPackage:
 @lru_cache
 def _transformer(source: int, target: str) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-def _strip_header(layer: str, blob: bytes | None) -> bytes | None:
-    """WKB of a GeoPackage geometry: header of 8 bytes, then an envelope whose size flag bits 1-3 tell."""
-    if blob is None:
-        return None
-    envelope = (blob[3] >> 1) & 7 if blob[:2] == b"GP" and len(blob) > 8 else len(_ENVELOPE_BYTES)
-    if envelope >= len(_ENVELOPE_BYTES):
-        raise _BadLayer(f"layer {layer} holds a geometry that is no GeoPackage geometry")
-    return blob[8 + _ENVELOPE_BYTES[envelope] :]
 
 
 def _read_map(location: str, package: _GeoPackage) -> RoadMap:
@@ -265,5 +256,5 @@ def _read_area(package: _GeoPackage, layer: str) -> Area:
     fids, geometries = package.read(layer, "fid", "geom")
     polygons = np.array(geometries, dtype=object)
     if wrong := set(shapely.get_type_id(polygons)) - {int(shapely.GeometryType.POLYGON)}:
-        raise _BadLayer(f"layer {layer} holds a {shapely.GeometryType(wrong.pop()).name}, not only polygons")
+        raise BadLayer(f"layer {layer} holds a {shapely.GeometryType(wrong.pop()).name}, not only polygons")
     return Area([str(fid) for fid in fids], polygons)

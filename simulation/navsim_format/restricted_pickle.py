@@ -1,53 +1,41 @@
-"""Reading NAVSIM log pickles without letting them run code.
+"""Reading pickles of plain data, such as NAVSIM logs, from strangers: what they can do is checked before they do it.
 
-A pickle may name any importable callable. Logs hold Python containers, numbers, strings and numpy arrays,
-so only what rebuilds those is allowed, under the names of numpy 1 (`numpy.core`) and numpy 2 (`numpy._core`).
+A pickle is a program: it may call any importable name, change what it gets hold of, and name sizes that it does not
+have. Logs hold Python containers, numbers, strings and numpy arrays, so only what makes those is let pass
+(`pickle_check`), and names mean our own functions (`pickle_names`).
 """
 
 from __future__ import annotations
 
-import builtins
-import codecs
-import collections
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
-
-import numpy as np
-from numpy._core import multiarray, numeric
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.pickle_check import MAX_DEPTH, Verdict, check_pickle
+from mtdrive.simulation.navsim_format.pickle_names import name_table
 
-_ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("_codecs", "encode"): codecs.encode,
-    **{("builtins", name): getattr(builtins, name) for name in ("set", "frozenset", "complex", "bytearray")},
-    **{
-        (f"numpy.{core}.{module.__name__.rpartition('.')[2]}", name): getattr(module, name)
-        for core in ("core", "_core")
-        for module, name in ((multiarray, "_reconstruct"), (multiarray, "scalar"), (numeric, "_frombuffer"))
-    },
+LARGEST_FILE = 1 << 28  # bytes; NAVSIM's logs take some 10 MB
+MEMORY = 1 << 26, 48  # bytes that the objects in a file may take: so many, and so many for each byte of the file
+
+LONGEST_NAME = 200  # characters of a foreign name that a message shows
+
+_REASONS = {
+    Verdict.FORBIDDEN: "does what only a forged one does",
+    Verdict.DEEP: f"nests objects more than {MAX_DEPTH} deep",
+    Verdict.LARGE: "holds more than a file of its size may hold",
 }
 
 
-class _ForeignClass(Exception):
-    pass
-
-
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], classes: Mapping[tuple[str, str], type]) -> None:
-        super().__init__(file)
-        self._allowed = {**_ALLOWED, **classes}
+    def __init__(self, data: bytes, stand_ins: Mapping[tuple[str, str], object]) -> None:
+        super().__init__(io.BufferedReader(io.BytesIO(data)), fix_imports=False)
+        self._stand_ins = stand_ins
 
     def find_class(self, module: str, name: str) -> object:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise _ForeignClass(f"{module}.{name}") from None
+        return self._stand_ins[module, name]
 
 
 def load_pickle(
@@ -57,21 +45,42 @@ def load_pickle(
 
     Args:
         kind: what the file should be, for messages.
-        classes: further classes that it may hold, each with what stands in for it, by (module, name).
+        classes: further classes that it may hold, each with what stands in for it, as in `name_table`.
 
     Raises:
-        MTDriveError: the file is missing, is no complete pickle, or names a class that such a file does not hold.
+        MTDriveError: the file is missing or too large, is no complete pickle, names a class that such a file does not
+            hold, or does anything else that no pickle of plain data does.
     """
+    stand_ins, names = name_table(classes)
+    data = _content(path)
+    found = check_pickle(data, names, MEMORY[0] + MEMORY[1] * len(data))
+    if found.verdict == Verdict.FOREIGN:
+        name = ascii(b".".join((data[found.module], data[found.name])).decode(errors="replace"))[1:-1]
+        raise MTDriveError(
+            f"{path} holds {name[:LONGEST_NAME]}, which is no part of a {kind}; it was not loaded, since a pickle can "
+            "run code."
+        )
+    if found.verdict in _REASONS:
+        raise MTDriveError(
+            f"{path} is no {kind} that can be trusted: at byte {found.position} it {_REASONS[found.verdict]}; it was "
+            "not loaded, since a pickle can run code."
+        )
     try:
-        with open(path, "rb") as file:
-            return _Unpickler(file, classes).load()
+        if found.verdict == Verdict.FINE:
+            return _Unpickler(data, stand_ins).load()
+        reason = "it ends too early" if found.verdict == Verdict.TRUNCATED else f"at byte {found.position}"
+    except Exception as error:  # a damaged pickle can raise almost any exception
+        reason = type(error).__name__
+    raise MTDriveError(f"{path} is truncated or damaged ({reason}); fetch it again.")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise MTDriveError(f"{path} has {size:,} bytes; such a file holds {LARGEST_FILE:,} at most.")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise MTDriveError(f"There is no file {path}; check openscene_data_root and split.") from error
-    except _ForeignClass as error:
-        raise MTDriveError(
-            f"{path} holds {error}, which is no part of a {kind}; it was not loaded, since a pickle can run code."
-        ) from None
     except OSError as error:
         raise MTDriveError(f"Cannot read {path}: {error.strerror}.") from error
-    except Exception as error:  # a damaged pickle can raise almost any exception
-        raise MTDriveError(f"{path} is truncated or damaged ({type(error).__name__}); fetch it again.") from error

@@ -14,6 +14,7 @@ import numpy as np
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import points_to_local, rotate
 from mtdrive.simulation.navsim_format.logs import INTERVAL, NUM_HISTORY, Frame
+from mtdrive.simulation.navsim_format.pickle_names import Record
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.scene import ObjectType
 
@@ -27,18 +28,9 @@ def is_synthetic(token: str) -> bool:
     return len(token) == TOKEN_LENGTH
 
 
-class _Record:
-    """Stands in for a nuPlan object: holds its fields."""
-
-    def __setstate__(self, state: object) -> None:
-        for fields in state if isinstance(state, tuple) else (state,):  # (fields, slots) of a class with slots
-            for name, value in (fields or {}).items():
-                setattr(self, name, value)
-
-
 CLASSES = {
     **{
-        (f"nuplan.{module}", name): _Record
+        (f"nuplan.{module}", name): Record
         for module, names in {
             "common.actor_state.agent": ["Agent"],
             "common.actor_state.agent_state": ["AgentState"],
@@ -107,7 +99,7 @@ def _stored_frame(frame: Mapping, metadata: Mapping) -> Frame:
     }
 
 
-def _extended_frame(before: Frame, tracks: _Record, lights: _Record | None) -> Frame:
+def _extended_frame(before: Frame, tracks: Record, lights: Record | None) -> Frame:
     """The frame after `before`, with the ego where it was."""
     heading = 2 * np.arctan2(before["ego2global_rotation"][3], before["ego2global_rotation"][0])
     ego = np.array([*before["ego2global_translation"][:2], heading])
@@ -122,7 +114,7 @@ def _extended_frame(before: Frame, tracks: _Record, lights: _Record | None) -> F
     }
 
 
-def _annotations(objects: Sequence[_Record], ego: np.ndarray) -> dict[str, object]:
+def _annotations(objects: Sequence[Record], ego: np.ndarray) -> dict[str, object]:
     """Annotations of nuPlan objects in the map's frame around an ego pose (3,)."""
     centers = np.array([[box._center.x, box._center.y, box._center.heading] for box in (o._box for o in objects)])
     centers = centers.reshape(-1, 3).astype(np.float64)

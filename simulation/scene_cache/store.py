@@ -16,9 +16,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.files import atomic_path, read_json
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
+from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
+from mtdrive.simulation.navsim_format.names import scene_token
 from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene import Scene
@@ -152,7 +154,7 @@ def build_synthetic_caches(
     if not source.is_dir():
         raise MTDriveError(f"There is no folder {source}; check synthetic_scenes.")
     folder, wanted = _made(Path(cache_root) / SYNTHETIC), frozenset(tokens)
-    paths = [path for path in (source / f"{token}.pkl" for token in sorted(wanted)) if path.is_file()]
+    paths = [path for path in (source / f"{scene_token(token)}.pkl" for token in sorted(wanted)) if path.is_file()]
     return _build(paths, _synthetic_scene, Path(nuplan_maps_root), SYNTHETIC, folder, wanted, workers)
 
 
@@ -210,8 +212,8 @@ def _build_log(
         return _LogResult(log_name=path.stem, failed={path.stem: str(error)})
     result = _LogResult(log_name=path.stem, fingerprint=log_digest)
     for token, frames in windows.items():
-        target = _scene_path(folder, path.stem, token)
         try:
+            target = _scene_path(folder, path.stem, token)
             map_file = map_path(maps_root, frames[logs.NUM_HISTORY - 1]["map_location"])
             fingerprint = Fingerprint(log_digest, _map_digest(map_file))
             if is_current(target, fingerprint):
@@ -233,12 +235,12 @@ def _log_scenes(path: Path, tokens: frozenset[str] | None) -> _Windows:
 
 def _synthetic_scene(path: Path, tokens: frozenset[str]) -> _Windows:
     frames = read_synthetic_scene(path)
-    token = frames[logs.NUM_HISTORY - 1]["token"]
+    token = scene_token(frames[logs.NUM_HISTORY - 1]["token"])
     return {token: frames} if token in tokens else {}
 
 
 def _scene_path(folder: Path, log_name: str, token: str) -> Path:
-    return folder / log_name / f"{token}{SUFFIX}"
+    return folder / checked_log_name(log_name) / f"{scene_token(token)}{SUFFIX}"
 
 
 def _digest(path: Path) -> str:
@@ -259,10 +261,12 @@ def _remembered_digest(path: Path, _mtime: int, _size: int) -> str:
 def _read_index(folder: Path) -> dict[str, dict]:
     path = folder / "index.json"
     try:
-        return json.loads(path.read_text())
+        index = read_json(path)
+        {token: log for log, entry in index.items() for token in entry["tokens"]}  # as SceneStore reads it
+        return index
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(f"{path} is damaged ({error}); delete it and run mtdrive cache.") from error
 
 
