@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
@@ -23,9 +22,12 @@ from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
+from mtdrive.simulation.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_training_split
+from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -39,6 +41,12 @@ KEPT_SCENES = 512
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/rl.yaml."""
     check(config)
+    with only_run_in(Path(config.out)):
+        train(config)
+
+
+def train(config: DictConfig) -> None:
+    """Load, train and save."""
     passes = passes_per_step(config)
     settings = MTGRPOSettings(
         turns=config.turns,
@@ -84,7 +92,7 @@ def run(config: DictConfig) -> None:
     if trainer.is_world_process_zero():
         steps = [entry for entry in trainer.state.log_history if "turns" in entry]
         last = f"pdms/turn_{config.turns}"
-        Console(soft_wrap=True).print(
+        terminal().print(
             f"{trainer.state.global_step} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to "
             f"{steps[-1][last]:.3f}; planner in {config.out}"
         )
@@ -124,6 +132,7 @@ def check(config: DictConfig) -> None:
             planner without training, a missing data root, or numbers out of range or that do not divide.
     """
     check_training_split(config.split)
+    check_workers(config.scoring_workers, least=0, key="scoring_workers")
     if config.feedback not in SOURCES:
         raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
     if config.planner.model == TINY:
@@ -140,7 +149,6 @@ def check(config: DictConfig) -> None:
         "scenes_per_step": 1,
         "group_size": 2,
         "updates_per_step": 1,
-        "scoring_workers": 0,
     }.items():
         if config[name] < least:
             raise MTDriveError(f"{name}={config[name]} must be at least {least}.")

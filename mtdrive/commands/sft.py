@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from trl import SFTConfig
 
 from mtdrive.datasets.reader import load_image, load_samples
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.locks import only_run_in
+from mtdrive.terminal import terminal
 from mtdrive.training.sft import finetune
 
 
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/sft.yaml."""
+    with only_run_in(Path(config.out)):
+        train(config)
+
+
+def train(config: DictConfig) -> None:
+    """Load, train and save."""
     train_root, out = Path(config.dataset), Path(config.out)
     train, val = load_samples(train_root), None
     image_roots = dict.fromkeys(train["image"], train_root)
@@ -53,4 +60,4 @@ def run(config: DictConfig) -> None:
     trainer = finetune(planner, train, val, lambda name: load_image(image_roots[name], name), arguments)
     planner.save(out)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    Console().print(f"{trainer.state.global_step} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; planner in {out}")
+    terminal().print(f"{trainer.state.global_step} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; planner in {out}")
