@@ -39,8 +39,10 @@ def ended_by_signals(program: str) -> Iterator[None]:
         signal.signal(number, _raise)
     try:
         yield
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # there is nothing left to interrupt
     except Interrupted as error:
-        _end(error.args[0], f"{program}: {SAID}\n")
+        _end(program, error.args[0])
 
 
 def _raise(number: int, _frame: object) -> None:
@@ -52,25 +54,27 @@ def _raise(number: int, _frame: object) -> None:
 
 
 def _end_in_time(bell: socket.socket, program: str) -> None:
-    number = None
-    while number not in SIGNALS:  # libraries may have handlers of other signals
-        number = bell.recv(1)[0]
+    while heard := bell.recv(1):
+        if heard[0] in SIGNALS:  # libraries may have handlers of others
+            break
+    else:
+        return  # the block has ended
     bell.settimeout(GRACE)
     with suppress(TimeoutError):
         bell.recv(1)
-    _end(number, f"\n{program}: {SAID}\n")  # below a progress bar that nobody has closed
+    _end(program, heard[0])
 
 
 _ending = threading.Lock()
 
 
-def _end(number: int, sentence: str) -> NoReturn:
+def _end(program: str, number: int) -> NoReturn:
     """Neither waits for threads nor runs what libraries have registered for the end."""
     _ending.acquire()  # and never gives it back: one thread ends the process
     for child in multiprocessing.active_children():
         child.kill()
     remove_unfinished()
-    try:
-        os.write(sys.__stderr__.fileno(), sentence.encode())
+    try:  # below ^C, or a progress bar
+        os.write(sys.__stderr__.fileno(), f"\n{program}: {SAID}\n".encode())
     finally:
         os._exit(128 + number)
