@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from rich.console import Console
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        raise  # the BrokenPipeError that rich is handling; the program ends by it
 
 
 def terminal(width: int | None = None) -> Console:
@@ -12,6 +18,6 @@ def terminal(width: int | None = None) -> Console:
 
     width: [characters] of tables in a file or pipe, where they should have room.
     """
-    return Console(
+    return _Terminal(
         width=None if sys.stdout.isatty() else width, soft_wrap=True, highlight=False, markup=False, emoji=False
     )

@@ -6,7 +6,9 @@ one is used only if it is this user's and closed to all others.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import tempfile
 from functools import lru_cache
@@ -22,7 +24,11 @@ def cache_home() -> Path:
         if os.path.isabs(folder) and writable(Path(folder)):
             return Path(folder)
     private = Path(tempfile.gettempdir()) / f"mtdrive-{os.getuid()}"
-    return private if _is_private(private) else Path(tempfile.mkdtemp(prefix="mtdrive-"))
+    if _is_private(private):
+        return private
+    own = Path(tempfile.mkdtemp(prefix="mtdrive-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
 
 
 def writable(folder: Path) -> bool:
