@@ -42,10 +42,7 @@ def die_at_zero(item: int) -> int:
 def test_a_killed_worker_is_told_and_what_the_others_did_is_kept():
     done = []
     with pytest.raises(MTDriveError, match=r"A worker process was killed .*; run again with workers=1"):
-        done += list(map_unordered(die_at_zero, [0, 1], 2))
-    with pytest.raises(MTDriveError, match="was killed"):
-        for result in map_unordered(die_at_zero, [*range(1, 20), 0], 2):
-            done.append(result)
+        done.extend(map_unordered(die_at_zero, [*range(1, 20), 0], 2))
     assert len(done) > 10
 
 

@@ -56,11 +56,10 @@ VARIES = {  # what is not compared, by the end of the path: times, memory, logs,
 @dataclass(frozen=True)
 class Job:
     """arguments: of a command that works in the folder `run` alone. reach: share of its length that kills fall in; a
-    command of many parts is killed several times on its way. trains: it keeps images in shared memory."""
+    command of many parts is killed several times on its way."""
 
     arguments: Sequence[str]
     reach: float = 1.0
-    trains: bool = False
 
 
 @dataclass
@@ -93,14 +92,12 @@ def jobs(material: Path, run: Path) -> dict[str, Job]:
         ),
         "sft": Job(
             ["sft", f"dataset={material}/dataset", f"out={run}/sft", "batch_size=2", "logging_steps=1", *few],
-            trains=True,
         ),
         "rl": Job(
             ["rl", f"planner.model={material}/sft", f"out={run}/rl", "max_parse_errors=1.0", "scenes_per_step=1",
              "group_size=2", "turns=2", *few],
-            trains=True,
         ),
-        "quickstart": Job(["quickstart", "preset=smoke", f"out={run}/quickstart"], reach=0.3, trains=True),
+        "quickstart": Job(["quickstart", "preset=smoke", f"out={run}/quickstart"], reach=0.3),
     }  # fmt: skip
 
 
@@ -164,10 +161,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def left_behind(run: Path, shared: set[str]) -> list[str]:
-    """Temporary files and folders, and what is there of shared memory."""
-    files = [path.name for path in run.rglob("*") if TEMPORARY.fullmatch(path.name) or path.name.endswith(".partial")]
-    return files + sorted(shared)
+def left_behind(run: Path) -> list[str]:
+    """Temporary files and folders."""
+    return [path.name for path in run.rglob("*") if TEMPORARY.fullmatch(path.name) or path.name.endswith(".partial")]
 
 
 def in_shared_memory() -> set[str]:
@@ -183,7 +179,7 @@ def torture(
     shutil.rmtree(run, ignore_errors=True)
     finish(begin(), log)
     length = time.perf_counter() - began
-    whole, shared = contents(run), in_shared_memory()
+    whole = contents(run)
     moments = (np.arange(kills) + random.uniform(size=kills)) / kills * length * job.reach
     delays = deque(random.permutation(moments))
     while delays:
@@ -198,7 +194,7 @@ def torture(
             delays[0] *= random.uniform()
         outcome.chains += 1
         compare(name, whole, contents(run), outcome)
-        left = left_behind(run, in_shared_memory() - shared if job.trains else set())
+        left = left_behind(run)
         outcome.left_behind += len(left)
         report(name, "left behind", left)
     outcome.seconds = time.perf_counter() - began
@@ -261,11 +257,14 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.verbs) - set(names):
         parser.error(f"there is no {', '.join(sorted(unknown))} to torture; choose from {', '.join(names)}")
+    shared = in_shared_memory()
     with tempfile.TemporaryDirectory() as folder:
         work = (arguments.work or Path(folder)).resolve()
         outcomes = torment(arguments.verbs or names, arguments.kills, arguments.seed, work)
     terminal(100).print(as_table(outcomes))
-    return int(any(outcome.faults for outcome in outcomes.values()))
+    shared = sorted(in_shared_memory() - shared)
+    report("all", "left behind in shared memory", shared)
+    return int(bool(shared) or any(outcome.faults for outcome in outcomes.values()))
 
 
 if __name__ == "__main__":
