@@ -61,8 +61,11 @@ def load_config(verb: str, overrides: list[str]) -> DictConfig:
             config = hydra.compose(config_name=verb, overrides=overrides)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise MTDriveError(f"Cannot apply {' '.join(overrides)}: {reason} (see mtdrive {verb} --help)") from error
+        said = " ".join(f"{' '.join(overrides)}: {error}".split())
+        raise MTDriveError(
+            f"Cannot apply {said} (see mtdrive {verb} --help; a value with other signs needs quotes of its own, as in "
+            "\"out='café, 2'\")"
+        ) from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise MTDriveError(f"mtdrive {verb} needs {' and '.join(f'{key}=...' for key in missing)}.")
