@@ -6,8 +6,7 @@ Workers are sent a scene's token and the plans, and load the scene from its cach
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ import numpy as np
 
 from mtdrive.simulation.assessment import Assessment
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.processes import KILLED, process_pool, work
+from mtdrive.simulation.processes import KILLED, Pool, WorkerKilled, check_workers
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 
@@ -50,7 +49,7 @@ class InProcess:
 class InWorkers:
     """Hands plans to worker processes."""
 
-    def __init__(self, pool: ProcessPoolExecutor):
+    def __init__(self, pool: Pool):
         self._pool = pool
 
     def submit(self, scene: Scene, poses: np.ndarray) -> Future[Sequence[Assessment]]:
@@ -62,11 +61,11 @@ class InWorkers:
             if error is None:
                 future.set_result(done.result())
             else:
-                future.set_exception(_killed() if isinstance(error, BrokenProcessPool) else error)
+                future.set_exception(_killed() if isinstance(error, WorkerKilled) else error)
 
         try:
-            self._pool.submit(work, (scene.token, poses)).add_done_callback(pass_on)
-        except BrokenProcessPool:
+            self._pool.submit((scene.token, poses)).add_done_callback(pass_on)
+        except WorkerKilled:
             raise _killed() from None
         return future
 
@@ -76,14 +75,16 @@ def open_assessor(assess: Assess, store: SceneStore, workers: int) -> Iterator[A
     """An assessor on `workers` processes, which end with the block; 0 is this process.
 
     assess: picklable. store: holds the scenes whose plans will be submitted.
+
+    Raises:
+        MTDriveError: workers is no number from 0 on.
     """
+    check_workers(workers, least=0, key="scoring_workers")
     if workers == 0:
         yield InProcess(assess)
         return
     stored = _Stored(assess, store)
-    with process_pool(stored, workers, stored.warm_up) as pool:
-        for _ in range(workers):
-            pool.submit(int)  # a pool starts its processes as work comes in
+    with Pool(stored, workers, stored.warm_up) as pool:
         yield InWorkers(pool)
 
 

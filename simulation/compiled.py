@@ -8,11 +8,12 @@ across files, so their cache lies in a folder named after the contents of all of
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numba
+
+from mtdrive.simulation.cache_home import cache_home, writable
 
 PACKAGE = Path(__file__).resolve().parent
 CONSTANTS = ("scene.py", "vehicle.py", "dynamics/state.py")  # compiled into kernels, without kernels of their own
@@ -30,9 +31,8 @@ def _fingerprint() -> str:
 def _cache_folder() -> Path:
     if numba.config.CACHE_DIR:
         return Path(numba.config.CACHE_DIR)
-    if os.access(PACKAGE, os.W_OK):
-        return PACKAGE / "__pycache__"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mtdrive"
+    beside = PACKAGE / "__pycache__"
+    return beside if writable(beside) else cache_home() / "mtdrive"
 
 
 numba.config.CACHE_DIR = str(_cache_folder() / f"kernels-{_fingerprint()}")

@@ -1,52 +1,111 @@
-"""Writing files so that a reader, or a run that starts again, never meets half of one; reading JSON from strangers."""
+"""Writing files so that a reader, or a run that starts again, never meets half of one.
+
+What holds: a process may be killed at any moment. What does not: power may fail; nothing waits for the disk.
+"""
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-LARGEST_JSON = 1 << 26  # bytes of a document
-LARGEST_LINE = 1 << 22  # characters of a document that is one line of many
+from mtdrive.simulation.errors import MTDriveError
+
+HOST = socket.gethostname()
+TEMPORARY = re.compile(rf"\..+\.(\d+)@{re.escape(HOST)}\.tmp")
+OF_THE_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # the disk
+    | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}  # what is allowed
+    | {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}  # the path
+)
+# Libraries that write by themselves say so in their own words: safetensors, pyarrow, SQLite, torch.
+SAID = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|database or disk is full|disk I/O error"
+    r"|PytorchStreamWriter failed writing file|unexpected pos \d+ vs"
+)
+FULL = "the disk is full, or a limit on files is reached"
+_unfinished: set[Path] = set()
+
+
+class CannotWrite(MTDriveError):
+    """A file cannot be written, for a reason that lies with the machine: no file will do better."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it replaces `path` when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> object:
-    """The document in a file.
+    """Yield a path beside `path` to write to; it replaces `path` when the block ends without an exception.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no JSON, larger than LARGEST_JSON, or nested deeper than can be read.
+        CannotWrite: the disk is full, the folder cannot be written to, or something else has the place.
     """
-    if path.stat().st_size > LARGEST_JSON:
-        raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
-    return _parsed(path.read_text(encoding="utf-8"))
-
-
-def read_json_lines(path: Path) -> Iterator[object]:
-    """The documents in a file, one in each line. Raises as `read_json`."""
-    with path.open(encoding="utf-8") as file:
-        while line := file.readline(LARGEST_LINE):
-            if len(line) == LARGEST_LINE:
-                raise ValueError(f"a line has more than {LARGEST_LINE:,} characters")
-            yield _parsed(line)
-
-
-def _parsed(text: str) -> object:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{HOST}.tmp")
+    _unfinished.add(temporary)
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        yield temporary
+        os.replace(temporary, path)
+    except Exception as error:
+        about = getattr(error, "filename", None) or temporary  # what is read meanwhile is another matter
+        ours = Path(os.fsdecode(about)) in (temporary, path, *path.parents)
+        if ours and (reason := cannot_write(error)):
+            raise CannotWrite(f"Cannot write {path}: {reason}.") from error
+        raise
+    finally:
+        with suppress(OSError):  # where its folder is none, it was never made
+            temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work whether the file that it ends in can be written; makes its folder.
+
+    Raises:
+        CannotWrite: as `atomic_path`.
+    """
+    if path.is_dir():
+        raise CannotWrite(f"Cannot write {path}: it is a folder.")
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        with atomic_path(probe) as temporary:
+            temporary.write_bytes(bytes(4096))  # a full disk still takes empty files
+        probe.unlink()
+    except CannotWrite as error:
+        raise CannotWrite(str(error).replace(str(probe), str(path))) from error
+
+
+def cannot_write(error: BaseException) -> str | None:
+    """What about the machine kept a file from being written, in words, or None if the error is another one."""
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        return os.strerror(error.errno)
+    return FULL if SAID.search(str(error)) else None
+
+
+def remove_unfinished() -> None:
+    """Remove what this process has half written, where it ends without leaving its blocks."""
+    for path in list(_unfinished):
+        path.unlink(missing_ok=True)
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this machine have half written there before they were killed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if (found := TEMPORARY.fullmatch(entry.name)) and not _alive(int(found[1])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

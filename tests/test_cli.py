@@ -1,12 +1,18 @@
 """The command line: its verbs, overrides and sentences."""
 
+import ast
 import importlib
 import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+import mtdrive
 from mtdrive.cli import CONFIGS, VERBS, main
 from mtdrive.commands import doctor
 from mtdrive.datasets.recipe import Recipe
@@ -114,3 +120,35 @@ def test_what_code_does_by_default_is_what_the_configuration_says(verb, part, co
     assert defaults
     said = {name: config[name] for name in defaults}
     assert defaults == {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+
+
+def test_what_is_printed_into_a_closed_pipe_is_not_missed():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "mtdrive.cli", "score", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_paths_are_printed_as_they_are(world, tmp_path, capsys):
+    place = f"{tmp_path}/[/bold] [red]:smile: caf\u00e9 ${{x}}"
+    out = place.replace("$", "")  # means another key to Hydra
+    for verb, more in {
+        "cache": ["split=test", f"navsim_exp_root='{out}'"],
+        "record": ["split=train", f"out='{out}/ds'"],
+        "evaluate": ["split=test", "baselines=[standstill]", f"out='{out}/ev'"],
+        "visualize": ["split=test", "limit=1", f"out='{out}/vis'"],
+        "synth": ["scenes_train=1", "scenes_val=0", "scenes_test=0", "workers=1", f"out='{out}/w'"],
+    }.items():
+        roots = [] if verb == "synth" else world.overrides()
+        assert main([verb, *roots, *more]) == 0
+        assert out in capsys.readouterr().out
+
+
+def test_only_one_place_makes_a_console_and_it_reads_no_markup():
+    package = Path(mtdrive.__file__).parent
+    for path in package.rglob("*.py"):
+        names = {node.func.id for node in ast.walk(ast.parse(path.read_text()))
+                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
+        assert "Console" not in names or path.name == "terminal.py", path

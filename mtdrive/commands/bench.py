@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from mtdrive.simulation.benchmark import GROUPS, SceneTimes, Spread, evenly, time_build, time_scene, varied_plans
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.terminal import terminal
 
 
 def run(config: DictConfig) -> int:
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> int:
         for name in ("first", "second"):  # the first one reads the maps and compiles the kernels
             build = time_build(*roots, Path(folder) / name, tokens, log_names)
     title = f"{config.metric} on {config.split}, {len(tokens)} scenes, one process"
-    Console().print(as_table(title, measured, build))
+    terminal().print(as_table(title, measured, build))
     return 0
 
 

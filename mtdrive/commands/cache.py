@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
+from rich.text import Text
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.scene_cache.store import build_caches
+from mtdrive.terminal import terminal
 
 
 def run(config: DictConfig) -> int:
@@ -19,20 +21,21 @@ def run(config: DictConfig) -> int:
             raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
     started = time.perf_counter()
     cache_root = Path(config.navsim_exp_root) / "scene_cache"
-    report = build_caches(
-        config.openscene_data_root,
-        config.nuplan_maps_root,
-        config.split,
-        cache_root,
-        tokens=config.tokens,
-        log_names=config.log_names,
-        workers=config.workers,
-    )
-    console = Console(soft_wrap=True, highlight=False)
+    with only_run_in(cache_root / config.split):
+        report = build_caches(
+            config.openscene_data_root,
+            config.nuplan_maps_root,
+            config.split,
+            cache_root,
+            tokens=config.tokens,
+            log_names=config.log_names,
+            workers=config.workers,
+        )
+    console = terminal()
     for name, reason in report.failed.items():
-        console.print(f"[red]{name}[/]: {reason}")
+        console.print(Text.assemble((name, "red"), f": {reason}"))
     console.print(
-        f"[bold]{cache_root / config.split}[/]: {len(report.built)} built, {len(report.skipped)} up to date, "
+        f"{cache_root / config.split}: {len(report.built)} built, {len(report.skipped)} up to date, "
         f"{len(report.failed)} failed, {time.perf_counter() - started:.1f} s"
     )
     return 1 if report.failed else 0

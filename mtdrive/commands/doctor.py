@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.self_check import check_numerics
+from mtdrive.terminal import terminal
 
 PACKAGES = ("numpy", "numba", "scipy", "shapely", "pyproj", "opencv-python-headless", "gymnasium")
 TRAINING = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
@@ -38,8 +39,8 @@ def run(config: DictConfig) -> int:
             table.add_row(name, check())
         except (AssertionError, MTDriveError) as error:
             failed += 1
-            table.add_row(name, f"[bold red]FAILED: {error}")
-    Console().print(table)
+            table.add_row(name, Text(f"FAILED: {error}", "bold red"))
+    terminal().print(table)
     return int(failed > 0)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from tqdm import tqdm
 
 from mtdrive.evaluation.families import read_families
@@ -18,10 +16,12 @@ from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
 from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.terminal import terminal
 
 if TYPE_CHECKING:
     from mtdrive.rollout.episode import Episode
@@ -32,6 +32,12 @@ WIDTH = 110  # of the table in a file or pipe
 def run(config: DictConfig) -> None:
     """Evaluate; see configs/evaluate.yaml."""
     check(config)
+    with only_run_in(Path(config.out)):
+        evaluate(config)
+
+
+def evaluate(config: DictConfig) -> None:
+    """Drive, score and write."""
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
     tokens = store.tokens[: config.limit]
     families = read_families(config.families) if config.families else {}
@@ -107,12 +113,12 @@ def write_results(config: DictConfig, scenes: int, rows: list[PlanRow], episodes
         from mtdrive.evaluation.drive import write_episodes
 
         write_episodes(episodes, out / "episodes.jsonl")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = terminal(WIDTH)
     feedback = f", {config.feedback} feedback" if episodes else ""
     console.print(as_rich_table(summary, f"{config.split}, {scenes} scenes, {config.metric}{feedback}"))
     for line in difference_lines(summary):
         console.print(line)
-    console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}", soft_wrap=True)
+    console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
 
 
 def provenance(config: DictConfig, scenes: int) -> dict[str, Any]:

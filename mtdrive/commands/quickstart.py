@@ -7,7 +7,6 @@ took, when it is done. A stage that is done is not run again; one that was stopp
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,8 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ import psutil
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from mtdrive import __version__
 from mtdrive.cli import load_config
@@ -39,7 +37,10 @@ from mtdrive.evaluation.report.page import duration, size, write_report
 from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.locks import only_run_in
+from mtdrive.simulation.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.terminal import terminal
 
 POLL = 0.5  # [s] between two looks at a running stage
 PLAIN, NOT_TEXT = re.compile(r"[A-Za-z_/][\w./-]*"), {"true", "false", "null", "nan", "inf"}  # in Hydra's grammar
@@ -70,7 +71,8 @@ class Stage:
 
 def run(config: DictConfig) -> None:
     """Run the stages; see configs/quickstart.yaml."""
-    console = Console(highlight=False, soft_wrap=True)
+    check_workers(config.workers)
+    console = terminal()
     out = Path(config.out)
     os.environ.update(config.environment)
     stages = plan(config)
@@ -78,23 +80,23 @@ def run(config: DictConfig) -> None:
     with only_run_in(out) as lock:
         OmegaConf.save(config, out / "quickstart.yaml")
         for number, stage in enumerate(stages, start=1):
-            label = f"[bold]{number:2d}/{len(stages)} {stage.name:<{max(len(s.name) for s in stages)}}[/]"
+            label = Text(f"{number:2d}/{len(stages)} {stage.name:<{max(len(s.name) for s in stages)}}  ", "bold")
             marker = out / "stages" / f"{stage.name}.json"
             if finished(stage, marker):
-                console.print(f"{label}  done before")
+                console.print(label + Text("done before", "not bold"))
                 continue
             prepare(stage, marker)
             if stage.baseline is not None:
                 write_plans(stage.baseline, config.stages[stage.name]["keys"], out)
-            console.print(f"{label}  [dim]{escape(stage.command)}[/]")
+            console.print(label + Text(stage.command, "not bold dim"))
             done = execute(stage, out / "stages" / f"{stage.name}.log", lock, console)
             write_marker(marker, {"fingerprint": stage.fingerprint, "done": True, **asdict(done)})
-            console.print(f"{label}  {duration(done.seconds)}, {size(done.peak_memory)}")
+            console.print(label + Text(f"{duration(done.seconds)}, {size(done.peak_memory)}", "not bold"))
         data = collect(out)
         write_report(data, out / "report.html")
     for line in headlines(data.table):
         console.print(line)
-    console.print(f"Report: [bold]{out / 'report.html'}[/] ({duration(sum(stage.seconds for stage in data.stages))})")
+    console.print(f"Report: {out / 'report.html'} ({duration(sum(stage.seconds for stage in data.stages))})")
 
 
 def plan(config: DictConfig) -> list[Stage]:
@@ -121,24 +123,6 @@ def to_override(value: Any) -> str:
     if isinstance(value, str) and (not PLAIN.fullmatch(value) or value.lower() in NOT_TEXT):
         return QuotedString(value, Quote.single).with_quotes()
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
-@contextmanager
-def only_run_in(out: Path) -> Iterator[int]:
-    """Hold the folder's lock. Stages inherit it, so it lasts until the last of them has ended.
-
-    Raises:
-        MTDriveError: another run, or a stage that it left behind, holds it.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield lock
-    except BlockingIOError as error:
-        raise MTDriveError(f"Another run is at work in {out}; wait for it to end or choose another out=.") from error
-    finally:
-        os.close(lock)
 
 
 def read_marker(marker: Path) -> dict[str, Any]:
@@ -194,7 +178,7 @@ def execute(stage: Stage, log_path: Path, lock: int, console: Console) -> StageR
     """
     started = time.perf_counter()
     environment = {**KEEP_MEMORY, **os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "140"}
-    with log_path.open("w") as log, console.status(stage.name) as status:
+    with log_path.open("w") as log, console.status(Text(stage.name)) as status:
         process = subprocess.Popen(
             [sys.executable, "-m", "mtdrive.cli", stage.verb, *stage.overrides],
             stdout=log,
@@ -203,7 +187,7 @@ def execute(stage: Stage, log_path: Path, lock: int, console: Console) -> StageR
             pass_fds=(lock,),
         )
         try:
-            peak = watch(process, lambda: status.update(f"{stage.name}  {escape(last_line(log_path))}"))
+            peak = watch(process, lambda: status.update(Text(f"{stage.name}  {last_line(log_path)}")))
         except BaseException:
             process.terminate()
             process.wait()

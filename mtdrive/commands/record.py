@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mtdrive import __version__
 from mtdrive.datasets.builder import record
@@ -22,15 +23,17 @@ from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
 from mtdrive.planner.prompt import prompt_style
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import read_json_lines
+from mtdrive.simulation.json_files import read_json_lines
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.splits import check_training_split
+from mtdrive.terminal import terminal
 
 MANY = 20  # problems that are printed
 
 
 def run(config: DictConfig) -> int:
     """Record a split, or check what was recorded; exit status 1 if rows disagree. See configs/record.yaml."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     if config.check is not None:
         return check_rows(config, console)
     check_training_split(config.split)
@@ -56,7 +59,8 @@ def run(config: DictConfig) -> int:
         answers=read_answers(Path(config.answers)) if config.answers else {},
     )
     started = time.perf_counter()
-    manifest, new = record(recording, config.workers)
+    with only_run_in(recording.out):
+        manifest, new = record(recording, config.workers)
     minutes = (time.perf_counter() - started) / 60.0
     print_counts(manifest, console)
     console.print(f"{manifest['samples']} samples in {config.out}, {new} of them now: {new / minutes:.0f} a minute")
@@ -75,7 +79,7 @@ def check_rows(config: DictConfig, console: Console) -> int:
         config.workers,
     )
     for problem in problems[:MANY]:
-        console.print(f"[red]{problem.where}[/]: {problem.what}", markup=True)
+        console.print(Text.assemble((problem.where, "red"), f": {problem.what}"))
     console.print(f"{rows} rows of {root} simulated again, {len(problems)} problems")
     return 1 if problems else 0
 

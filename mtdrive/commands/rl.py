@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
@@ -25,9 +24,12 @@ from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
+from mtdrive.simulation.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_training_split
+from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -48,19 +50,19 @@ FREE = (
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/rl.yaml."""
     check(config)
-    passes, settings = passes_per_step(config), mtgrpo_settings(config)
-    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
-    decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
-    run = Run(config.out, decisive, {name: config[name] for name in ("max_steps", "max_generated_tokens")})
-    if not run.finished:
-        train(config, passes, settings, store, run)
+    with only_run_in(Path(config.out)):
+        passes, settings = passes_per_step(config), mtgrpo_settings(config)
+        store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+        decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
+        run = Run(config.out, decisive, {name: config[name] for name in ("max_steps", "max_generated_tokens")})
+        if not run.finished:
+            train(config, passes, settings, store, run)
     if is_main_process():
         steps = [line for line in read_log(Path(config.out) / LOG_NAME) if "turns" in line]
         last = f"pdms/turn_{config.turns}"
-        Console(soft_wrap=True).print(
+        terminal().print(
             f"{steps[-1]['step']} steps, sampled PDMS of the last turn {steps[0][last]:.3f} to {steps[-1][last]:.3f}; "
-            f"planner in {config.out}",
-            markup=False,
+            f"planner in {config.out}"
         )
 
 
@@ -125,6 +127,7 @@ def check(config: DictConfig) -> None:
             planner without training, a missing data root, or numbers out of range or that do not divide.
     """
     check_training_split(config.split)
+    check_workers(config.scoring_workers, least=0, key="scoring_workers")
     if config.feedback not in SOURCES:
         raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
     if config.planner.model == TINY:
@@ -141,7 +144,6 @@ def check(config: DictConfig) -> None:
         "scenes_per_step": 1,
         "group_size": 2,
         "updates_per_step": 1,
-        "scoring_workers": 0,
     }.items():
         if config[name] < least:
             raise MTDriveError(f"{name}={config[name]} must be at least {least}.")

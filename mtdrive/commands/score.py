@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
-from rich.console import Console
+from rich.text import Text
 
 from mtdrive.evaluation.explain import draw, explain, explanation_tables, row_of
 from mtdrive.evaluation.mapping import read_mapping
 from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
 from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.files import atomic_path, check_writable
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.one_stage import with_extended_comfort
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
@@ -34,6 +33,7 @@ from mtdrive.simulation.scoring import LOG_REPLAY, OK, check_traffic, uses_human
 from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
 from mtdrive.simulation.submission import Submission, read_submission
 from mtdrive.simulation.two_stage import TwoStageScores, aggregate
+from mtdrive.terminal import terminal
 
 WIDTH = 140  # of the tables in a file or pipe
 
@@ -44,6 +44,8 @@ def run(config: DictConfig) -> int:
     out, cache_root = Path(config.out), Path(config.navsim_exp_root) / "scene_cache"
     submission = read_submission(Path(config.trajectories))
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
+    for suffix in (".csv", ".navsim.csv", ".json", *([] if explained is None else [f".{explained}.png"])):
+        check_writable(out.with_suffix(suffix))
     groups = read_mapping(Path(config.mapping)) if config.mapping else None
     failed = build_missing(config, submission, cache_root)
     scores = score_submission(
@@ -174,25 +176,20 @@ def source(path: Path) -> dict[str, str]:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def terminal() -> Console:
-    """Where the tables go; in a file or pipe they get room enough."""
-    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-
-
 def print_summary(
     config: DictConfig, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
 ) -> None:
     """The means, what has no score, and where everything lies."""
-    console, out = terminal(), Path(config.out)
+    console, out = terminal(WIDTH), Path(config.out)
     title = f"{config.metric} on {config.split}, traffic {config.traffic}"
     for table in summary_tables(scores.columns, scores.score, title):
         console.print(table)
     if stages is not None:
         console.print(two_stage_summary(stages))
     for status, count in pd.Series(scores.status[scores.status != OK]).value_counts().items():
-        console.print(f"[red]{count} rows without a score: {status}[/]")
+        console.print(f"{count} rows without a score: {status}", style="red")
     for token, reason in failed.items():
-        console.print(f"[red]{token}[/]: {reason}")
+        console.print(Text.assemble((token, "red"), f": {reason}"))
     console.print(
         f"{len(scores.tokens)} rows in {out}, as navsim writes them in {out.with_suffix('.navsim.csv')}, "
         f"how they were made in {out.with_suffix('.json')}"
@@ -206,7 +203,7 @@ def print_explanation(
     token, out = str(submission.tokens[row]), Path(config.out)
     scene = SceneStore(cache_root, SYNTHETIC if is_synthetic(token) else config.split).load(token)
     explanation = explain(scene, submission.poses[row], submission.interval, config.metric, config.human_penalty_filter)
-    console, picture = terminal(), out.with_suffix(f".{row}.png")
+    console, picture = terminal(WIDTH), out.with_suffix(f".{row}.png")
     for table in explanation_tables(explanation, scores, row):
         console.print(table)
     problem = draw(explanation, config.openscene_data_root, config.split, picture)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from datasets import Dataset
 from omegaconf import DictConfig
-from rich.console import Console
 from trl import SFTConfig
 
 from mtdrive.datasets.reader import load_image, load_samples, read_manifest
@@ -15,6 +14,8 @@ from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.locks import only_run_in
+from mtdrive.terminal import terminal
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.training.run import Run, is_main_process, settings_of
 from mtdrive.training.sft import ReadImage, finetune
@@ -30,6 +31,16 @@ FREE = (
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/sft.yaml."""
     check(config)
+    with only_run_in(Path(config.out)):
+        train(config)
+    if is_main_process():
+        lines = [line for line in read_log(Path(config.out) / LOG_NAME) if "loss" in line]
+        losses = f"loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
+        terminal().print(f"{lines[-1]['step']} steps, {losses}; planner in {config.out}")
+
+
+def train(config: DictConfig) -> None:
+    """Train from where the run has come to, and save the planner."""
     train, val, read_image = load(config)
     samples = {
         "samples_per_step": samples_per_step(config),
@@ -42,10 +53,6 @@ def run(config: DictConfig) -> None:
         arguments = training_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
         finetune(planner, train, val, read_image, arguments).save_planner()
         run.finish()
-    if is_main_process():
-        lines = [line for line in read_log(Path(config.out) / LOG_NAME) if "loss" in line]
-        losses = f"loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
-        Console(soft_wrap=True).print(f"{lines[-1]['step']} steps, {losses}; planner in {config.out}", markup=False)
 
 
 def check(config: DictConfig) -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig
-from rich.console import Console
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.navsim_format.images import decode_image, read_image
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.terminal import terminal
 from mtdrive.visualization import figure_scene
 from mtdrive.visualization.animation import WRITERS, frames
 from mtdrive.visualization.episode import REFERENCES, Turn, references, show_turns
@@ -36,17 +37,22 @@ def run(config: DictConfig) -> None:
     """Write the pictures; see configs/visualize.yaml."""
     check(config)
     recording, store = open_recording(config)
+    with only_run_in(Path(config.out)):
+        written = write(config, recording, store)
+    terminal().print(written)
+
+
+def write(config: DictConfig, recording: Recording, store: SceneStore) -> str:
+    """Write what is asked for; returns what that is."""
     out, episodes = Path(config.out), recording.episodes
     bar = tqdm(episodes, desc="scenes", unit="scene")
     if config.format == "html":
         page = out / "viewer.html"
         write_viewer(page, recording.title, _viewer_scenes(config, recording, store, bar))
-        written = f"{len(episodes)} scenes in {page} ({page.stat().st_size / 1e6:.1f} MB)"
-    else:
-        for episode in bar:
-            draw(config, recording, store, episode, out / f"{episode.name}.{config.format}")
-        written = f"{len(episodes)} pictures in {out}"
-    Console(soft_wrap=True, highlight=False).print(written)
+        return f"{len(episodes)} scenes in {page} ({page.stat().st_size / 1e6:.1f} MB)"
+    for episode in bar:
+        draw(config, recording, store, episode, out / f"{episode.name}.{config.format}")
+    return f"{len(episodes)} pictures in {out}"
 
 
 def check(config: DictConfig) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -74,9 +76,9 @@ def write_mp4(path: Path, pictures: Iterator[np.ndarray]) -> None:
         MTDriveError: this OpenCV was built without the encoder.
     """
     first = next(pictures)
-    with atomic_path(path) as temporary:
-        size, rate = first.shape[1::-1], 1 / (STEP * EVERY)
-        video = temporary.with_suffix(".mp4")  # OpenCV goes by the name
+    size, rate = first.shape[1::-1], 1 / (STEP * EVERY)
+    with atomic_path(path) as temporary, TemporaryDirectory() as folder:
+        video = Path(folder, "video.mp4")  # OpenCV goes by the name, and does not say that a disk is full
         writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             raise MTDriveError("This build of OpenCV cannot write MP4; use format=gif.")
@@ -87,7 +89,7 @@ def write_mp4(path: Path, pictures: Iterator[np.ndarray]) -> None:
         for _ in range(round(HOLD * rate)):
             writer.write(cv2.cvtColor(last, cv2.COLOR_RGB2BGR))
         writer.release()
-        video.replace(temporary)
+        shutil.copyfile(video, temporary)
 
 
 WRITERS: dict[str, Callable[[Path, Iterator[np.ndarray]], None]] = {"gif": write_gif, "mp4": write_mp4}

@@ -13,7 +13,7 @@ import pandas as pd
 from mtdrive.planner.answer import parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
-from mtdrive.simulation.files import read_json, read_json_lines
+from mtdrive.simulation.json_files import read_json, read_json_lines
 from mtdrive.simulation.navsim_format.names import sample_id, scene_token
 from mtdrive.simulation.submission import read_submission
 

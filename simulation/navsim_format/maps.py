@@ -18,7 +18,7 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import read_json
+from mtdrive.simulation.json_files import read_json
 from mtdrive.simulation.navsim_format.geopackage import BadLayer, geometry, opened, read_table
 from mtdrive.simulation.navsim_format.names import map_part
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path, read_json
+from mtdrive.simulation.files import CannotWrite, atomic_path
+from mtdrive.simulation.json_files import read_json
+from mtdrive.simulation.locks import locked
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
@@ -36,6 +38,7 @@ from mtdrive.simulation.scene_cache.format import (
 
 NO_SUCH_SCENE = "no such scene in these logs"
 SYNTHETIC = "synthetic_scenes"  # the split that they are kept under
+INDEX_LOCK = ".index.lock"
 
 
 _Windows = dict[str, Sequence[logs.Frame]]  # frames of scenes, by token
@@ -221,6 +224,8 @@ def _build_log(
                 continue
             save_scene(target, compile_scene(frames, load_map(map_file), split), fingerprint)
             result.built.append(token)
+        except CannotWrite:
+            raise  # nor would the others be written
         except MTDriveError as error:
             result.failed[token] = str(error)
         except Exception as error:  # a defect of ours, or a log of a new kind: name it and go on with the others
@@ -271,7 +276,12 @@ def _read_index(folder: Path) -> dict[str, dict]:
 
 
 def _write_index(folder: Path, results: list[_LogResult]) -> None:
-    """Add the scenes of these logs; scenes of earlier builds stay while their log is the same."""
+    """Add the scenes of these logs; those of other builds stay while their log is the same."""
+    with locked(folder / INDEX_LOCK, wait=True):
+        _merge_index(folder, results)
+
+
+def _merge_index(folder: Path, results: list[_LogResult]) -> None:
     index = _read_index(folder)
     for result in results:
         earlier = index.pop(result.log_name, None)

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.locks import LOCK, only_run_in
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.synthetic.agents import NOW
 from mtdrive.simulation.synthetic.drive import Drive, Surprise, record
@@ -122,7 +123,8 @@ def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneR
             picture = render_front_camera(view, writer.camera())
             path = root / "sensor_blobs" / SPLITS[split] / frames[k]["cams"]["CAM_F0"]["data_path"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            path.write_bytes(jpeg)  # cv2.imwrite does not say that a disk is full
     return SceneRecord(
         frames[CURRENT]["token"],
         log_name,
@@ -154,7 +156,25 @@ def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecor
     if out.exists():
         return _existing(out, header)
     partial_out = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial_out, ignore_errors=True)
+    with only_run_in(partial_out):
+        if out.exists():  # by a run that has just ended
+            shutil.rmtree(partial_out)
+            return _existing(out, header)
+        try:
+            records = _write(config, header, partial_out, workers)
+            os.replace(partial_out, out)
+        except BaseException:
+            shutil.rmtree(partial_out, ignore_errors=True)
+            raise
+        (out / LOCK).unlink()
+    return records
+
+
+def _write(config: WorldConfig, header: dict, partial_out: Path, workers: int) -> list[SceneRecord]:
+    """The world, in a folder that may hold what a killed run has left."""
+    for left in partial_out.iterdir():
+        if left.name != LOCK:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     for split in SPLITS:
         (partial_out / "navsim_logs" / split).mkdir(parents=True)
     jobs = [(split, number) for split, name in enumerate(SPLITS) for number in range(config.scenes.get(name, 0))]
@@ -166,8 +186,6 @@ def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecor
         features[scene.location] += scene.features
     write_maps(partial_out / "maps", features)
     _write_lists(partial_out, header, records)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial_out, out)
     return records
 
 
