@@ -9,10 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import stat
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+
+from mtdrive.simulation.private_folders import make_private
 
 AT_HOME = os.path.join(os.path.expanduser("~"), ".cache")  # begins with ~ where the user has no home
 
@@ -52,8 +53,6 @@ def without_home() -> None:
 
 def _is_private(folder: Path) -> bool:
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
+        return make_private(folder) is None
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0

@@ -207,7 +207,7 @@ def victim(tmp_path):
 
 
 def foreseen(memory):
-    return memory / f"mtdrive-{os.getuid()}"
+    return memory / f"mtdrive-images-{os.getuid()}"
 
 
 def open_to_all(memory, victim):

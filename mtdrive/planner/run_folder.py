@@ -1,6 +1,6 @@
 """A private folder in shared memory, or another place that all users write to, for the processes of one run.
 
-`<root>/mtdrive-<user id>/<name>`: others may foresee the name and be there first, so a folder is used only if it is no
+`<root>/mtdrive-images-<user id>/<name>`: others may foresee the name and be there first, so a folder is used only if it is no
 link, belongs to this user and nobody else may enter it. Every process of the run holds the folder's lock, which dies
 with the process; the last one to leave removes the folder, and a run that starts removes what dead ones have left.
 """
@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import shutil
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from io import FileIO
 from pathlib import Path
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.private_folders import make_private
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ class RunFolder:
 def _base(roots: Sequence[Path]) -> Path:
     refused = []
     for root in roots:
-        base = root / f"mtdrive-{os.getuid()}"
+        base = root / f"mtdrive-images-{os.getuid()}"
         try:
-            reason = _obstacle(base)
+            reason = make_private(base)
         except OSError as error:
             reason = f"cannot be made ({error.strerror})"
         if reason is None:
@@ -69,23 +69,11 @@ def _base(roots: Sequence[Path]) -> Path:
     )
 
 
-def _obstacle(path: Path) -> str | None:
-    """Make the folder; why it is not private to this user, or None if it is."""
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        return "is no folder"
-    if found.st_uid != os.getuid():
-        return "belongs to somebody else"
-    return "can be entered by others" if stat.S_IMODE(found.st_mode) & 0o077 else None
-
-
 def _entered(path: Path) -> FileIO:
     """The lock of the folder, held together with the other processes of the run."""
     while True:
         with suppress(FileNotFoundError):  # removed since, by one that left
-            if (reason := _obstacle(path)) is not None:
+            if (reason := make_private(path)) is not None:
                 raise MTDriveError(f"The folder {path} for processed images {reason}; remove it.")
             lock = _opened(path)
             fcntl.flock(lock, fcntl.LOCK_SH)

@@ -1,0 +1,24 @@
+"""Folders of this user alone, in places where everybody can make folders and foresee their names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_private(path: Path) -> str | None:
+    """Make a folder that nobody else can enter; why an existing one is not such a folder, or None if it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return "is no folder"
+    if found.st_uid != os.getuid():
+        return "belongs to somebody else"
+    return "can be entered by others" if stat.S_IMODE(found.st_mode) & 0o077 else None
