@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import forged_caches
 import numpy as np
 import pytest
 
@@ -148,6 +149,86 @@ def test_a_cache_of_another_version_is_refused(cache, monkeypatch, name, value):
     monkeypatch.setattr(scene_file, name, value)
     with pytest.raises(MTDriveError, match="where this code needs"):
         load_scene(cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value"),
+    [
+        ("drivable_map.polygons.ring_start", -1, 10**9),
+        ("drivable_map.polygons.ring_start", 1, -1),
+        ("drivable_map.polygons.polygon_start", 1, 2**62),
+        ("drivable_map.polygons.xy", 3, np.inf),
+        ("drivable_map.layer", 0, len(MapLayer)),
+        ("drivable_map.on_route", 0, 2),
+        ("current_kind", 0, -1),
+        ("observations.epdms_v2.poses", 0, np.nan),
+        ("observations.epdms_v2.size", 0, -np.inf),
+        ("rails.track", 0, -1),
+        ("rails.lane", 0, 10**6),
+        ("rails.path_start", -1, 10**6),
+        ("history_timestamps", 0, 0),
+        ("current_tokens", 0, 2**32 - 1),
+    ],
+)
+def test_a_forged_cache_is_refused_by_the_array(cache, name, row, value):
+    header, body = forged_caches.read(cache)
+    body = bytearray(body)
+    dtype, shape, offset = header["arrays"][name]
+    count = int(np.prod(shape)) if shape else 1
+    view = np.dtype("u4") if "U" in dtype else np.dtype(dtype.replace("b1", "u1"))
+    np.frombuffer(body, view, count, offset)[row] = value
+    forged_caches.write(cache, header, bytes(body))
+    with pytest.raises(MTDriveError, match=rf"scene\.scene holds what no scene can have \({name}\)"):
+        load_scene(cache)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda header: header["arrays"]["origin"].__setitem__(2, -8), "origin"),
+        (lambda header: header["arrays"]["origin"].__setitem__(1, [2**70]), "origin|int"),
+        (lambda header: header["arrays"]["origin"].__setitem__(0, "|O"), "elements"),
+        (lambda header: header["arrays"]["human_poses"].__setitem__(1, [7, 3]), "centerline"),
+        (lambda header: header["arrays"].pop("origin"), "other arrays"),
+        (lambda header: header["values"].update(token=7), "token"),
+        (lambda header: header["values"].update(command=9), "9"),
+        (lambda header: header["values"].update(timestamp=1), "contradict"),
+        (lambda header: header["values"].update(observations=["epdms_v2"]), "observations"),
+        (lambda header: header.update(fingerprint=[]), "damaged"),
+    ],
+)
+def test_a_forged_header_is_refused(cache, edit, words):
+    header, body = forged_caches.read(cache)
+    edit(header)
+    forged_caches.write(cache, header, body)
+    with pytest.raises(MTDriveError, match=rf"scene\.scene .*({words})"):
+        load_scene(cache)
+
+
+def test_forged_caches_are_refused_or_score(cache, tmp_path):
+    """In a process of its own, which a crash would end."""
+    script = Path(__file__).parent / "forged_caches.py"
+    command = [sys.executable, script, cache, tmp_path, "0", "300"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    refused, scored = (int(number) for number in done.stdout.split() if number.isdigit())
+    assert refused > 100
+    assert scored > 50
+
+
+def test_a_scene_under_another_name_is_refused(store, tmp_path):
+    """A cache that was moved or copied would answer for a scene that it is not."""
+    folder = tmp_path / "moved" / BOSTON
+    folder.mkdir(parents=True)
+    save_scene(folder / "0123456789abcdef.scene", store.load(CONSTRUCTION), Fingerprint("", ""))
+    save_scene(folder / f"{CONSTRUCTION}.scene", store.load(CONSTRUCTION), Fingerprint("", ""))
+    index = {BOSTON: {"log": "", "tokens": ["0123456789abcdef", CONSTRUCTION]}}
+    (tmp_path / "moved/index.json").write_text(json.dumps(index))
+    moved = SceneStore(tmp_path, "moved")
+    with pytest.raises(MTDriveError, match=f"0123456789abcdef.scene holds scene {CONSTRUCTION} of split test"):
+        moved.load("0123456789abcdef")
+    with pytest.raises(MTDriveError, match="of split test"):
+        moved.load(CONSTRUCTION)
 
 
 def test_unknown_scenes_and_unbuilt_splits_are_named(store, tmp_path):

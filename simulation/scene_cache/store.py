@@ -92,9 +92,15 @@ class SceneStore:
         """One scene; its arrays are read-only.
 
         Raises:
-            MTDriveError: the scene has not been compiled, or its file is damaged or outdated.
+            MTDriveError: the scene has not been compiled, or its file is damaged, outdated or that of another scene.
         """
-        return load_scene(_scene_path(self._folder, self.log_name(token), token))
+        path = _scene_path(self._folder, self.log_name(token), token)
+        scene = load_scene(path)
+        if (scene.token, scene.split) != (token, self._folder.name):
+            raise MTDriveError(
+                f"{path} holds scene {scene.token} of split {scene.split}; delete {self._folder} and run mtdrive cache."
+            )
+        return scene
 
     def fingerprint(self, token: str) -> Fingerprint:
         """Digests of the log and the map that a scene was compiled from. Raises as `load`."""
