@@ -38,7 +38,8 @@ def map_unordered(
         raise MTDriveError(f"workers={workers} must be a number of processes, or {RAY}.")
     workers = min(workers, len(items), len(items) if most is None else most)
     if workers <= 1:
-        yield from map(function, items)
+        for item in items:  # not map, which an exception StopIteration of the function would end
+            yield function(item)
         return
     with process_pool(function, workers) as pool:
         try:

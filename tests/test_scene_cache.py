@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import forged_caches
 import numpy as np
@@ -21,6 +22,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import box_corners, points_to_global
 from mtdrive.simulation.geometry.polygons import unpack
 from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.logs import log_names
 from mtdrive.simulation.scene import MapLayer, Scene
 from mtdrive.simulation.scene_cache import format as scene_file
 from mtdrive.simulation.scene_cache.format import Fingerprint, load_scene, save_scene
@@ -297,6 +299,61 @@ def test_a_failing_scene_is_named_and_does_not_stop_the_others(data, capsys):
     assert f"{BOSTON}.pkl is truncated or damaged" in printed
     assert CONSTRUCTION not in SceneStore(data / "exp/scene_cache", "test").tokens
     assert len(SceneStore(data / "exp/scene_cache", "test").tokens) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.write_bytes(b""), "truncated or damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-99]), "truncated or damaged"),
+        (lambda path: path.write_bytes(pickle.dumps([PurePosixPath("x")])), "which is no part of a NAVSIM log"),
+        (lambda path: (path.unlink(), path.mkdir()), "is no file"),
+        (lambda path: (path.unlink(), path.symlink_to("nothing")), "is no file"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is no file"),
+    ],
+)
+def test_a_log_that_does_not_read_does_not_stop_the_others(data, capsys, spoil, words):
+    spoil(data / f"navsim_logs/test/{BOSTON}.pkl")
+    assert cli.main(_cache(data, "workers=1")) == 1
+    assert f"{BOSTON}: " in (printed := capsys.readouterr().out)
+    assert words in printed
+    assert {SceneStore(data / "exp/scene_cache", "test").log_name(token) for token in (CONSTRUCTION, TRACKS)} == {
+        SINGAPORE
+    }
+
+
+def test_a_map_that_does_not_read_does_not_stop_the_others(data, capsys):
+    (data / "maps/us-ma-boston/9.12.1817/map.gpkg").write_bytes(b"no map")
+    assert cli.main(_cache(data, "workers=1")) == 1
+    assert f"{RED_AHEAD}: Cannot read the map" in capsys.readouterr().out
+    assert set(SceneStore(data / "exp/scene_cache", "test").log_names) == {SINGAPORE}
+
+
+def test_a_scene_in_two_logs_is_that_of_the_first(data, capsys):
+    shutil.copy(data / f"navsim_logs/test/{BOSTON}.pkl", data / f"navsim_logs/test/{SINGAPORE}.pkl")
+    assert cli.main(_cache(data, "workers=1")) == 1
+    assert f"{RED_AHEAD}: Log {SINGAPORE} holds it again" in capsys.readouterr().out
+    store = SceneStore(data / "exp/scene_cache", "test")
+    assert len(store.tokens) == len(set(store.tokens)) == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "7", "null", "{", '{"a": []}', '{"a": {"log": "", "tokens": "x"}}', '{"a": {"log": "", "tokens": [1]}}',
+     '{"a": {"log": "", "tokens": ["x"]}, "b": {"log": "", "tokens": ["x"]}}', '{"a": {"tokens": []}}', "[" * 10**5],
+)  # fmt: skip
+def test_a_damaged_index_is_named(tmp_path, content):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/index.json").write_text(content)
+    with pytest.raises(MTDriveError, match=r"index\.json .*run mtdrive cache"):
+        SceneStore(tmp_path, "test")
+
+
+@pytest.mark.parametrize("split", ["./test", "train/../test", "/etc", "..", "a.b", "", "te st", 7])
+def test_a_split_is_one_folder(split, tmp_path):
+    for read in (SceneStore, log_names):
+        with pytest.raises(MTDriveError, match="no name of a split"):
+            read(tmp_path, split)
 
 
 @pytest.mark.parametrize(

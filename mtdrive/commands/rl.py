@@ -25,7 +25,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.splits import check_training_split
+from mtdrive.simulation.splits import check_held_out, check_training_split
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -57,6 +57,7 @@ def run(config: DictConfig) -> None:
         max_parse_errors=config.max_parse_errors,
     )
     store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    check_held_out(Path(config.navsim_exp_root) / "scene_cache", config.split, Path(config.openscene_data_root))
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
     scorer = partial(assess, metric=config.metric, source=config.feedback, steps=config.feedback_steps)
     with (

@@ -8,9 +8,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from trl import SFTConfig
 
-from mtdrive.datasets.reader import load_image, load_samples
+from mtdrive.datasets.reader import load_image, load_samples, read_manifest
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.splits import check_held_out
 from mtdrive.training.sft import finetune
 
 
@@ -18,6 +19,9 @@ def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/sft.yaml."""
     train_root, out = Path(config.dataset), Path(config.out)
     train, val = load_samples(train_root), None
+    cache_root, data_root = Path(config.navsim_exp_root) / "scene_cache", config.openscene_data_root
+    split = read_manifest(train_root)["split"]
+    check_held_out(cache_root, split, None if data_root is None else Path(data_root), train["token"])
     image_roots = dict.fromkeys(train["image"], train_root)
     if config.val_dataset is not None:
         val_root = Path(config.val_dataset)

@@ -20,7 +20,7 @@ def read_mapping(path: Path) -> tuple[Group, ...]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            entries = yaml.safe_load(file)[KEY]
+            entries = yaml.load(file, yaml.BaseLoader)[KEY]  # texts alone: a token may look like a number
         groups = tuple(Group(now, previous, tuple(map(tuple, second))) for now, previous, second in entries)
     except OSError as error:
         raise MTDriveError(f"Cannot read mapping={path}: {error.strerror}.") from error

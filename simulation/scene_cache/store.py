@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format.checks import check_split_name
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
 from mtdrive.simulation.processes import map_unordered
@@ -61,6 +62,7 @@ class SceneStore:
     """
 
     def __init__(self, cache_root: Path | str, split: str) -> None:
+        check_split_name(split)
         self._folder = Path(cache_root) / split
         index = _read_index(self._folder)
         if not index:
@@ -183,10 +185,11 @@ def _build(
     build = partial(_build_log, read=read, maps_root=maps_root, split=split, folder=folder, tokens=wanted)
     results = {}
     with tqdm(total=len(paths), desc=f"scene caches of {split}", unit="file") as progress:
-        for result in map_unordered(build, sorted(paths, key=lambda path: -path.stat().st_size), workers):
+        for result in map_unordered(build, sorted(paths, key=_size, reverse=True), workers):
             results[result.log_name] = result
             progress.update()
     ordered = [results[path.stem] for path in paths]
+    _refuse_doubles(ordered)
     _write_index(folder, ordered)
 
     report = CacheReport(
@@ -195,7 +198,9 @@ def _build(
         failed={name: reason for result in ordered for name, reason in result.failed.items()},
     )
     done = {*report.built, *report.skipped, *report.failed}
-    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), NO_SUCH_SCENE))
+    unread = [path.name for path in paths if path.stem in report.failed]
+    reason = f"not in the logs that can be read; {unread[0]} cannot" if unread else NO_SUCH_SCENE
+    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), reason))
     return report
 
 
@@ -205,15 +210,27 @@ class _LogResult(CacheReport):
     fingerprint: str = ""
 
 
+def _refuse_doubles(results: Sequence[_LogResult]) -> None:
+    """A scene that two logs hold is that of the first."""
+    log_of: dict[str, str] = {}
+    for result in results:
+        for token in [*result.built, *result.skipped]:
+            first = log_of.setdefault(token, result.log_name)
+            if first != result.log_name:
+                result.failed[token] = f"Log {result.log_name} holds it again; it is the scene of log {first}."
+
+
 def _build_log(
     path: Path, read: _Reader, maps_root: Path, split: str, folder: Path, tokens: frozenset[str] | None
 ) -> _LogResult:
     """Compile the scenes of one file."""
     try:
+        if not path.is_file():  # a folder, a link to nothing, or a pipe, which would never end
+            raise MTDriveError(f"{path} is no file.")
         windows = read(path, tokens)
         log_digest = _digest(path)
-    except MTDriveError as error:
-        return _LogResult(log_name=path.stem, failed={path.stem: str(error)})
+    except Exception as error:
+        return _LogResult(log_name=path.stem, failed={path.stem: _reason(error)})
     result = _LogResult(log_name=path.stem, fingerprint=log_digest)
     for token, frames in windows.items():
         target = _scene_path(folder, path.stem, token)
@@ -225,12 +242,27 @@ def _build_log(
                 continue
             save_scene(target, compile_scene(frames, load_map(map_file), split), fingerprint)
             result.built.append(token)
-        except MTDriveError as error:
-            result.failed[token] = str(error)
-        except Exception as error:  # a defect of ours, or a log of a new kind: name it and go on with the others
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            result.failed[token] = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
+        except Exception as error:
+            result.failed[token] = _reason(error)
     return result
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed; of a defect of ours, or a log of a new kind, also where: the others go on."""
+    if isinstance(error, MTDriveError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"Cannot read or write {error.filename}: {error.strerror}."
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
+
+
+def _size(path: Path) -> int:
+    """Of a file that may not be there; the largest begin first."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _log_scenes(path: Path, tokens: frozenset[str] | None) -> _Windows:
@@ -263,13 +295,22 @@ def _remembered_digest(path: Path, _mtime: int, _size: int) -> str:
 
 
 def _read_index(folder: Path) -> dict[str, dict]:
+    """Log name -> its digest ("log") and the scenes of it that are compiled ("tokens")."""
     path = folder / "index.json"
     try:
-        return json.loads(path.read_text())
+        index = json.loads(path.read_text())
+        whole = all(
+            isinstance(entry["log"], str) and {*map(type, entry["tokens"])} <= {str} and type(entry["tokens"]) is list
+            for entry in index.values()
+        )
+        tokens = [token for entry in index.values() for token in entry["tokens"]]
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise MTDriveError(f"{path} is damaged ({error}); delete it and run mtdrive cache.") from error
+    if not whole or len(set(tokens)) < len(tokens):
+        raise MTDriveError(f"{path} does not list each scene once, by log; delete it and run mtdrive cache.")
+    return index
 
 
 def _write_index(folder: Path, results: list[_LogResult]) -> None:
