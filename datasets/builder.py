@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mtdrive.datasets.counts import summarise
+from mtdrive.datasets.reader import read_object
 from mtdrive.datasets.recording import Recording
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.simulation.errors import MTDriveError
@@ -34,9 +35,10 @@ def record(recording: Recording, workers: int) -> tuple[dict, int]:
         MTDriveError: the split has no scene cache or shares scenes with one that is held out, an image is missing or
             damaged, or `out` holds something else.
     """
-    out, tokens = recording.out, sorted(SceneStore(recording.cache_root, recording.split).tokens)
-    check_held_out(recording.cache_root, recording.split)
-    identity = recording.identity(tokens)
+    store = SceneStore(recording.cache_root, recording.split)
+    out, tokens = recording.out, sorted(store.tokens)
+    check_held_out(recording.cache_root, recording.split, recording.sensor_root)
+    identity = recording.identity(tokens, [store.fingerprint(token) for token in tokens])
     claim(out, identity)
     blocks = {
         out / "samples" / f"part-{index:05d}.parquet": tokens[start : start + SCENES_PER_SHARD]
@@ -58,8 +60,12 @@ def claim(out: Path, identity: dict) -> None:
     """Mark `out` as holding this recording, or refuse if it holds another one."""
     marker = out / "recording.json"
     if marker.exists():
-        if json.loads(marker.read_text()) != identity:
-            raise MTDriveError(f"{out} holds another recording (see {marker}); delete it or choose another out=.")
+        recorded = read_object(marker)
+        if changed := [key for key, value in identity.items() if recorded.get(key) != value]:
+            raise MTDriveError(
+                f"{out} holds another recording, of other {', '.join(changed)} (see {marker}); delete it or choose "
+                "another out=."
+            )
         return
     if (out / "samples").exists():
         raise MTDriveError(f"{out} holds samples of unknown origin; delete it or choose another out=.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import datasets
@@ -26,15 +27,29 @@ def read_manifest(root: Path) -> dict:
     Raises:
         MTDriveError: the folder holds none.
     """
-    manifest = root / "manifest.json"
-    if not manifest.exists():
+    path = root / "manifest.json"
+    if not path.exists():
         raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
+    manifest = read_object(path)
+    for key, kind in {"split": str, "wording": str, "recipe": dict, "samples": int, "shards": dict}.items():
+        if not isinstance(manifest.get(key), kind):
+            raise MTDriveError(f"{path} is damaged (no {key} such as mtdrive record writes); record again.")
+    return manifest
+
+
+def read_object(path: Path) -> dict:
+    """The object in a JSON file of a recording.
+
+    Raises:
+        MTDriveError: it holds none.
+    """
     try:
-        content = read_json(manifest)
-        {**content["shards"]}
-        return content
-    except (KeyError, TypeError, ValueError) as error:
-        raise MTDriveError(f"{manifest} is damaged ({error}); record the dataset again.") from error
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise MTDriveError(f"{path} is damaged ({error}); delete it and record again.") from error
+    if not isinstance(content, dict):
+        raise MTDriveError(f"{path} is damaged (no JSON object); delete it and record again.")
+    return content
 
 
 def load_samples(root: Path) -> datasets.Dataset:
@@ -45,10 +60,15 @@ def load_samples(root: Path) -> datasets.Dataset:
     """
     shards = {root / "samples" / shard_name(name): digest for name, digest in read_manifest(root)["shards"].items()}
     for shard, digest in shards.items():
-        if not shard.exists() or file_digest(shard) != digest:
+        if not shard.is_file() or file_digest(shard) != digest:
             raise MTDriveError(f"{shard} is missing or was changed; delete it, then record again.")
         check_shard(shard)
-    return datasets.load_dataset("parquet", data_files=list(map(str, shards)), split="train")
+    # Hugging Face keeps what it has read by path, size and time: the name makes it keep it by content.
+    content = hashlib.sha256("".join(map(str, shards.values())).encode()).hexdigest()[:32]
+    try:
+        return datasets.load_dataset("parquet", content, data_files=list(map(str, shards)), split="train")
+    except (datasets.exceptions.DatasetsError, ValueError) as error:
+        raise MTDriveError(f"The shards in {root} do not read as one table of samples; record again.") from error
 
 
 def check_shard(path: Path) -> None:

@@ -19,7 +19,7 @@ from mtdrive.datasets.schema import VERSION, Sample
 from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scene_cache.format import METRIC_VERSIONS
+from mtdrive.simulation.scene_cache.format import METRIC_VERSIONS, Fingerprint
 
 ToMessages = Callable[[Scene, str, Sample], list[dict]]
 
@@ -45,8 +45,8 @@ class Recording:
     families: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def identity(self, tokens: list[str]) -> dict:
-        """What tells this recording of these scenes from another one, for JSON."""
+    def identity(self, tokens: list[str], sources: list[Fingerprint]) -> dict:
+        """What tells this recording of these scenes, compiled from these sources, from another one, for JSON."""
         return {
             "version": VERSION,
             "generator": self.generator,
@@ -56,6 +56,8 @@ class Recording:
             "metric_version": METRIC_VERSIONS[self.recipe.metric],
             "scenes": len(tokens),
             "tokens": digest(tokens),
+            "logs": digest([source.log for source in sources]),
+            "maps": digest([source.map for source in sources]),
             "families": digest([self.families.get(token, "") for token in tokens]),
             "answers": digest([json.dumps(np.asarray(self.answers[t]).tolist()) for t in tokens if t in self.answers]),
         }

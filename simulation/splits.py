@@ -1,35 +1,86 @@
-"""Which splits may be learned from."""
+"""Which scenes may be learned from.
+
+An evaluation split stays one under another name: what counts is the folder that a name leads to, and the logs and
+scenes in it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.simulation.navsim_format.names import split_name
+from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 
-EVALUATION = ("test", "navtest", "navhard", "private_test", "warmup")  # beginnings of their names
-
-
-def check_training_split(split: str) -> None:
-    """Refuse an evaluation split by its name.
-
-    Raises:
-        MTDriveError: the split is for evaluation.
-    """
-    if split.startswith(EVALUATION):
-        raise MTDriveError(f"split={split} is for evaluation alone; name a training split.")
+EVALUATION = ("test", "navtest", "navhard", "private_test", "warmup", SYNTHETIC)  # beginnings of their names
+HELD_OUT = (*EVALUATION, "val")
 
 
-def check_held_out(cache_root: Path, split: str) -> None:
-    """Refuse a split that shares a log with a held-out split (an evaluation split, or `val`) that has a scene cache.
+def check_held_out(
+    cache_root: Path, split: str, data_root: Path | None = None, tokens: Collection[str] | None = None
+) -> None:
+    """Refuse to learn from a split that is for evaluation, or shares a log or a scene with one that is held out.
+
+    Args:
+        cache_root, data_root: where the scene caches and, if they are there, the logs of all splits are.
+        tokens: the scenes that are learned from; None for all that the split's cache has.
 
     Raises:
-        MTDriveError: it does; or the split has no scene cache.
+        MTDriveError: so it is; or tokens is None and the split has no scene cache.
     """
-    logs = SceneStore(cache_root, split).log_names
-    for folder in sorted(path.parent for path in cache_root.glob("*/index.json")):
-        other = folder.name
-        if other != split and other.startswith((*EVALUATION, "val")):
-            shared = logs & SceneStore(cache_root, other).log_names
-            if shared:
-                raise MTDriveError(f"Split {split} shares log {min(shared)} with {other}; leave it out of one of them.")
+    roots = [cache_root] if data_root is None else [cache_root, data_root / "navsim_logs"]
+    check_training_split(split, roots)
+    logs: set[str] = set()
+    if tokens is None or (cache_root / split / "index.json").exists():
+        store = SceneStore(cache_root, split)
+        logs = store.log_names | _recorded_logs(store)
+        tokens = store.tokens if tokens is None else tokens
+    for other, its_logs, its_tokens in _held_out(roots, split):
+        shared = [f"scene {token}" for token in sorted(its_tokens & set(tokens))]
+        shared += [f"log {log}" for log in sorted(its_logs & logs)]
+        if shared:
+            raise MTDriveError(f"Split {split} shares {shared[0]} with {other}; leave it out of one of them.")
+
+
+def check_training_split(split: str, roots: Collection[Path] = ()) -> None:
+    """Refuse an evaluation split by its name, or by that of the folder which a link of that name leads to.
+
+    roots: that hold a folder for each split.
+
+    Raises:
+        MTDriveError: the split is for evaluation, or its name is none.
+    """
+    split_name(split)
+    for name in (split, *((root / split).resolve().name for root in roots)):
+        if _begins(name, EVALUATION):
+            led = "" if name == split else f" leads to {name}, which"
+            raise MTDriveError(f"split={split}{led} is for evaluation alone; name a training split.")
+
+
+def _recorded_logs(store: SceneStore) -> set[str]:
+    """Names of the logs as their frames have them; a file may have been renamed. Looks at one scene of each."""
+    names = set()
+    for token in {store.log_name(token): token for token in store.tokens}.values():
+        try:
+            names.add(store.load(token).log_name)
+        except MTDriveError:  # which says so when the scene is learned from
+            continue
+    return names
+
+
+def _held_out(roots: Collection[Path], split: str) -> Iterator[tuple[str, set[str], set[str]]]:
+    """Name, logs and scenes of every held-out split but this one, from its scene cache or its folder of logs."""
+    for root in roots:
+        for folder in sorted(root.glob("*/")):
+            if folder.name == split or not _begins(folder.name, HELD_OUT):
+                continue
+            if (folder / "index.json").exists():
+                store = SceneStore(root, folder.name)
+                yield folder.name, store.log_names, set(store.tokens)
+            else:
+                yield folder.name, {path.stem for path in folder.glob("*.pkl")}, set()
+
+
+def _begins(name: str, beginnings: tuple[str, ...]) -> bool:
+    return name.lower().startswith(beginnings)

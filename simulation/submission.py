@@ -164,7 +164,9 @@ def _read_pickle(path: Path) -> Submission:
     if not all(isinstance(item, _Trajectory) for item in trajectories.values()):
         raise MTDriveError(f"{path}: every prediction must be a navsim Trajectory.")
     try:
-        poses = [item.poses for item in trajectories.values()]
+        poses = [np.asarray(item.poses) for item in trajectories.values()]
+        if strange := {array.dtype for array in poses if array.dtype.kind not in "iuf"}:
+            raise MTDriveError(f"{path}: the poses of every prediction must be plain numbers, not {strange.pop()}.")
         intervals = {float(item.trajectory_sampling.interval_length) for item in trajectories.values()}
         tokens, stacked = np.array(list(trajectories), dtype=np.str_), np.stack(poses) if poses else np.empty((0, 8, 3))
     except (AttributeError, TypeError, ValueError) as error:

@@ -23,12 +23,15 @@ def validate_batch(poses: np.ndarray, interval: float) -> tuple[np.ndarray, np.n
         float64 poses (N, T, 3), and (N,) bool: all values of the row are finite.
 
     Raises:
-        MTDriveError: the shape or the interval is not one of NAVSIM's.
+        MTDriveError: they are no plain numbers, or the shape or the interval is not one of NAVSIM's.
     """
     try:
-        poses = np.ascontiguousarray(poses, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise MTDriveError("Trajectory poses must be one array of numbers, shaped (N, T, 3).") from None
+        poses = np.asarray(poses)
+    except ValueError:  # rows of several lengths
+        poses = np.empty(0, dtype=object)
+    if poses.dtype.kind not in "iuf":
+        raise MTDriveError(f"Trajectory poses must be one array of plain numbers, shaped (N, T, 3), not {poses.dtype}.")
+    poses = np.ascontiguousarray(poses, dtype=np.float64)
     accepted = " or ".join(f"(N, {count}, 3) at {step} s" for count, step in SAMPLINGS.items())
     if poses.ndim != 3 or poses.shape[2] != 3 or poses.shape[1] not in SAMPLINGS:
         raise MTDriveError(f"Trajectory poses must be shaped {accepted}, not {poses.shape}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from mtdrive.cli import load_config, main
 from mtdrive.commands import record
 from mtdrive.datasets import builder
+from mtdrive.datasets.counts import file_digest
 from mtdrive.datasets.flawed import FLAWS, NO_PLANS
 from mtdrive.datasets.material import Material
 from mtdrive.datasets.plans import between, plan_along, profile_distances
@@ -30,12 +32,15 @@ from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.samples.comparison import safety
 from mtdrive.datasets.samples.refinement import Chain, exchange, extend, refinements
 from mtdrive.datasets.schema import SCHEMA, Target
+from mtdrive.evaluation.families import read_families
+from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.answer import format_answer, parse_answer
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
-from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.simulation.scene_cache import format as scene_file
+from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
 from mtdrive.simulation.scoring import score
 from mtdrive.simulation.splits import check_held_out
 
@@ -283,6 +288,106 @@ def test_a_split_that_shares_a_log_with_a_held_out_one_is_refused(tmp_path):
     (tmp_path / "navtest" / "index.json").unlink()
     for split in ("mine", "val"):
         check_held_out(tmp_path, split)
+
+
+@pytest.mark.parametrize("verb", ["rl", "record"])
+@pytest.mark.parametrize("split", ["./test", "train/../test", "TEST", "navtest_x", "held", "copied", "renamed"])
+def test_the_test_split_is_refused_under_any_name(world, tmp_path, capsys, verb, split):
+    """By a path, in other letters, through a link, or as a copy of its logs."""
+    for folder in ("navsim_logs", "scene_cache"):
+        root = (world.data_root if folder == "navsim_logs" else world.exp_root) / folder
+        shutil.copytree(root, tmp_path / folder)
+        (tmp_path / folder / "held").symlink_to("test")
+    shutil.copytree(tmp_path / "navsim_logs/test", tmp_path / "navsim_logs/copied")
+    (tmp_path / "navsim_logs/renamed").mkdir()
+    for index, log in enumerate(sorted((tmp_path / "navsim_logs/test").iterdir())):
+        shutil.copy(log, tmp_path / f"navsim_logs/renamed/{index}.pkl")
+    if split in ("copied", "renamed"):
+        shutil.rmtree(tmp_path / "scene_cache/test")  # the logs on disk are enough
+        build_caches(tmp_path, world.maps_root, split, tmp_path / "scene_cache", workers=1)
+    keys = [f"openscene_data_root={tmp_path}", f"navsim_exp_root={tmp_path}", f"split={split}", f"out={tmp_path}/out"]
+    assert main([verb, *keys, *(["planner.model=unused"] if verb == "rl" else [])]) == 2
+    told = capsys.readouterr().err
+    assert "evaluation alone" in told or "is no split name" in told or "with test; leave it out" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_of_held_out_scenes_is_not_trained_on(world, recorded, tmp_path, capsys):
+    """By the split that its manifest names, or by its scenes under another name."""
+    shutil.copytree(recorded, tmp_path / "dataset")
+    shutil.copytree(world.exp_root / "scene_cache/train", tmp_path / "exp/scene_cache/test_x")
+    manifest = tmp_path / "dataset/manifest.json"
+    said = json.loads(manifest.read_text())
+    for split, words in {
+        "navtest": "evaluation alone",
+        "../test": "is no split name",
+        "other": "with test_x",
+    }.items():
+        manifest.write_text(json.dumps(said | {"split": split}))
+        keys = [f"dataset={tmp_path}/dataset", f"navsim_exp_root={tmp_path}/exp", "openscene_data_root=null"]
+        assert main(["sft", *keys, f"out={tmp_path}/out"]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_recording_of_logs_that_changed_does_not_go_on(world, overrides, recorded, tmp_path, capsys):
+    shutil.copytree(recorded, tmp_path / "dataset")
+    shutil.copytree(world.exp_root, tmp_path / "exp")
+    for cache in (tmp_path / "exp/scene_cache/train").glob("*/*.scene"):
+        scene_file.save_scene(cache, scene_file.load_scene(cache), scene_file.Fingerprint(log="changed", map="m"))
+    next((tmp_path / "dataset/samples").iterdir()).unlink()
+    assert main(["record", *overrides, f"navsim_exp_root={tmp_path}/exp", f"out={tmp_path}/dataset"]) == 2
+    assert "another recording, of other logs, maps" in capsys.readouterr().err
+
+
+def test_rows_are_those_that_the_manifest_names(recorded, tmp_path):
+    """Another shard of the same size and time, with its own digest in the manifest."""
+    copy = tmp_path / "copy"
+    shutil.copytree(recorded, copy)
+    shard, manifest = next((copy / "samples").iterdir()), json.loads((copy / "manifest.json").read_text())
+    table = pq.read_table(shard)
+
+    def write(family: str) -> None:
+        column = pa.array([family] * len(table), pa.string())
+        pq.write_table(table.set_column(table.column_names.index("family"), "family", column), shard)
+        os.utime(shard, (1e9, 1e9))
+        manifest["shards"] = {shard.name: file_digest(shard)}
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+
+    write("aaaa")
+    size = shard.stat().st_size
+    assert set(load_samples(copy)["family"]) == {"aaaa"}
+    write("bbbb")
+    assert shard.stat().st_size == size
+    assert set(load_samples(copy)["family"]) == {"bbbb"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", "{}", '{"shards": []}', '{"split": 1, "shards": {}}', "[" * 10**5])
+def test_a_damaged_manifest_is_named(overrides, recorded, tmp_path, capsys, content):
+    shutil.copytree(recorded, tmp_path / "dataset")
+    (tmp_path / "dataset/manifest.json").write_text(content)
+    with pytest.raises(MTDriveError, match=r"manifest\.json is damaged .*record again"):
+        load_samples(tmp_path / "dataset")
+    (tmp_path / "dataset/recording.json").write_text(content)
+    assert main(["record", *overrides, f"out={tmp_path}/dataset"]) == 2
+    assert "recording.json" in capsys.readouterr().err
+
+
+FAMILIES = ["NA", "None", "null", "", "nan", "N/A", "007", "1e5"]
+
+
+def test_families_are_texts_whatever_they_say(world, store, tmp_path):
+    tokens = store.tokens
+    lines = [f"{token},{family}" for token, family in zip(tokens, FAMILIES, strict=True)]
+    path = tmp_path / "families.csv"
+    path.write_text("\n".join(["token,family", *lines, "0012345678901234,x", "1e10000000000000,y"]))
+    families = read_families(str(path))
+    assert [families[token] for token in tokens] == FAMILIES
+    assert [families["0012345678901234"], families["1e10000000000000"]] == ["x", "y"]
+    keys = [f"families={path}", "split=train", "baselines=[human]", "resamples=10", f"out={tmp_path}/out"]
+    assert main(["evaluate", *world.overrides(), *keys]) == 0
+    assert read_scores(tmp_path / "out/scores.csv").family.tolist() == FAMILIES
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert {row["family"] for row in summary["families"]} == {*FAMILIES} - {""}
 
 
 def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.scene import ObjectType
+from mtdrive.simulation.scene_cache.compile import compile_scene
+from mtdrive.simulation.scene_cache.store import build_caches
 
 DATA = Path(__file__).parent / "data/navsim_reference/dataset"
 LOG = "2021.06.11.12.10.21_veh-36_00100_00377"
@@ -112,6 +114,121 @@ def test_annotations_that_do_not_fit_are_named(frames):
         logs.detections(frames[3] | {"anns": frames[3]["anns"] | {"gt_names": names}})
 
 
+NUMBERS = {  # what is read of a frame -> where it stands
+    "ego2global_translation": (),
+    "ego2global_rotation": (),
+    "ego_dynamic_state": (),
+    "driving_command": (),
+    "lidar2ego": (),
+    "gt_boxes": ("anns",),
+    "gt_velocity_3d": ("anns",),
+    "cam_intrinsic": ("cams", "CAM_F0"),
+    "distortion": ("cams", "CAM_F0"),
+    "sensor2lidar_rotation": ("cams", "CAM_F0"),
+    "sensor2lidar_translation": ("cams", "CAM_F0"),
+}
+
+
+def _with(value: float):
+    def change(numbers: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(numbers), value)
+
+    return change
+
+
+POISONS = {
+    "nan": _with(np.nan),
+    "inf": _with(-np.inf),
+    "huge": _with(1e300),
+    "text": lambda numbers: np.array(numbers).astype(str),
+    "complex": lambda numbers: np.array(numbers).astype(complex),
+    "objects": lambda numbers: np.array(numbers).astype(object),
+    "truth": lambda numbers: np.array(numbers).astype(bool),
+    "dates": lambda numbers: np.array(numbers).astype("timedelta64[s]"),
+    "short": lambda numbers: np.array(numbers)[..., :-1],
+    "deep": lambda numbers: [np.array(numbers)],
+    "ragged": lambda numbers: [*np.array(numbers).tolist()[:-1], [1.0] * 9],
+    "nothing": lambda numbers: None,
+}
+
+
+def _poisoned(frame: dict, field: str, change) -> dict:
+    """The frame with another value of a field that NUMBERS has, or of one of its own."""
+    frame = copy.deepcopy(frame)
+    holder = frame
+    for key in NUMBERS.get(field, ()):
+        holder = holder[key]
+    holder[field] = change(holder[field])
+    return frame
+
+
+def _compile(frames: list[dict]) -> None:
+    compile_scene(frames, load_map(map_path(DATA / "maps", frames[3]["map_location"])), "test")
+
+
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("field", NUMBERS)
+def test_what_is_no_number_fails_its_scene_by_name(frames, field, poison):
+    window = list(logs.scene_windows(frames, [TOKENS[1]])[TOKENS[1]])
+    window[3] = _poisoned(window[3], field, POISONS[poison])
+    with pytest.raises(MTDriveError) as error:
+        _compile(window)
+    where = "annotations" if field.startswith("gt_") and poison in ("nothing", "deep") else field
+    assert all(name in str(error.value) for name in (where, TOKENS[1], LOG)), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "words"),
+    [
+        ("gt_boxes", lambda boxes: boxes * [1, 1, 1, -1, 1, 1, 1], "sizes must be above 0"),
+        ("gt_boxes", lambda boxes: boxes * [1, 1, 1, 1, 0, 1, 1], "sizes must be above 0"),
+        ("ego2global_rotation", lambda rotation: np.array(rotation) * 0.9, "norm 0.9"),
+        ("driving_command", lambda command: [0, 0, 0, 0], "one 1 among 0"),
+        ("driving_command", lambda command: [0.5, 0.5, 0, 0], "one 1 among 0"),
+        ("traffic_lights", lambda lights: [(64391, 1j)], "true or false"),
+        ("traffic_lights", lambda lights: [(float("nan"), True)], "connector's id"),
+        ("timestamp", float, "no time in whole microseconds"),
+        ("timestamp", lambda time: -time, "no time in whole microseconds"),
+        ("timestamp", lambda time: 2**70, "no time in whole microseconds"),
+        ("timestamp", lambda time: time - 600_000, "is not after"),
+    ],
+)
+def test_numbers_that_cannot_be_fail_their_scene_by_name(frames, field, change, words):
+    window = list(logs.scene_windows(frames, [TOKENS[1]])[TOKENS[1]])
+    window[3] = _poisoned(window[3], field, change)
+    with pytest.raises(MTDriveError, match=rf"{field} of frame {TOKENS[1]} in log {LOG} .*{words}"):
+        _compile(window)
+
+
+def test_a_track_that_is_there_twice_is_named(frames):
+    twice = {key: [*np.array(value), np.array(value)[0]] for key, value in frames[3]["anns"].items()}
+    with pytest.raises(MTDriveError, match=f"frame {frames[3]['token']} in log {LOG} names a track twice"):
+        logs.detections(frames[3] | {"anns": twice})
+
+
+def test_the_velocity_of_static_objects_is_not_read(frames):
+    cones = copy.deepcopy(frames[3])
+    cones["anns"]["gt_names"] = np.array(["traffic_cone"] * len(cones["anns"]["track_tokens"]))
+    cones["anns"]["gt_velocity_3d"][:] = np.nan
+    assert not logs.detections(cones).velocity.any()
+
+
+def test_a_bad_frame_spoils_no_scene_but_its_own(frames, tmp_path):
+    """The log holds recordings of 14 and 15 frames: what is wrong in one of them is not read for the others."""
+    written = copy.deepcopy(frames)
+    spoilt = [index for index, frame in enumerate(frames) if frame["token"] in TOKENS][-1]
+    written[spoilt + 2]["anns"]["gt_boxes"][0, 0] = np.nan
+    written[spoilt + 3]["timestamp"] = "late"
+    del written[spoilt + 4]["cams"]
+    log = logs.log_path(tmp_path, "test", LOG)
+    log.parent.mkdir(parents=True)
+    log.write_bytes(pickle.dumps(written))
+    report = build_caches(tmp_path, DATA / "maps", "test", tmp_path / "caches", tokens=TOKENS, workers=1)
+    assert set(report.failed) == {frames[spoilt]["token"]}
+    assert f"frame {frames[spoilt + 4]['token']} in log {LOG} lacks cams" in report.failed[frames[spoilt]["token"]]
+    assert len(report.built) == len(TOKENS) - 1
+
+
 @pytest.fixture
 def maps(tmp_path) -> Path:
     shutil.copytree(DATA / "maps", tmp_path / "maps")
@@ -138,9 +255,29 @@ def _damage_geometry(path: Path) -> None:
         database.execute("UPDATE intersections SET geom = x'00'")
 
 
+def _spoil(statement: str):
+    def spoil(path: Path) -> None:
+        with sqlite3.connect(path) as database:
+            database.execute(statement)
+
+    return spoil
+
+
+def _move_to_nowhere(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        line = bytearray(database.execute("SELECT geom FROM baseline_paths").fetchone()[0])
+        line[-8:] = np.float64(np.nan).tobytes()
+        database.execute("UPDATE baseline_paths SET geom = ?", (bytes(line),))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_spoil("UPDATE lane_connectors SET speed_limit_mps = -1"), "lane_connectors holds the speed limit -1"),
+        (_spoil("UPDATE lanes_polygons SET speed_limit_mps = 9e999"), "lanes_polygons holds the speed limit inf"),
+        (_spoil("UPDATE lanes_polygons SET speed_limit_mps = 'fast'"), "lanes_polygons holds the speed limit 'fast'"),
+        (_spoil("UPDATE baseline_paths SET geom = (SELECT geom FROM lanes_polygons)"), "holds a POLYGON where"),
+        (_move_to_nowhere, "baseline_paths holds a point that is nowhere on the map"),
         (lambda path: path.unlink(), r"map\.gpkg is missing"),
         (lambda path: path.write_bytes(b"no database" * 100), r"Cannot read the map .*map\.gpkg"),
         (lambda path: path.write_bytes(path.read_bytes()[:50_000]), r"Cannot read the map .*map\.gpkg"),

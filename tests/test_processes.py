@@ -16,6 +16,16 @@ def test_every_item_is_worked_on_once(workers, most):
     assert sorted(map_unordered(abs, [-3, 1, -2], workers, most)) == [1, 2, 3]
 
 
+def stop(item: int) -> int:
+    raise StopIteration
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_item_that_stops_the_iteration_is_no_end(workers):
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(map_unordered(stop, [1, 2], workers))
+
+
 def test_ray_that_is_not_installed_is_named_with_its_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MTDriveError, match=r"pip install 'mtdrive\[ray\]'\.$"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import forged_caches
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import box_corners, points_to_global
 from mtdrive.simulation.geometry.polygons import unpack
 from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.logs import log_names
 from mtdrive.simulation.scene import MapLayer, Scene
 from mtdrive.simulation.scene_cache import format as scene_file
 from mtdrive.simulation.scene_cache.format import Fingerprint, load_scene, save_scene
@@ -150,6 +153,86 @@ def test_a_cache_of_another_version_is_refused(cache, monkeypatch, name, value):
         load_scene(cache)
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "value"),
+    [
+        ("drivable_map.polygons.ring_start", -1, 10**9),
+        ("drivable_map.polygons.ring_start", 1, -1),
+        ("drivable_map.polygons.polygon_start", 1, 2**62),
+        ("drivable_map.polygons.xy", 3, np.inf),
+        ("drivable_map.layer", 0, len(MapLayer)),
+        ("drivable_map.on_route", 0, 2),
+        ("current_kind", 0, -1),
+        ("observations.epdms_v2.poses", 0, np.nan),
+        ("observations.epdms_v2.size", 0, -np.inf),
+        ("rails.track", 0, -1),
+        ("rails.lane", 0, 10**6),
+        ("rails.path_start", -1, 10**6),
+        ("history_timestamps", 0, 0),
+        ("current_tokens", 0, 2**32 - 1),
+    ],
+)
+def test_a_forged_cache_is_refused_by_the_array(cache, name, row, value):
+    header, body = forged_caches.read(cache)
+    body = bytearray(body)
+    dtype, shape, offset = header["arrays"][name]
+    count = int(np.prod(shape)) if shape else 1
+    view = np.dtype("u4") if "U" in dtype else np.dtype(dtype.replace("b1", "u1"))
+    np.frombuffer(body, view, count, offset)[row] = value
+    forged_caches.write(cache, header, bytes(body))
+    with pytest.raises(MTDriveError, match=rf"scene\.scene holds what no scene can have \({name}\)"):
+        load_scene(cache)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda header: header["arrays"]["origin"].__setitem__(2, -8), "origin"),
+        (lambda header: header["arrays"]["origin"].__setitem__(1, [2**70]), "origin|int"),
+        (lambda header: header["arrays"]["origin"].__setitem__(0, "|O"), "elements"),
+        (lambda header: header["arrays"]["human_poses"].__setitem__(1, [7, 3]), "centerline"),
+        (lambda header: header["arrays"].pop("origin"), "other arrays"),
+        (lambda header: header["values"].update(token=7), "token"),
+        (lambda header: header["values"].update(command=9), "9"),
+        (lambda header: header["values"].update(timestamp=1), "contradict"),
+        (lambda header: header["values"].update(observations=["epdms_v2"]), "observations"),
+        (lambda header: header.update(fingerprint=[]), "damaged"),
+    ],
+)
+def test_a_forged_header_is_refused(cache, edit, words):
+    header, body = forged_caches.read(cache)
+    edit(header)
+    forged_caches.write(cache, header, body)
+    with pytest.raises(MTDriveError, match=rf"scene\.scene .*({words})"):
+        load_scene(cache)
+
+
+def test_forged_caches_are_refused_or_score(cache, tmp_path):
+    """In a process of its own, which a crash would end."""
+    script = Path(__file__).parent / "forged_caches.py"
+    command = [sys.executable, script, cache, tmp_path, "0", "300"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    refused, scored = (int(number) for number in done.stdout.split() if number.isdigit())
+    assert refused > 100
+    assert scored > 50
+
+
+def test_a_scene_under_another_name_is_refused(store, tmp_path):
+    """A cache that was moved or copied would answer for a scene that it is not."""
+    folder = tmp_path / "moved" / BOSTON
+    folder.mkdir(parents=True)
+    save_scene(folder / "0123456789abcdef.scene", store.load(CONSTRUCTION), Fingerprint("", ""))
+    save_scene(folder / f"{CONSTRUCTION}.scene", store.load(CONSTRUCTION), Fingerprint("", ""))
+    index = {BOSTON: {"log": "", "tokens": ["0123456789abcdef", CONSTRUCTION]}}
+    (tmp_path / "moved/index.json").write_text(json.dumps(index))
+    moved = SceneStore(tmp_path, "moved")
+    with pytest.raises(MTDriveError, match=f"0123456789abcdef.scene holds scene {CONSTRUCTION} of split test"):
+        moved.load("0123456789abcdef")
+    with pytest.raises(MTDriveError, match="of split test"):
+        moved.load(CONSTRUCTION)
+
+
 def test_unknown_scenes_and_unbuilt_splits_are_named(store, tmp_path):
     with pytest.raises(MTDriveError, match="no scene 0000"):
         store.load("0000")
@@ -216,6 +299,61 @@ def test_a_failing_scene_is_named_and_does_not_stop_the_others(data, capsys):
     assert f"{BOSTON}.pkl is truncated or damaged" in printed
     assert CONSTRUCTION not in SceneStore(data / "exp/scene_cache", "test").tokens
     assert len(SceneStore(data / "exp/scene_cache", "test").tokens) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.write_bytes(b""), "truncated or damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-99]), "truncated or damaged"),
+        (lambda path: path.write_bytes(pickle.dumps([PurePosixPath("x")])), "which is no part of a NAVSIM log"),
+        (lambda path: (path.unlink(), path.mkdir()), "is no file"),
+        (lambda path: (path.unlink(), path.symlink_to("nothing")), "is no file"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is no file"),
+    ],
+)
+def test_a_log_that_does_not_read_does_not_stop_the_others(data, capsys, spoil, words):
+    spoil(data / f"navsim_logs/test/{BOSTON}.pkl")
+    assert cli.main(_cache(data, "workers=1")) == 1
+    assert f"{BOSTON}: " in (printed := capsys.readouterr().out)
+    assert words in printed
+    assert {SceneStore(data / "exp/scene_cache", "test").log_name(token) for token in (CONSTRUCTION, TRACKS)} == {
+        SINGAPORE
+    }
+
+
+def test_a_map_that_does_not_read_does_not_stop_the_others(data, capsys):
+    (data / "maps/us-ma-boston/9.12.1817/map.gpkg").write_bytes(b"no map")
+    assert cli.main(_cache(data, "workers=1")) == 1
+    assert f"{RED_AHEAD}: Cannot read the map" in capsys.readouterr().out
+    assert set(SceneStore(data / "exp/scene_cache", "test").log_names) == {SINGAPORE}
+
+
+def test_a_scene_in_two_logs_is_that_of_the_first(data, capsys):
+    shutil.copy(data / f"navsim_logs/test/{BOSTON}.pkl", data / f"navsim_logs/test/{SINGAPORE}.pkl")
+    assert cli.main(_cache(data, "workers=1")) == 1
+    assert f"{RED_AHEAD}: Log {SINGAPORE} holds it again" in capsys.readouterr().out
+    store = SceneStore(data / "exp/scene_cache", "test")
+    assert len(store.tokens) == len(set(store.tokens)) == 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "7", "null", "{", '{"a": []}', '{"a": {"log": "", "tokens": "x"}}', '{"a": {"log": "", "tokens": [1]}}',
+     '{"a": {"log": "", "tokens": ["x"]}, "b": {"log": "", "tokens": ["x"]}}', '{"a": {"tokens": []}}', "[" * 10**5],
+)  # fmt: skip
+def test_a_damaged_index_is_named(tmp_path, content):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/index.json").write_text(content)
+    with pytest.raises(MTDriveError, match=r"index\.json .*run mtdrive cache"):
+        SceneStore(tmp_path, "test")
+
+
+@pytest.mark.parametrize("split", ["./test", "train/../test", "/etc", "..", "a.b", "", "te st", 7])
+def test_a_split_is_one_folder(split, tmp_path):
+    for read in (SceneStore, log_names):
+        with pytest.raises(MTDriveError, match="is no split name"):
+            read(tmp_path, split)
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,19 @@ def test_refuses_arrays(roots, tmp_path, capsys, arrays, words):
     assert words in refusal(capsys, run(roots, path))
 
 
+NOT_PLAIN = [complex, bool, str, "datetime64[s]", "timedelta64[s]", [("x", float)]]
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_refuses_poses_that_are_no_plain_numbers(tmp_path, navsim_trajectory, kind):
+    poses = np.ones((8, 3), dtype=np.int64).astype(kind)
+    np.savez(tmp_path / "plans.npz", token=np.array(TOKENS[:1]), poses=poses[None], interval_length=0.5)
+    (tmp_path / "plans.pkl").write_bytes(pickle.dumps({"predictions": [{TOKENS[0]: navsim_trajectory(poses)}]}))
+    for path in (tmp_path / "plans.npz", tmp_path / "plans.pkl"):
+        with pytest.raises(MTDriveError, match=rf"{path.name}.* plain numbers"):
+            read_submission(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"\x93NUMPY garbage", pickle.dumps([1])])
 def test_refuses_damaged_npz(roots, tmp_path, capsys, content):
     path = tmp_path / "plans.npz"

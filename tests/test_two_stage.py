@@ -159,6 +159,13 @@ def test_groups_without_a_trajectory_are_left_out():
     assert result.combined == aggregate(reordered(scores, rows), groups[:1]).combined
 
 
+def test_tokens_of_a_mapping_that_look_like_numbers_are_texts(tmp_path):
+    path = tmp_path / "split.yaml"
+    path.write_text("reactive_all_mapping: [[0012345678901234, 1e10000000000000, [[12345678901234567, 1_0]]]]")
+    (group,) = read_mapping(path)
+    assert group == Group("0012345678901234", "1e10000000000000", (("12345678901234567", "1_0"),))
+
+
 @pytest.mark.parametrize(
     "content", ["", "data_split: test", "reactive_all_mapping: [[a, b]]", "reactive_all_mapping: [[a, b, [[c]]]]", "[{"]
 )

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from mtdrive.evaluation import tables
 from mtdrive.evaluation.bootstrap import bootstrap_runs
 from mtdrive.evaluation.report.curves import moving_mean
 from mtdrive.evaluation.rows import PLANNER
@@ -46,13 +47,13 @@ def write_report(out: Path, arms: Sequence[str], console: Console) -> None:
 
 def read_scores(out: Path, arms: Sequence[str]) -> pd.DataFrame:
     """Rows of all finished evaluations: `mtdrive evaluate`'s columns, with arm, seed and feedback."""
-    tables = []
+    found = []
     for arm in arms:
         for path in sorted((out / arm.replace(" ", "-")).glob("*/*/scores.csv")):
             if json.loads(path.parent.with_suffix(".json").read_text())["done"]:
                 seed = int(path.parent.parent.name)
-                tables.append(pd.read_csv(path).assign(arm=arm, seed=seed, feedback=path.parent.name))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+                found.append(tables.read_scores(path).assign(arm=arm, seed=seed, feedback=path.parent.name))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def read_curves(out: Path, arms: Sequence[str]) -> dict[str, list[pd.DataFrame]]:

@@ -70,7 +70,7 @@ def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path
     command += ["--extended-comfort"] if arguments.extended_comfort else []
     command += ["--traffic", arguments.traffic]
     subprocess.run(list(map(str, command)), env=official_environment(arguments, folder), check=True)
-    return pd.read_csv(out)
+    return pd.read_csv(out, dtype={"token": str})
 
 
 def run_ours(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def score_file(arguments: argparse.Namespace, trajectories: Path, folder: Path) 
     if arguments.metric == "epdms_v2":
         command.append(f"human_penalty_filter={str(arguments.human_penalty_filter).lower()}")
     subprocess.run(command, check=True)
-    return pd.read_csv(out)
+    return pd.read_csv(out, dtype={"token": str})
 
 
 def compare(ours: pd.DataFrame, official: pd.DataFrame, tolerance: float, console: Console) -> bool:

@@ -28,7 +28,7 @@ from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.splits import check_training_split
+from mtdrive.simulation.splits import check_held_out, check_training_split
 from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
@@ -52,7 +52,9 @@ def run(config: DictConfig) -> None:
     check(config)
     with only_run_in(Path(config.out)):
         passes, settings = passes_per_step(config), mtgrpo_settings(config)
-        store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+        cache_root = Path(config.navsim_exp_root) / "scene_cache"
+        check_held_out(cache_root, config.split, Path(config.openscene_data_root))
+        store = SceneStore(cache_root, config.split)
         decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
         run = Run(config.out, decisive, {name: config[name] for name in ("max_steps", "max_generated_tokens")})
         if not run.finished:

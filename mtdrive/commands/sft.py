@@ -15,6 +15,7 @@ from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.locks import only_run_in
+from mtdrive.simulation.splits import check_held_out
 from mtdrive.terminal import terminal
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.training.run import Run, is_main_process, settings_of
@@ -74,6 +75,9 @@ def load(config: DictConfig) -> tuple[Dataset, Dataset | None, ReadImage]:
     """
     train_root = Path(config.dataset)
     train, val = load_samples(train_root), None
+    cache_root, data_root = Path(config.navsim_exp_root) / "scene_cache", config.openscene_data_root
+    split = read_manifest(train_root)["split"]
+    check_held_out(cache_root, split, None if data_root is None else Path(data_root), train["token"])
     image_roots = dict.fromkeys(train["image"], train_root)
     if config.val_dataset is not None:
         val_root = Path(config.val_dataset)

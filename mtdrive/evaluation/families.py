@@ -19,7 +19,7 @@ def read_families(path: str) -> dict[str, str]:
     try:
         if path.endswith(".json"):
             return {scene["token"]: scene["family"] for scene in read_json(Path(path))["scenes"]}
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
         return dict(zip(table["token"], table["family"], strict=True))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(

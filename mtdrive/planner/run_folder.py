@@ -1,8 +1,9 @@
 """A private folder in shared memory, or another place that all users write to, for the processes of one run.
 
-`<root>/mtdrive-images-<user id>/<name>`: others may foresee the name and be there first, so a folder is used only if it is no
-link, belongs to this user and nobody else may enter it. Every process of the run holds the folder's lock, which dies
-with the process; the last one to leave removes the folder, and a run that starts removes what dead ones have left.
+`<root>/mtdrive-images-<user id>/<name>`: others may foresee the name and be there first, so a folder is used only
+if it is no link, belongs to this user and nobody else may enter it. Every process of the run holds the folder's lock,
+which dies with the process; the last one to leave removes the folder, and a run that starts removes what dead ones have
+left.
 """
 
 from __future__ import annotations

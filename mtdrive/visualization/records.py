@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.answer import parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
@@ -83,7 +83,7 @@ def read_evaluation(path: Path) -> Recording:
     """Episodes with what summary.json and scores.csv beside them tell of the split, the metric and the families."""
     try:
         provenance = read_json(path.parent / "summary.json")["provenance"]
-        scores = pd.read_csv(path.parent / "scores.csv", dtype={"token": str, "family": str}).fillna({"family": ""})
+        scores = read_scores(path.parent / "scores.csv")
         families = scores.groupby("token").family.first()
         episodes = tuple(
             EpisodeRecord(

@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
+from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import points_to_local
 from mtdrive.simulation.scene import Polygons
 
 
 def pack(polygons: np.ndarray) -> Polygons:
-    """Flatten an object array (P,) of shapely polygons."""
+    """Flatten an object array (P,) of shapely polygons.
+
+    Raises:
+        MTDriveError: one is missing, empty or no polygon.
+    """
+    if (shapely.get_type_id(polygons) != shapely.GeometryType.POLYGON).any() or shapely.is_empty(polygons).any():
+        raise MTDriveError("The map around the scene holds something missing or empty where a polygon should be.")
     rings, owner = shapely.get_rings(polygons, return_index=True)
     return _build(
         shapely.get_coordinates(rings),

@@ -25,6 +25,7 @@ from mtdrive.simulation.navsim_format.names import map_part
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
 _ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
 _CRS = re.compile(r"epsg:[0-9]{4,6}", re.IGNORECASE)
+_MOST_SPEED = 1e3  # [m/s] that is a limit
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,21 @@ class Lane:
     speed_limit: float | None
     successors: tuple[str, ...]
 
-    @cached_property
-    def baseline(self) -> np.ndarray:
-        """(n, 3) x, y, heading to the next point; the last point repeats the heading before it.
+    @property
+    def center_line(self) -> shapely.LineString:
+        """The line.
 
         Raises:
-            MTDriveError: the map has no baseline path for this lane.
+            MTDriveError: the map has no baseline path of some length for this lane.
         """
-        if self.line is None:
+        if self.line is None or self.line.length == 0.0:
             raise MTDriveError(f"Lane {self.id} has no baseline path in the map; fetch the map again.")
-        points = shapely.get_coordinates(self.line)
+        return self.line
+
+    @cached_property
+    def baseline(self) -> np.ndarray:
+        """(n, 3) x, y, heading to the next point; the last point repeats the heading before it. Raises as the line."""
+        points = shapely.get_coordinates(self.center_line)
         step = np.diff(points, axis=0)
         heading = np.arctan2(step[:, 1], step[:, 0])
         return np.column_stack([points, np.append(heading, heading[-1])])
@@ -100,6 +106,13 @@ class RoadMap:
     intersection_area: Area
     carpark_area: Area
 
+    def lane(self, id_: str) -> Lane:
+        """Raises MTDriveError when the map has no such lane or lane connector."""
+        try:
+            return self.lanes[id_]
+        except KeyError:
+            raise MTDriveError(f"Map {self.location} has a polygon of lane {id_}, but no such lane.") from None
+
     def roadblock(self, id_: str) -> Roadblock:
         """Raises MTDriveError when the map has no such roadblock."""
         try:
@@ -138,18 +151,22 @@ def load_map(path: Path) -> RoadMap:
         MTDriveError: a layer is missing, or the file is no GeoPackage.
     """
     status = path.stat()
-    return _load_map(path, status.st_mtime_ns, status.st_size)
+    found = _load_map(path, status.st_mtime_ns, status.st_size)
+    if isinstance(found, str):
+        raise MTDriveError(found)
+    return found
 
 
 @lru_cache(maxsize=8)
-def _load_map(path: Path, _mtime: int, size: int) -> RoadMap:
+def _load_map(path: Path, _mtime: int, size: int) -> RoadMap | str:
+    """The map, or what is wrong with it."""
     try:
         with opened(path) as database:
             return _read_map(path.parents[1].name, _GeoPackage(database, size))
     except sqlite3.Error as error:
-        raise MTDriveError(f"Cannot read the map {path}: {error}; fetch it again.") from error
+        return f"Cannot read the map {path}: {error}; fetch it again."
     except (shapely.errors.ShapelyError, pyproj.exceptions.ProjError, BadLayer) as error:
-        raise MTDriveError(f"The map {path} is damaged: {error}; fetch it again.") from error
+        return f"The map {path} is damaged: {error}; fetch it again."
 
 
 class _GeoPackage:
@@ -175,12 +192,16 @@ class _GeoPackage:
         return table
 
     def _geometries(self, layer: str, blobs: list[bytes | None]) -> np.ndarray:
-        geometries = shapely.from_wkb(np.array([geometry(layer, blob) for blob in blobs], dtype=object))
         if not isinstance(self._srs[layer], int):
             raise BadLayer(f"layer {layer} has no reference system")
+        with np.errstate(invalid="ignore"):  # what is not finite is named below
+            geometries = shapely.from_wkb(np.array([geometry(layer, blob) for blob in blobs], dtype=object))
         transformer = _transformer(self._srs[layer], self._crs)
         points = shapely.get_coordinates(geometries)
-        return shapely.set_coordinates(geometries, np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
+        points = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+        if not np.isfinite(points).all():  # what lies outside the projection becomes infinite
+            raise BadLayer(f"layer {layer} holds a point that is nowhere on the map")
+        return shapely.set_coordinates(geometries, points)
 
 
 @lru_cache
@@ -206,6 +227,8 @@ def _read_map(location: str, package: _GeoPackage) -> RoadMap:
 
 def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     lines, lane_fids, connector_fids = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
+    present = [line for line in lines if line is not None]
+    _check_type("baseline_paths", np.array(present, dtype=object), shapely.GeometryType.LINESTRING)
     lane_lines = dict(zip(lane_fids, lines, strict=True))
     connector_lines = dict(zip(connector_fids, lines, strict=True))
     polygon_fids, polygons = package.read("gen_lane_connectors_scaled_width_polygons", "lane_connector_fid", "geom")
@@ -216,11 +239,13 @@ def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
     for fid, leaves, enters, block, limit in zip(*package.read("lane_connectors", *columns), strict=True):
         id_ = str(fid)
+        _check_limit("lane_connectors", limit)
         lanes[id_] = Lane(id_, str(block), connector_polygons.get(fid), connector_lines.get(fid), limit, (str(enters),))
         successors.setdefault(leaves, []).append(id_)
     fids, blocks, limits, polygons = package.read("lanes_polygons", "fid", "lane_group_fid", "speed_limit_mps", "geom")
     for fid, block, limit, polygon in zip(fids, blocks, limits, polygons, strict=True):
         id_ = str(fid)
+        _check_limit("lanes_polygons", limit)
         lanes[id_] = Lane(id_, str(block), polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
     return lanes, Area([str(fid) for fid in fids], np.array(polygons, dtype=object)), connector_area
 
@@ -255,6 +280,17 @@ def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, l
 def _read_area(package: _GeoPackage, layer: str) -> Area:
     fids, geometries = package.read(layer, "fid", "geom")
     polygons = np.array(geometries, dtype=object)
-    if wrong := set(shapely.get_type_id(polygons)) - {int(shapely.GeometryType.POLYGON)}:
-        raise BadLayer(f"layer {layer} holds a {shapely.GeometryType(wrong.pop()).name}, not only polygons")
+    _check_type(layer, polygons, shapely.GeometryType.POLYGON)
     return Area([str(fid) for fid in fids], polygons)
+
+
+def _check_type(layer: str, geometries: np.ndarray, wanted: shapely.GeometryType) -> None:
+    if wrong := set(shapely.get_type_id(geometries)) - {int(wanted)}:
+        raise BadLayer(f"layer {layer} holds a {shapely.GeometryType(wrong.pop()).name} where each is a {wanted.name}")
+    if shapely.is_empty(geometries).any():
+        raise BadLayer(f"layer {layer} holds an empty {wanted.name}")
+
+
+def _check_limit(layer: str, limit: object) -> None:
+    if limit is not None and not (isinstance(limit, int | float) and 0 <= limit <= _MOST_SPEED):
+        raise BadLayer(f"layer {layer} holds the speed limit {limit!r}, which is none in m/s")

@@ -13,6 +13,7 @@ import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import points_to_local, rotate
+from mtdrive.simulation.navsim_format.checks import plain
 from mtdrive.simulation.navsim_format.logs import INTERVAL, NUM_HISTORY, Frame
 from mtdrive.simulation.navsim_format.pickle_names import Record
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
@@ -65,11 +66,12 @@ def read_synthetic_scene(path: Path) -> list[Frame]:
         lights = content["extended_traffic_light_data"] or []
         for index, tracks in enumerate(content["extended_detections_tracks"] or []):
             frames.append(_extended_frame(frames[-1], tracks, lights[index] if index < len(lights) else None))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        past = metadata["num_history_frames"]
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise MTDriveError(f"{path} is no synthetic scene of navsim ({type(error).__name__}: {error}).") from None
-    if metadata["num_history_frames"] != NUM_HISTORY or len(frames) < NUM_HISTORY + NUM_FUTURE:
+    if past != NUM_HISTORY or len(frames) < NUM_HISTORY + NUM_FUTURE:
         raise MTDriveError(
-            f"{path} holds {metadata['num_history_frames']} frames up to t0 and {len(frames) - NUM_HISTORY} after it; "
+            f"{path} holds {past} frames up to t0 and {len(frames) - NUM_HISTORY} after it; "
             f"{NUM_HISTORY} and {NUM_FUTURE} are needed."
         )
     return frames[: NUM_HISTORY + NUM_FUTURE]
@@ -77,10 +79,10 @@ def read_synthetic_scene(path: Path) -> list[Frame]:
 
 def _stored_frame(frame: Mapping, metadata: Mapping) -> Frame:
     status, annotations = frame["ego_status"], frame["annotations"]
-    x, y, heading = (float(value) for value in status["ego_pose"])
+    x, y, heading = plain(status["ego_pose"], f"ego_pose of frame {frame['token']}", (3,))
     return {
         "token": frame["token"],
-        "timestamp": int(frame["timestamp"]),
+        "timestamp": frame["timestamp"],
         "log_name": metadata["log_name"],
         "map_location": metadata["map_name"],
         "roadblock_ids": frame["roadblock_ids"],
@@ -116,15 +118,18 @@ def _extended_frame(before: Frame, tracks: Record, lights: Record | None) -> Fra
 
 def _annotations(objects: Sequence[Record], ego: np.ndarray) -> dict[str, object]:
     """Annotations of nuPlan objects in the map's frame around an ego pose (3,)."""
-    centers = np.array([[box._center.x, box._center.y, box._center.heading] for box in (o._box for o in objects)])
-    centers = centers.reshape(-1, 3).astype(np.float64)
+
+    def table(rows: list[tuple], columns: int) -> np.ndarray:
+        return plain(np.array(rows).reshape(-1, columns), "What the extended tracks hold", (len(objects), columns))
+
+    centers = table([(o._box._center.x, o._box._center.y, o._box._center.heading) for o in objects], 3)
     velocities = [(o._velocity._x, o._velocity._y) if hasattr(o, "_velocity") else (0.0, 0.0) for o in objects]
     boxes = np.zeros((len(objects), 7))
     boxes[:, :2] = points_to_local(centers[:, :2], ego)
-    boxes[:, 3:6] = np.array([(o._box._length, o._box._width, o._box._height) for o in objects]).reshape(-1, 3)
+    boxes[:, 3:6] = table([(o._box._length, o._box._width, o._box._height) for o in objects], 3)
     boxes[:, 6] = centers[:, 2] - ego[2]
     velocity = np.zeros((len(objects), 3))
-    velocity[:, :2] = rotate(np.array(velocities, dtype=np.float64).reshape(-1, 2), -ego[2])
+    velocity[:, :2] = rotate(table(velocities, 2), -ego[2])
     return {
         "gt_boxes": boxes,
         "gt_names": [o._tracked_object_type.name.lower() for o in objects],

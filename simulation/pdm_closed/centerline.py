@@ -73,7 +73,7 @@ def _shortest_lanes(road_map: RoadMap, start: Lane, target: str, allowed: set[st
         for successor in road_map.lanes[current].successors:
             if successor not in allowed or successor in expanded:
                 continue
-            new_cost = cost + road_map.lanes[successor].line.length
+            new_cost = cost + road_map.lanes[successor].center_line.length
             if successor not in frontier or new_cost < frontier[successor][0]:
                 frontier[successor] = (new_cost, depth + 1)
                 parent[successor] = current

@@ -45,9 +45,10 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
     It can be scored by the versions whose future it holds: a synthetic scene by epdms_v2 alone.
 
     Raises:
-        MTDriveError: the log and the map do not fit together.
+        MTDriveError: the log and the map do not fit together, or a frame holds something that does not read.
     """
-    now = frames[NUM_HISTORY - 1]
+    logs.check_complete(frames)
+    now, times = frames[NUM_HISTORY - 1], logs.timestamps(frames)
     utm_poses = logs.ego_poses(frames)
     velocity, acceleration = logs.ego_dynamics(frames[:NUM_HISTORY])
     origin = utm_poses[NUM_HISTORY - 1]
@@ -65,20 +66,21 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
     future = [logs.detections(frame) for frame in frames[NUM_HISTORY - 1 :]]
     expected = forecast(future[0], origin, logs.red_lights(now), {lane: road_map.lanes[lane].polygon for lane in lanes})
     proposals = propose(path, start.speed_limit, origin, velocity[-1, 0], expected)
-    ego_state = (origin, velocity[-1], acceleration[-1], int(now["timestamp"]))
+    timestamp = int(times[NUM_HISTORY - 1])
+    ego_state = (origin, velocity[-1], acceleration[-1], timestamp)
     return Scene(
         token=now["token"],
         log_name=now["log_name"],
         split=split,
         map_name=road_map.location,
-        timestamp=int(now["timestamp"]),
+        timestamp=timestamp,
         origin=origin,
         velocity=velocity[-1],
         acceleration=acceleration[-1],
         history_poses=local_poses[:NUM_HISTORY],
         history_velocity=velocity,
         history_acceleration=acceleration,
-        history_timestamps=np.array([frame["timestamp"] for frame in frames[:NUM_HISTORY]], dtype=np.int64),
+        history_timestamps=times[:NUM_HISTORY],
         command=logs.driving_command(now),
         human_poses=local_poses[NUM_HISTORY:] if not is_synthetic(now["token"]) else np.empty((0, 3)),
         centerline=local_path,
@@ -90,7 +92,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         current_velocity=future[0].velocity,
         camera=logs.front_camera(now),
         observations=_observations(versions, frames, future, local_poses, road_map, origin),
-        rails=build_rails(road_map, future[0], origin, float(np.hypot(*velocity[-1]))),
+        rails=build_rails(road_map, future[0], origin),
         references=choose(proposals, expected, local_map, local_path, *ego_state, versions),
     )
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import os
 import struct
 import typing
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,13 +25,14 @@ import numpy as np
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.scene import Scene
+from mtdrive.simulation.scene_cache.layout import ALIGNMENT, STEPS, first_misfit, is_consistent
 
 SUFFIX = ".scene"
 FORMAT_VERSION = 2
 METRIC_VERSIONS = {"pdms_v1": 1, "epdms_v2": 2}  # raise one when what is compiled for that metric changes
 _MAGIC = b"MTDSCENE"
 _PREFIX = struct.Struct("<8sIIII")
-_ALIGNMENT = 64
+_MOST_BYTES = 2**28  # of a file; a scene has less than a hundredth of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,8 @@ def save_scene(path: Path, scene: Scene, fingerprint: Fingerprint) -> None:
         table[name] = (array.dtype.str, array.shape, size)
         size += _aligned(array.nbytes)
     body = b"".join(array.tobytes().ljust(_aligned(array.nbytes), b"\0") for array in arrays.values())
-    header = json.dumps(_stamp(fingerprint) | {"values": values, "arrays": table}).encode()
+    stamp = _versions() | {"fingerprint": dataclasses.asdict(fingerprint)}
+    header = json.dumps(stamp | {"values": values, "arrays": table}).encode()
     header = header.ljust(_aligned(_PREFIX.size + len(header)) - _PREFIX.size)
     prefix = _PREFIX.pack(_MAGIC, len(header), zlib.crc32(header), zlib.crc32(body), 0)
     with atomic_path(path) as temporary:
@@ -61,29 +64,55 @@ def load_scene(path: Path) -> Scene:
     """Read a scene cache; its arrays are read-only.
 
     Raises:
-        MTDriveError: the file is missing or damaged, or was compiled for other versions than this code scores.
+        MTDriveError: the file is missing or damaged, was compiled for other versions than this code scores, or holds
+            what no scene can have.
     """
-    header, body = _read(path)
-    arrays = {
-        name: np.frombuffer(body, dtype, math.prod(shape), offset).reshape(shape)
-        for name, (dtype, shape, offset) in header["arrays"].items()
-    }
-    return _unflatten(Scene, "", arrays, header["values"])
+    return _load(path)[0]
 
 
 def load_fingerprint(path: Path) -> Fingerprint:
     """What a scene cache was compiled from; reads its header alone. Raises as `load_scene`."""
     with _open(path) as file:
-        return Fingerprint(**_read_header(file, path)[0]["fingerprint"])
+        return _read_header(file, path)[1]
 
 
 def is_current(path: Path, fingerprint: Fingerprint) -> bool:
     """Whether path holds an undamaged scene cache of these sources and of this code's versions."""
     try:
-        header, _ = _read(path)
+        return _load(path)[1] == fingerprint
     except MTDriveError:
         return False
-    return all(header[key] == value for key, value in _stamp(fingerprint).items())
+
+
+def _load(path: Path) -> tuple[Scene, Fingerprint]:
+    with _open(path) as file:
+        header, fingerprint, checksum = _read_header(file, path)
+        body = file.read()
+    if zlib.crc32(body) != checksum:
+        raise _damaged(path)
+    try:
+        return _to_scene(header["arrays"], header["values"], body), fingerprint
+    except (_NoScene, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise MTDriveError(
+            f"The scene cache {path} holds what no scene can have ({error}); delete it and run mtdrive cache."
+        ) from None
+
+
+class _NoScene(Exception):
+    pass
+
+
+def _to_scene(table: dict[str, list], values: dict[str, object], body: bytes) -> Scene:
+    metrics = tuple(values["observations"])
+    if list(metrics) != values["references"] or not STEPS.keys() >= set(metrics):
+        raise _NoScene("observations")
+    if (misfit := first_misfit(table, body, metrics)) is not None:
+        raise _NoScene(misfit)
+    arrays = (np.ndarray(shape, dtype, body, offset) for dtype, shape, offset in table.values())
+    scene = _unflatten(Scene, "", arrays, values)
+    if not is_consistent(scene):
+        raise _NoScene("counts and times that contradict each other")
+    return scene
 
 
 def _open(path: Path) -> typing.BinaryIO:
@@ -91,34 +120,32 @@ def _open(path: Path) -> typing.BinaryIO:
         return open(path, "rb")
     except FileNotFoundError:
         raise MTDriveError(f"There is no scene cache {path}; run mtdrive cache.") from None
+    except OSError as error:
+        raise MTDriveError(f"Cannot read the scene cache {path}: {error.strerror}.") from None
 
 
-def _read(path: Path) -> tuple[dict, bytes]:
-    """Header and body."""
-    with _open(path) as file:
-        header, checksum = _read_header(file, path)
-        body = file.read()
-    if zlib.crc32(body) != checksum:
-        raise _damaged(path)
-    return header, body
-
-
-def _read_header(file: typing.BinaryIO, path: Path) -> tuple[dict, int]:
-    """Header, and checksum of the body, to which the file is wound."""
+def _read_header(file: typing.BinaryIO, path: Path) -> tuple[dict, Fingerprint, int]:
+    """Header, what the scene was compiled from, and checksum of the body, to which the file is wound."""
     prefix = file.read(_PREFIX.size)
     if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
         raise MTDriveError(f"{path} is no scene cache; delete it and run mtdrive cache.")
     _, length, checksum, body_checksum, _ = _PREFIX.unpack(prefix)
+    if not length <= os.fstat(file.fileno()).st_size <= _MOST_BYTES:
+        raise _damaged(path)
     header = file.read(length)
     if zlib.crc32(header) != checksum:
         raise _damaged(path)
-    fields = json.loads(header)
+    try:
+        fields = json.loads(header)
+        found, fingerprint = {key: fields[key] for key in _versions()}, Fingerprint(**fields["fingerprint"])
+    except (KeyError, RecursionError, TypeError, ValueError):
+        raise _damaged(path) from None
     for key, value in _versions().items():
-        if fields[key] != value:
+        if found[key] != value:
             raise MTDriveError(
-                f"The scene cache {path} has {key} {fields[key]} where this code needs {value}; run mtdrive cache."
+                f"The scene cache {path} has {key} {found[key]} where this code needs {value}; run mtdrive cache."
             )
-    return fields, body_checksum
+    return fields, fingerprint, body_checksum
 
 
 def _damaged(path: Path) -> MTDriveError:
@@ -126,15 +153,11 @@ def _damaged(path: Path) -> MTDriveError:
 
 
 def _versions() -> dict[str, object]:
-    return {"format_version": FORMAT_VERSION, "metric_versions": METRIC_VERSIONS}
-
-
-def _stamp(fingerprint: Fingerprint) -> dict[str, object]:
-    return _versions() | {"generator": "mtdrive", "fingerprint": dataclasses.asdict(fingerprint)}
+    return {"format_version": FORMAT_VERSION, "metric_versions": METRIC_VERSIONS, "generator": "mtdrive"}
 
 
 def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, object]) -> None:
@@ -153,22 +176,28 @@ def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: d
             values[name] = value
 
 
-def _unflatten(cls: type, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, object]) -> object:
+def _unflatten(cls: type, prefix: str, arrays: Iterator[np.ndarray], values: dict[str, object]) -> object:
+    """The object of nested dataclasses that `_flatten` took apart; arrays: in that order."""
     fields = {}
-    for field, kind in _kinds(cls):
-        name = prefix + field
+    for field, kind, origin in _kinds(cls):
         if kind is np.ndarray:
-            fields[field] = arrays[name]
-        elif typing.get_origin(kind) is dict:
+            fields[field] = next(arrays)
+            continue
+        name = prefix + field
+        if origin is dict:
             child = typing.get_args(kind)[1]
             fields[field] = {key: _unflatten(child, f"{name}.{key}.", arrays, values) for key in values[name]}
         elif dataclasses.is_dataclass(kind):
             fields[field] = _unflatten(kind, f"{name}.", arrays, values)
         else:
-            fields[field] = (typing.get_origin(kind) or kind)(values[name])
+            value = values[name]
+            if not ({*map(type, value)} <= {str} if origin is tuple else type(value) in kind.__mro__):
+                raise _NoScene(name)
+            fields[field] = (origin or kind)(value)
     return cls(**fields)
 
 
 @lru_cache
-def _kinds(cls: type) -> list[tuple[str, type]]:
-    return list(typing.get_type_hints(cls).items())
+def _kinds(cls: type) -> list[tuple[str, type, type | None]]:
+    """Fields with their types and what these are generic of."""
+    return [(name, kind, typing.get_origin(kind)) for name, kind in typing.get_type_hints(cls).items()]

@@ -22,7 +22,7 @@ from mtdrive.simulation.locks import locked
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
-from mtdrive.simulation.navsim_format.names import scene_token
+from mtdrive.simulation.navsim_format.names import scene_token, split_name
 from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene import Scene
@@ -66,6 +66,7 @@ class SceneStore:
     """
 
     def __init__(self, cache_root: Path | str, split: str) -> None:
+        split_name(split)
         self._folder = Path(cache_root) / split
         index = _read_index(self._folder)
         if not index:
@@ -97,9 +98,15 @@ class SceneStore:
         """One scene; its arrays are read-only.
 
         Raises:
-            MTDriveError: the scene has not been compiled, or its file is damaged or outdated.
+            MTDriveError: the scene has not been compiled, or its file is damaged, outdated or that of another scene.
         """
-        return load_scene(_scene_path(self._folder, self.log_name(token), token))
+        path = _scene_path(self._folder, self.log_name(token), token)
+        scene = load_scene(path)
+        if (scene.token, scene.split) != (token, self._folder.name):
+            raise MTDriveError(
+                f"{path} holds scene {scene.token} of split {scene.split}; delete {self._folder} and run mtdrive cache."
+            )
+        return scene
 
     def fingerprint(self, token: str) -> Fingerprint:
         """Digests of the log and the map that a scene was compiled from. Raises as `load`."""
@@ -182,10 +189,11 @@ def _build(
     build = partial(_build_log, read=read, maps_root=maps_root, split=split, folder=folder, tokens=wanted)
     results = {}
     with tqdm(total=len(paths), desc=f"scene caches of {split}", unit="file") as progress:
-        for result in map_unordered(build, sorted(paths, key=lambda path: -path.stat().st_size), workers):
+        for result in map_unordered(build, sorted(paths, key=_size, reverse=True), workers):
             results[result.log_name] = result
             progress.update()
     ordered = [results[path.stem] for path in paths]
+    _refuse_doubles(ordered)
     _write_index(folder, ordered)
 
     report = CacheReport(
@@ -194,7 +202,9 @@ def _build(
         failed={name: reason for result in ordered for name, reason in result.failed.items()},
     )
     done = {*report.built, *report.skipped, *report.failed}
-    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), NO_SUCH_SCENE))
+    unread = [path.name for path in paths if path.stem in report.failed]
+    reason = f"not in the logs that can be read; {unread[0]} cannot" if unread else NO_SUCH_SCENE
+    report.failed.update(dict.fromkeys(sorted((wanted or set()) - done), reason))
     return report
 
 
@@ -204,15 +214,27 @@ class _LogResult(CacheReport):
     fingerprint: str = ""
 
 
+def _refuse_doubles(results: Sequence[_LogResult]) -> None:
+    """A scene that two logs hold is that of the first."""
+    log_of: dict[str, str] = {}
+    for result in results:
+        for token in [*result.built, *result.skipped]:
+            first = log_of.setdefault(token, result.log_name)
+            if first != result.log_name:
+                result.failed[token] = f"Log {result.log_name} holds it again; it is the scene of log {first}."
+
+
 def _build_log(
     path: Path, read: _Reader, maps_root: Path, split: str, folder: Path, tokens: frozenset[str] | None
 ) -> _LogResult:
     """Compile the scenes of one file."""
     try:
+        if not path.is_file():  # a folder, a link to nothing, or a pipe, which would never end
+            raise MTDriveError(f"{path} is no file.")
         windows = read(path, tokens)
         log_digest = _digest(path)
-    except MTDriveError as error:
-        return _LogResult(log_name=path.stem, failed={path.stem: str(error)})
+    except Exception as error:
+        return _LogResult(log_name=path.stem, failed={path.stem: _reason(error)})
     result = _LogResult(log_name=path.stem, fingerprint=log_digest)
     for token, frames in windows.items():
         try:
@@ -226,12 +248,27 @@ def _build_log(
             result.built.append(token)
         except CannotWrite:
             raise  # nor would the others be written
-        except MTDriveError as error:
-            result.failed[token] = str(error)
-        except Exception as error:  # a defect of ours, or a log of a new kind: name it and go on with the others
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            result.failed[token] = f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
+        except Exception as error:
+            result.failed[token] = _reason(error)
     return result
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed; of a defect of ours, or a log of a new kind, also where: the others go on."""
+    if isinstance(error, MTDriveError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"Cannot read or write {error.filename}: {error.strerror}."
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno})"
+
+
+def _size(path: Path) -> int:
+    """Of a file that may not be there; the largest begin first."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _log_scenes(path: Path, tokens: frozenset[str] | None) -> _Windows:
@@ -264,15 +301,22 @@ def _remembered_digest(path: Path, _mtime: int, _size: int) -> str:
 
 
 def _read_index(folder: Path) -> dict[str, dict]:
+    """Log name -> its digest ("log") and the scenes of it that are compiled ("tokens")."""
     path = folder / "index.json"
     try:
         index = read_json(path)
-        {token: log for log, entry in index.items() for token in entry["tokens"]}  # as SceneStore reads it
-        return index
+        whole = all(
+            isinstance(entry["log"], str) and {*map(type, entry["tokens"])} <= {str} and type(entry["tokens"]) is list
+            for entry in index.values()
+        )
+        tokens = [token for entry in index.values() for token in entry["tokens"]]
     except FileNotFoundError:
         return {}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise MTDriveError(f"{path} is damaged ({error}); delete it and run mtdrive cache.") from error
+    if not whole or len(set(tokens)) < len(tokens):
+        raise MTDriveError(f"{path} does not list each scene once, by log; delete it and run mtdrive cache.")
+    return index
 
 
 def _write_index(folder: Path, results: list[_LogResult]) -> None:

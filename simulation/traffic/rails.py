@@ -45,10 +45,8 @@ class _Place:
     deviation: float = 0.0
 
 
-def build_rails(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray, ego_speed: float) -> Rails:
-    """Rails of the detections at t0.
-
-    ego_pose: (3,) UTM rear axle. ego_speed: [m/s], for vehicles whose speed is unknown (the official code fails).
+def build_rails(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray) -> Rails:
+    """Rails of the detections at t0. ego_pose: (3,) UTM rear axle.
 
     Raises:
         MTDriveError: a lane has no baseline path.
@@ -77,14 +75,13 @@ def build_rails(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray,
         target_speeds.append(target_speed)
 
     rows = np.array(rows, dtype=np.int64)
-    speed = speeds[rows]
     order = list(paths)
-    points = shapely.points(poses[rows, :2])
+    points, lines = shapely.points(poses[rows, :2]), [place.lane.center_line for place in placed]
     return Rails(
         track=rows,
         pose=np.array([place.pose for place in placed]).reshape(-1, 3),
-        progress=shapely.line_locate_point(np.array([place.lane.line for place in placed], dtype=object), points),
-        speed=np.where(np.isnan(speed), ego_speed, speed),
+        progress=shapely.line_locate_point(np.array(lines, dtype=object), points),
+        speed=speeds[rows],
         target_speed=np.array(target_speeds, dtype=np.float64),
         lane=np.array([order.index(place.lane.id) for place in placed], dtype=np.int64),
         path=np.concatenate([np.empty((0, 4)), *paths.values()]),
@@ -101,7 +98,7 @@ def _find_place(road_map: RoadMap, pose: np.ndarray) -> _Place:
     )
     if not (in_lane or in_intersection):
         return _Place(on_road=False)
-    lanes = [road_map.lanes[id_] for id_ in _holding(areas[0] if in_lane else areas[1], point)]
+    lanes = [road_map.lane(id_) for id_ in _holding(areas[0] if in_lane else areas[1], point)]
     if not lanes:
         return _Place(on_road=True)
     nearest = [_nearest_pose(lane, point) for lane in lanes]
@@ -121,7 +118,7 @@ def _holding(area: Area, point: shapely.Point) -> list[str]:
 
 def _nearest_pose(lane: Lane, point: shapely.Point) -> np.ndarray:
     """(3,) nearest point of the baseline, and its heading to the point half a metre on."""
-    line = lane.line
+    line = lane.center_line
     distance = line.project(point)
     here = shapely.get_coordinates(line.interpolate(distance))[0]
     there = shapely.get_coordinates(line.interpolate(distance + HEADING_STEP))[0]

@@ -22,6 +22,7 @@ from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard, Stage
 from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.panels import panels, read_log
 from mtdrive.evaluation.rows import PLANNER
+from mtdrive.evaluation.tables import read_scores
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -77,7 +78,7 @@ def read_evaluations(folder: Path) -> pd.DataFrame:
     tables = []
     for name, policy in POLICIES.items():
         for path in sorted(folder.glob(f"{name}-*/scores.csv")):
-            table = pd.read_csv(path, dtype={"token": str}).fillna({"family": ""})
+            table = read_scores(path)
             planner = table.policy == PLANNER
             table["feedback"] = np.where(planner, path.parent.name.removeprefix(f"{name}-"), "")
             table["policy"] = np.where(planner, policy, table.policy)
@@ -98,7 +99,7 @@ def check_agreement(table: pd.DataFrame, path: Path) -> None:
     Raises:
         MTDriveError: they differ.
     """
-    scored = pd.read_csv(path, dtype={"token": str}).set_index("token").score
+    scored = read_scores(path).set_index("token").score
     evaluated = table[table.policy == "human"].set_index("token").score
     difference = (evaluated - scored).abs().max()
     if len(evaluated) != len(scored) or not difference <= AGREEMENT:
