@@ -63,7 +63,10 @@ def work(pipe: Connection, seed: int) -> None:
     kinds = {}
     with tempfile.TemporaryDirectory() as folder:
         while True:
-            name, index = pipe.recv()
+            try:
+                name, index = pipe.recv()
+            except EOFError:
+                return
             if name not in kinds:
                 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 kinds[name] = prepared(name, Path(folder))
@@ -101,6 +104,8 @@ class Worker:
 
     def stop(self) -> None:
         if self._process is not None:
+            self._pipe.close()
+            self._process.join(0.5)
             self._process.kill()
             self._process.join()
             self._process = None
@@ -117,10 +122,10 @@ class Worker:
         return found
 
 
-def fuzz(inputs: int, seed: int, workers: int, keep: Path) -> dict[str, Counter]:
+def fuzz(kinds: list[str], inputs: int, seed: int, workers: int, keep: Path) -> dict[str, Counter]:
     """Outcomes by kind; inputs that ended in none of FINE are kept, each with its traceback."""
-    counts = {name: Counter() for name in KINDS}
-    jobs = [(name, index) for name in KINDS for index in range(round(SHARES[name] * inputs))]
+    counts = {name: Counter() for name in kinds}
+    jobs = [(name, index) for name in kinds for index in range(round(SHARES[name] * inputs))]
     lock, left = threading.Lock(), iter(jobs)
 
     def run(progress: tqdm, folder: Path) -> None:
@@ -156,12 +161,13 @@ def fuzz(inputs: int, seed: int, workers: int, keep: Path) -> dict[str, Counter]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--inputs", type=int, default=100_000, help="of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz_files"), help="for inputs that do harm")
     arguments = parser.parse_args()
-    counts = fuzz(arguments.inputs, arguments.seed, arguments.workers, arguments.keep)
+    counts = fuzz(arguments.kinds, arguments.inputs, arguments.seed, arguments.workers, arguments.keep)
     table = Table(box=None)
     for column in ("kind", "inputs", *OUTCOMES):
         table.add_column(column, justify="right")
