@@ -149,6 +149,8 @@ FORGED = {
     "bytes that are not there": b"\x8e" + struct.pack("<Q", 1 << 40),
     "bytearray that is not there": b"\x96" + struct.pack("<Q", 1 << 40),
     "frame that is not there": b"\x95" + struct.pack("<Q", 1 << 40),
+    "text across the end of a frame": b"\x95" + struct.pack("<Q", 3) + text("abc"),
+    "frame within a frame": b"\x95" + struct.pack("<Q", 11) + b"\x95" + struct.pack("<Q", 1) + b"N",
     "length without end": b"\x8d" + b"\xff" * 8,
     "nested tuples": b"N" + b"\x85" * 300_000,
     "nested tuples as a key": b"}N" + b"\x85" * 300_000 + b"Ns",

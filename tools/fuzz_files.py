@@ -2,13 +2,14 @@
 
     python tools/fuzz_files.py --inputs 100000 --seed 0 --workers 2
 
-Workers read many inputs each. One that dies, or is silent for SECONDS, is attributed to its input, which is kept in
---keep, and started again behind it. The same seed makes the same inputs. Ends with status 1 if any input was neither
-read equal nor refused.
+Workers read many inputs each. The death of one, or its silence for SECONDS, is put down to its input, which is kept in
+--keep; another worker goes on behind it. The same seed makes the same inputs. Ends with status 1 if any input was
+neither read equal nor refused.
 """
 
 import argparse
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from fuzz_inputs import KINDS, Kind
+from fuzz_inputs import KINDS, SHARES, Kind
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -28,9 +29,10 @@ from mtdrive.simulation.errors import MTDriveError
 
 SECONDS = 10  # for an input
 MEMORY = 2 << 30  # bytes beyond what a worker takes before its first input
-START = 120  # seconds for a worker's first sign
+START = 120  # seconds to start a worker and to make an input
 OUTCOMES = ("read equal", "refused", "crashed", "too slow", "too large", "other exception")
 FINE = OUTCOMES[:2]
+READY = "ready"
 
 
 def content(kind: Kind, name: str, seed: int, index: int) -> bytes:
@@ -55,48 +57,58 @@ def outcome(kind: Kind, path: Path) -> tuple[str, str]:
     return found
 
 
-def work(pipe: Connection, name: str, seed: int) -> None:
-    """In a worker: read the inputs whose numbers come through the pipe."""
+def work(pipe: Connection, seed: int) -> None:
+    """In a worker: read the inputs whose kinds and numbers come through the pipe; say first that one is made."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the decoders of images say much
+    kinds = {}
     with tempfile.TemporaryDirectory() as folder:
-        kind = KINDS[name](Path(folder))
-        path = Path(folder) / "input" / kind.name
-        path.parent.mkdir()
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-        pipe.send(("ready", ""))
-        while (index := pipe.recv()) is not None:
-            path.write_bytes(content(kind, name, seed, index))
-            pipe.send(outcome(kind, path))
+        while True:
+            try:
+                name, index = pipe.recv()
+            except EOFError:
+                return
+            if name not in kinds:
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                kinds[name] = prepared(name, Path(folder))
+                used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+            path = Path(folder) / name / kinds[name].name
+            path.write_bytes(content(kinds[name], name, seed, index))
+            pipe.send((READY, ""))
+            pipe.send(outcome(kinds[name], path))
+
+
+def prepared(name: str, folder: Path) -> Kind:
+    """A kind with what it needs in folder/name."""
+    (folder / name).mkdir(exist_ok=True)
+    return KINDS[name](folder / name)
 
 
 class Worker:
-    """A process that reads inputs of one kind, and is started again when one of them ends it."""
+    """A process that reads inputs, and is started again when one of them has ended it."""
 
-    def __init__(self, name: str, seed: int) -> None:
-        self._name, self._seed, self._process = name, seed, None
+    def __init__(self, seed: int) -> None:
+        self._seed, self._process = seed, None
 
-    def read(self, index: int) -> tuple[str, str]:
+    def read(self, name: str, index: int) -> tuple[str, str]:
         """Outcome of an input, and a traceback."""
         if self._process is None:
-            self._start()
-        self._pipe.send(index)
-        return self._answer(SECONDS)
+            context = multiprocessing.get_context("spawn")
+            self._pipe, other = context.Pipe()
+            self._process = context.Process(target=work, args=(other, self._seed), daemon=True)
+            self._process.start()
+            other.close()
+        self._pipe.send((name, index))
+        made = self._answer(START)
+        return self._answer(SECONDS) if made[0] == READY else made
 
     def stop(self) -> None:
         if self._process is not None:
+            self._pipe.close()
+            self._process.join(0.5)
             self._process.kill()
             self._process.join()
             self._process = None
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=work, args=(other, self._name, self._seed), daemon=True)
-        self._process.start()
-        other.close()
-        ready = self._answer(START)
-        if ready[0] != "ready":
-            raise RuntimeError(f"The worker for {self._name} {ready[0]} before its first input.")
 
     def _answer(self, seconds: float) -> tuple[str, str]:
         try:
@@ -110,41 +122,36 @@ class Worker:
         return found
 
 
-def fuzz(inputs: int, seed: int, workers: int, keep: Path) -> dict[str, Counter]:
+def fuzz(kinds: list[str], inputs: int, seed: int, workers: int, keep: Path) -> dict[str, Counter]:
     """Outcomes by kind; inputs that ended in none of FINE are kept, each with its traceback."""
-    with tempfile.TemporaryDirectory() as folder:
-        kinds = {
-            name: make(Path(folder) / name) for name, make in KINDS.items() if (Path(folder) / name).mkdir() is None
-        }
     counts = {name: Counter() for name in kinds}
-    jobs = [(name, index) for name, kind in kinds.items() for index in range(round(kind.share * inputs))]
+    jobs = [(name, index) for name in kinds for index in range(round(SHARES[name] * inputs))]
     lock, left = threading.Lock(), iter(jobs)
 
-    def run(progress: tqdm) -> None:
-        worker, current = None, None
+    def run(progress: tqdm, folder: Path) -> None:
+        worker = Worker(seed)
         while True:
             with lock:
                 job = next(left, None)
-            if worker is not None and (job is None or job[0] != current):
-                worker.stop()
-                worker = None
             if job is None:
-                return
-            name, index = job
-            if worker is None:
-                worker, current = Worker(name, seed), name
-            found, said = worker.read(index)
+                return worker.stop()
+            found, said = worker.read(*job)
             if found not in FINE:
-                keep.mkdir(parents=True, exist_ok=True)
-                target = keep / f"{name}-{seed}-{index}"
-                target.write_text(f"{found}\n{said}")
-                target.with_suffix(Path(kinds[name].name).suffix).write_bytes(content(kinds[name], name, seed, index))
+                save(*job, found, said, folder)
             with lock:
-                counts[name][found] += 1
+                counts[job[0]][found] += 1
                 progress.update()
 
-    with tqdm(total=len(jobs), unit="file") as progress:
-        threads = [threading.Thread(target=run, args=(progress,)) for _ in range(workers)]
+    def save(name: str, index: int, found: str, said: str, folder: Path) -> None:
+        with lock:
+            kind = prepared(name, folder)
+        keep.mkdir(parents=True, exist_ok=True)
+        target = keep / f"{name}-{seed}-{index}-{kind.name}"
+        target.write_bytes(content(kind, name, seed, index))
+        target.with_name(f"{target.name}.txt").write_text(f"{found}\n{said}")
+
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=len(jobs), unit="file") as progress:
+        threads = [threading.Thread(target=run, args=(progress, Path(folder))) for _ in range(workers)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -154,12 +161,13 @@ def fuzz(inputs: int, seed: int, workers: int, keep: Path) -> dict[str, Counter]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--inputs", type=int, default=100_000, help="of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz_files"), help="for inputs that do harm")
     arguments = parser.parse_args()
-    counts = fuzz(arguments.inputs, arguments.seed, arguments.workers, arguments.keep)
+    counts = fuzz(arguments.kinds, arguments.inputs, arguments.seed, arguments.workers, arguments.keep)
     table = Table(box=None)
     for column in ("kind", "inputs", *OUTCOMES):
         table.add_column(column, justify="right")

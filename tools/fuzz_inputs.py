@@ -56,10 +56,9 @@ FORGED_TEXT = [
 
 @dataclass(frozen=True)
 class Kind:
-    """share: of all inputs. name: of the file. make: one from a generator. read: raises MTDriveError to refuse it,
+    """name: of the file. make: one from a generator. read: raises MTDriveError to refuse it,
     AssertionError if it reads otherwise than a reader without bounds."""
 
-    share: float
     name: str
     make: Callable[[Random], bytes]
     read: Callable[[Path], None]
@@ -193,7 +192,7 @@ def pickle_kind(_folder: Path) -> Kind:
         if path.stat().st_size < 1 << 17:
             assert equal(content, _Plain(io.BytesIO(path.read_bytes()), fix_imports=False).load())
 
-    return Kind(0.4, "log.pkl", make, read)
+    return Kind("log.pkl", make, read)
 
 
 # scene cache
@@ -243,7 +242,7 @@ def cache_kind(folder: Path) -> Kind:
         scores = score(scene, PLAN[None])
         assert len(scores.score) == 1
 
-    return Kind(0.1, f"a{SUFFIX}", make, read)
+    return Kind(f"a{SUFFIX}", make, read)
 
 
 # map
@@ -295,7 +294,7 @@ def map_kind(folder: Path) -> Kind:
             fids = [str(fid) for (fid,) in database.execute("SELECT fid FROM lanes_polygons")]
         assert set(fids) <= set(lanes)
 
-    return Kind(0.05, "map.gpkg", make, read)
+    return Kind("map.gpkg", make, read)
 
 
 # image
@@ -324,7 +323,7 @@ def image_kind(_folder: Path) -> Kind:
         )
         np.testing.assert_array_equal(image, plain[..., ::-1])
 
-    return Kind(0.1, "a.jpg", make, read)
+    return Kind("a.jpg", make, read)
 
 
 # tables and documents
@@ -356,7 +355,7 @@ def npz_kind(_folder: Path) -> Kind:
             np.testing.assert_array_equal(submission.poses, file["poses"])
             np.testing.assert_array_equal(submission.tokens, file["token"])
 
-    return Kind(0.1, "a.npz", make, read)
+    return Kind("a.npz", make, read)
 
 
 def csv_kind(_folder: Path) -> Kind:
@@ -377,7 +376,7 @@ def csv_kind(_folder: Path) -> Kind:
         assert submission.tokens.tolist() == [row[0] for row in rows]
         np.testing.assert_array_equal(submission.poses.reshape(len(rows), -1), [[*map(float, row[1:])] for row in rows])
 
-    return Kind(0.1, "a.csv", make, read)
+    return Kind("a.csv", make, read)
 
 
 def parquet_kind(_folder: Path) -> Kind:
@@ -397,7 +396,7 @@ def parquet_kind(_folder: Path) -> Kind:
         check_shard(path)
         assert pq.read_metadata(path).num_rows >= 0
 
-    return Kind(0.05, "part-00000.parquet", make, read)
+    return Kind("part-00000.parquet", make, read)
 
 
 def _document(random: Random, content: object) -> object:
@@ -423,7 +422,7 @@ def jsonl_kind(_folder: Path) -> Kind:
         answers = read_answers(path)
         assert set(answers) <= {json.loads(line)["token"] for line in path.open(encoding="utf-8")}
 
-    return Kind(0.05, "episodes.jsonl", make, read)
+    return Kind("episodes.jsonl", make, read)
 
 
 def yaml_kind(_folder: Path) -> Kind:
@@ -440,7 +439,7 @@ def yaml_kind(_folder: Path) -> Kind:
         plain = yaml.load(path.read_text(), Loader=yaml.BaseLoader)[KEY]
         assert [[group.now, group.previous] for group in found] == [entry[:2] for entry in plain]
 
-    return Kind(0.05, "mapping.yaml", make, read)
+    return Kind("mapping.yaml", make, read)
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {
@@ -454,3 +453,5 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "jsonl": jsonl_kind,
     "yaml": yaml_kind,
 }
+SHARES = {"pickle": 0.4, "cache": 0.1, "map": 0.05, "image": 0.1, "npz": 0.1, "csv": 0.1}  # of all inputs
+SHARES |= dict.fromkeys(KINDS.keys() - SHARES.keys(), 0.05)

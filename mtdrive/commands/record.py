@@ -95,7 +95,7 @@ def read_answers(path: Path) -> dict[str, np.ndarray]:
         for episode in read_json_lines(path):
             parsed = [parse_answer(turn["answer"]).poses for turn in episode["turns"]]
             plans.setdefault(episode["token"], []).extend(poses for poses in parsed if poses is not None)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(f"answers={path} is no episodes.jsonl of mtdrive evaluate ({error}).") from error
     return {token: np.stack(found) for token, found in plans.items() if found}
 

@@ -102,7 +102,7 @@ def read_evaluation(path: Path) -> Recording:
             source=provenance["feedback"],
             episodes=episodes,
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(
             f"{path} does not read as an episodes.jsonl with its summary.json and scores.csv beside it "
             f"({type(error).__name__}: {error}); run mtdrive evaluate again."

@@ -163,7 +163,7 @@ def _load_map(path: Path, _mtime: int, size: int) -> RoadMap | str:
     try:
         with opened(path) as database:
             return _read_map(path.parents[1].name, _GeoPackage(database, size))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         return f"Cannot read the map {path}: {error}; fetch it again."
     except (shapely.errors.ShapelyError, pyproj.exceptions.ProjError, BadLayer) as error:
         return f"The map {path} is damaged: {error}; fetch it again."

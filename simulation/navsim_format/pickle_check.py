@@ -154,7 +154,7 @@ def _run(
     for value in range(256):
         objects[_INTEGERS + value].kind, objects[_INTEGERS + value].a = Kind.INT, value
     used, top, num_marks, memoized, memory, done = _FIRST, 0, 0, 0, 0, 0
-    end, position = len(data), 0
+    end, position, frame_end = len(data), 0, 0
     while position < end:
         at, op = position, data[position]
         done += 1
@@ -173,6 +173,8 @@ def _run(
             return Verdict.TRUNCATED, at, 0, 0, 0, 0
         stop = start + size
         position = stop + (_ARGUMENT[op] < 0)
+        if at < frame_end < position:
+            return Verdict.DAMAGED, at, 0, 0, 0, 0
 
         # what is taken lies on the stack from first on; below the fence lies what was there before the last mark
         first, fence = top - _TAKES[op], marks[num_marks]
@@ -288,6 +290,7 @@ def _run(
             length = _number(data, start, size)
             if length < 0 or length > end - stop:
                 return Verdict.TRUNCATED, at, 0, 0, 0, 0
+            allowed, frame_end = at >= frame_end, stop + length
         elif op == _Op.STOP:
             fine = top == 1 and num_marks == 0 and objects[stack[0]].kind <= Kind.TEXT
             return Verdict.FINE if fine else Verdict.DAMAGED, at, 0, 0, 0, 0
