@@ -21,6 +21,7 @@ from mtdrive.datasets.recording import Recording
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.processes import map_unordered
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_held_out
@@ -33,11 +34,17 @@ def record(recording: Recording, workers: int) -> tuple[dict, int]:
 
     Raises:
         MTDriveError: the split has no scene cache or shares scenes with one that is held out, an image is missing or
-            damaged, or `out` holds something else.
+            damaged, `out` holds something else, or another run is at work there.
     """
     store = SceneStore(recording.cache_root, recording.split)
-    out, tokens = recording.out, sorted(store.tokens)
+    tokens = sorted(store.tokens)
     check_held_out(recording.cache_root, recording.split, recording.sensor_root)
+    with only_run_in(recording.out):
+        return _record(recording, store, tokens, workers)
+
+
+def _record(recording: Recording, store: SceneStore, tokens: list[str], workers: int) -> tuple[dict, int]:
+    out = recording.out
     identity = recording.identity(tokens, [store.fingerprint(token) for token in tokens])
     claim(out, identity)
     blocks = {

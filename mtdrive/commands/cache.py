@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from rich.text import Text
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.scene_cache.store import build_caches
 from mtdrive.terminal import terminal
 
@@ -21,16 +20,16 @@ def run(config: DictConfig) -> int:
             raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
     started = time.perf_counter()
     cache_root = Path(config.navsim_exp_root) / "scene_cache"
-    with only_run_in(cache_root / config.split):
-        report = build_caches(
-            config.openscene_data_root,
-            config.nuplan_maps_root,
-            config.split,
-            cache_root,
-            tokens=config.tokens,
-            log_names=config.log_names,
-            workers=config.workers,
-        )
+    report = build_caches(
+        config.openscene_data_root,
+        config.nuplan_maps_root,
+        config.split,
+        cache_root,
+        tokens=config.tokens,
+        log_names=config.log_names,
+        workers=config.workers,
+        alone=True,
+    )
     console = terminal()
     for name, reason in report.failed.items():
         console.print(Text.assemble((name, "red"), f": {reason}"))

@@ -24,7 +24,6 @@ from mtdrive.planner.conversation import conversation
 from mtdrive.planner.prompt import prompt_style
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.json_files import read_json_lines
-from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.splits import check_training_split
 from mtdrive.terminal import terminal
 
@@ -59,8 +58,7 @@ def run(config: DictConfig) -> int:
         answers=read_answers(Path(config.answers)) if config.answers else {},
     )
     started = time.perf_counter()
-    with only_run_in(recording.out):
-        manifest, new = record(recording, config.workers)
+    manifest, new = record(recording, config.workers)
     minutes = (time.perf_counter() - started) / 60.0
     print_counts(manifest, console)
     console.print(f"{manifest['samples']} samples in {config.out}, {new} of them now: {new / minutes:.0f} a minute")

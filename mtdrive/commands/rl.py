@@ -50,11 +50,11 @@ FREE = (
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/rl.yaml."""
     check(config)
+    passes, settings = passes_per_step(config), mtgrpo_settings(config)
+    cache_root = Path(config.navsim_exp_root) / "scene_cache"
+    store = SceneStore(cache_root, config.split)
+    check_held_out(cache_root, config.split, Path(config.openscene_data_root))
     with only_run_in(Path(config.out)):
-        passes, settings = passes_per_step(config), mtgrpo_settings(config)
-        cache_root = Path(config.navsim_exp_root) / "scene_cache"
-        check_held_out(cache_root, config.split, Path(config.openscene_data_root))
-        store = SceneStore(cache_root, config.split)
         decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
         run = Run(config.out, decisive, {name: config[name] for name in ("max_steps", "max_generated_tokens")})
         if not run.finished:

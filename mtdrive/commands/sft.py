@@ -32,27 +32,27 @@ FREE = (
 def run(config: DictConfig) -> None:
     """Train and save a planner; see configs/sft.yaml."""
     check(config)
+    samples = load(config)
     with only_run_in(Path(config.out)):
-        train(config)
+        train(config, *samples)
     if is_main_process():
         lines = [line for line in read_log(Path(config.out) / LOG_NAME) if "loss" in line]
         losses = f"loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
         terminal().print(f"{lines[-1]['step']} steps, {losses}; planner in {config.out}")
 
 
-def train(config: DictConfig) -> None:
+def train(config: DictConfig, samples: Dataset, val: Dataset | None, read_image: ReadImage) -> None:
     """Train from where the run has come to, and save the planner."""
-    train, val, read_image = load(config)
-    samples = {
+    sizes = {
         "samples_per_step": samples_per_step(config),
         "dataset_digest": digest(sorted(read_manifest(Path(config.dataset))["shards"].values())),
     }
-    run = Run(config.out, settings_of(config, FREE) | samples, {"max_steps": config.max_steps})
+    run = Run(config.out, settings_of(config, FREE) | sizes, {"max_steps": config.max_steps})
     if not run.finished:
         planner = load_planner(config.planner)
         run.begin()
         arguments = training_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
-        finetune(planner, train, val, read_image, arguments).save_planner()
+        finetune(planner, samples, val, read_image, arguments).save_planner()
         run.finish()
 
 

@@ -12,6 +12,7 @@ import re
 from mtdrive.simulation.errors import MTDriveError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,127}")
+_SPLIT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HASH = re.compile(r"[0-9a-f]{32}")
 LONGEST_SHOWN = 80  # characters of a name that a message shows
 
@@ -31,8 +32,10 @@ def log_name(name: object) -> str:
 
 
 def split_name(name: object) -> str:
-    """The name of a split, such as navtrain."""
-    return _part("split name", name)
+    """The name of a split, such as navtrain: letters, digits, _ and - alone."""
+    if not isinstance(name, str) or not _SPLIT.fullmatch(name):
+        raise MTDriveError(f"split={_shown(name)} is no split name; it is made of letters, digits, _ and - alone.")
+    return name
 
 
 def map_part(name: object) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import CannotWrite, atomic_path
 from mtdrive.simulation.json_files import read_json
-from mtdrive.simulation.locks import locked
+from mtdrive.simulation.locks import locked, only_run_in
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
@@ -122,10 +123,12 @@ def build_caches(
     tokens: Collection[str] | None = None,
     log_names: Collection[str] | None = None,
     workers: int | str = 2,
+    alone: bool = False,
 ) -> CacheReport:
     """Compile the scenes of a split, or the given tokens or logs of it; caches that are up to date are kept.
 
-    A scene that cannot be compiled does not stop the others. workers: as in `map_unordered`.
+    A scene that cannot be compiled does not stop the others. workers: as in `map_unordered`. alone: refuse to
+    work beside another build that is alone; those that need some scenes may go on meanwhile.
 
     Raises:
         MTDriveError: the split, or a log that is asked for, is missing, there is nothing to compile, or nowhere to
@@ -138,7 +141,8 @@ def build_caches(
     folder = _made(Path(cache_root) / split)
     wanted = None if tokens is None else frozenset(tokens)
     paths = [logs.log_path(openscene_data_root, split, name) for name in selected]
-    report = _build(paths, _log_scenes, Path(nuplan_maps_root), split, folder, wanted, workers)
+    with only_run_in(folder) if alone else nullcontext():
+        report = _build(paths, _log_scenes, Path(nuplan_maps_root), split, folder, wanted, workers)
     if not (report.built or report.skipped or report.failed):
         raise MTDriveError(f"There is no scene with a route in {len(paths)} logs of split {split}.")
     return report
