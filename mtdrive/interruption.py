@@ -22,6 +22,7 @@ from mtdrive.simulation.files import remove_unfinished
 GRACE = 1.5  # [s]
 SAID = "interrupted; run the same command again."
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,10 +32,11 @@ class Interrupted(KeyboardInterrupt):
 @contextmanager
 def ended_by_signals(program: str) -> Iterator[None]:
     """The block, in the main thread of a program, ends the process when one of SIGNALS comes."""
+    terminal = os.dup(STDERR)
     bell, ring = socket.socketpair()
     ring.setblocking(False)
     signal.set_wakeup_fd(ring.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_in_time, args=(bell, program), daemon=True).start()
+    threading.Thread(target=_end_in_time, args=(bell, program, terminal), daemon=True).start()
     for number in SIGNALS:
         signal.signal(number, _raise)
     try:
@@ -42,18 +44,19 @@ def ended_by_signals(program: str) -> Iterator[None]:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)  # there is nothing left to interrupt
     except Interrupted as error:
-        _end(program, error.args[0])
+        _end(program, terminal, error.args[0])
 
 
 def _raise(number: int, _frame: object) -> None:
     for other in SIGNALS:
         signal.signal(other, lambda *_: None)  # the next one is for the thread
-    # What libraries swallow is not to be told: the thread ends the process all the same.
+    # What libraries say about it is not to be told: the thread ends the process all the same.
     sys.unraisablehook = threading.excepthook = lambda _: None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     raise Interrupted(number)
 
 
-def _end_in_time(bell: socket.socket, program: str) -> None:
+def _end_in_time(bell: socket.socket, program: str, terminal: int) -> None:
     while heard := bell.recv(1):
         if heard[0] in SIGNALS:  # libraries may have handlers of others
             break
@@ -62,19 +65,19 @@ def _end_in_time(bell: socket.socket, program: str) -> None:
     bell.settimeout(GRACE)
     with suppress(TimeoutError):
         bell.recv(1)
-    _end(program, heard[0])
+    _end(program, terminal, heard[0])
 
 
 _ending = threading.Lock()
 
 
-def _end(program: str, number: int) -> NoReturn:
+def _end(program: str, terminal: int, number: int) -> NoReturn:
     """Neither waits for threads nor runs what libraries have registered for the end."""
     _ending.acquire()  # and never gives it back: one thread ends the process
     for child in multiprocessing.active_children():
         child.kill()
     remove_unfinished()
     try:  # below ^C, or a progress bar
-        os.write(sys.__stderr__.fileno(), f"\n{program}: {SAID}\n".encode())
+        os.write(terminal, f"\n{program}: {SAID}\n".encode())
     finally:
         os._exit(128 + number)

@@ -1,7 +1,7 @@
 """Locks on folders and files that end with the process that holds them, however it ends.
 
-The kernel releases a `flock` when the last process that has inherited it has ended: killed runs leave none behind, and
-the file itself may stay. Between machines that share a folder by NFS it holds where the server knows locks.
+The kernel releases a `flock` when the last process that has inherited it has ended: of a killed run the file stays, and
+holds nobody up. Between machines that share a folder by NFS it holds where the server knows locks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mtdrive.simulation.errors import MTDriveError
@@ -41,21 +41,47 @@ def only_run_in(out: Path) -> Iterator[int | None]:
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[int]:
-    """Hold the lock that is a file, which says who does; its folder exists.
+    """Hold the lock that is a file, which says who does; its folder exists. The file goes with its last holder.
 
     Raises:
         MTDriveError: another process holds it, and this one is not to wait.
         CannotWrite: the file cannot be made, locked or written.
     """
+    lock = _opened(path, wait)
     try:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise CannotWrite(f"Cannot write to {path.parent}: {error.strerror} ({path.name}).") from error
-    try:
-        _take(lock, path, wait)
         yield lock
     finally:
         os.close(lock)
+        _remove_if_free(path)
+
+
+def _remove_if_free(path: Path) -> None:
+    """Remove the file, unless another process has it: one that waited, or one that inherited it."""
+    with suppress(OSError):
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_nlink:
+                path.unlink()
+        finally:
+            os.close(lock)
+
+
+def _opened(path: Path, wait: bool) -> int:
+    """The file, locked."""
+    while True:
+        try:
+            lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise CannotWrite(f"Cannot write to {path.parent}: {error.strerror} ({path.name}).") from error
+        try:
+            _take(lock, path, wait)
+        except BaseException:
+            os.close(lock)
+            raise
+        if os.fstat(lock).st_nlink:
+            return lock
+        os.close(lock)  # the one before removed it meanwhile
 
 
 def _take(lock: int, path: Path, wait: bool) -> None:

@@ -25,7 +25,7 @@ with only_run_in(Path(sys.argv[1])):
         ("synth", ".out.partial", ["out={}/out", "scenes_train=1"]),
         ("cache", "scene_cache/train", ["navsim_exp_root={}", "split=train"]),
         ("record", "out", ["out={}/out", "split=train"]),
-        ("sft", "out", ["out={}/out", "dataset=any"]),
+        ("sft", "out", ["out={}/out", "dataset={}/dataset"]),
         ("rl", "out", ["out={}/out", "planner.model=any"]),
         ("evaluate", "out", ["out={}/out", "split=test"]),
         ("visualize", "out", ["out={}/out", "split=test"]),
@@ -36,6 +36,8 @@ def test_the_second_run_in_a_folder_is_refused(world, tmp_path, capsys, monkeypa
     for name in ("OPENSCENE_DATA_ROOT", "NUPLAN_MAPS_ROOT", "NAVSIM_EXP_ROOT"):
         monkeypatch.setenv(name, "unset")  # whatever the quickstart sets is taken back
     roots = [] if verb in ("synth", "quickstart") else world.overrides()
+    if verb == "sft":
+        assert main(["record", *roots, "split=train", "recipe=synthetic", f"out={tmp_path}/dataset", "workers=1"]) == 0
     with only_run_in(tmp_path / folder):
         before = sorted(tmp_path.rglob("*"))
         assert main([verb, *roots, *(argument.format(tmp_path) for argument in arguments)]) == 2

@@ -219,15 +219,18 @@ def write_recording(root, rows):
     (root / "samples").mkdir(parents=True)
     (root / "images").mkdir()
     full = [
-        {"id": str(i), "turns": 1, "scores": [1.0], "sources": ["human"], "metric": "pdms_v1", "seed": 0} | row
+        {"id": str(i), "turns": 1, "scores": [1.0], "sources": ["human"], "metric": "pdms_v1", "seed": 0}
+        | row
+        | {"image": f"{int(row['image']):032x}"}
         for i, row in enumerate(rows)
     ]
     shard = root / "samples" / "part-00000.parquet"
     pq.write_table(pa.Table.from_pylist(full, schema=SCHEMA), shard)
     digest = hashlib.sha256(shard.read_bytes()).hexdigest()
-    (root / "manifest.json").write_text(json.dumps({"shards": {shard.name: digest}}))
+    manifest = {"split": "train", "wording": "compact", "recipe": {}, "samples": len(rows)}
+    (root / "manifest.json").write_text(json.dumps(manifest | {"shards": {shard.name: digest}}))
     for row in rows:
-        Image.fromarray(image(int(row["image"]))).save(root / "images" / f"{row['image']}.jpg")
+        Image.fromarray(image(int(row["image"]))).save(root / "images" / f"{int(row['image']):032x}.jpg")
 
 
 def test_the_verb_trains_saves_and_refuses_shared_scenes(planner, tmp_path, capsys):

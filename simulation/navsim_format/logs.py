@@ -290,4 +290,4 @@ def _table(frames: Sequence[Frame], key: str, columns: int, most: float) -> np.n
 
 
 def _name(frame: Frame) -> str:
-    return f"frame {frame['token'] or 'after t0'} in log {frame['log_name']}"
+    return f"frame {frame.get('token') or 'after t0'} in log {frame.get('log_name')}"
