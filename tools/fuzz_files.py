@@ -67,13 +67,15 @@ def work(pipe: Connection, seed: int) -> None:
                 name, index = pipe.recv()
             except EOFError:
                 return
-            if name not in kinds:
+            if not (known := name in kinds):
                 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 kinds[name] = prepared(name, Path(folder))
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
             path = Path(folder) / name / kinds[name].name
             path.write_bytes(content(kinds[name], name, seed, index))
+            if not known:
+                outcome(kinds[name], path)  # compiles the code that reads it
             pipe.send((READY, ""))
             pipe.send(outcome(kinds[name], path))
 

@@ -43,7 +43,10 @@ SCENES = 72
 STEPS = 150  # of fine-tuning, after which some answers can be read: reinforcement learning has something to learn from
 LANES = 2  # verbs at a time
 SMALL = ["scenes_val=0", "scenes_test=2", "image_size=[320,180]", "workers=2"]
-TIMED = rb'"(train_runtime|train_\w+_per_second|total_flos|step_time|seconds/\w+|seconds|peak_memory)": [-+.\de]+'
+TIMED = (  # and the size of the file that holds them
+    rb'"(train_runtime|train_\w+_per_second|total_flos|step_time|seconds/\w+|seconds|peak_memory|'
+    rb'trainer_state\.json)": [-+.\de]+'
+)
 VARIES = {  # what is not compared, by the end of the path: times, memory, logs, TRL's cards (a question by chance)
     ".json": TIMED,
     ".jsonl": TIMED,
