@@ -73,9 +73,11 @@ def work(pipe: Connection, seed: int) -> None:
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
             path = Path(folder) / name / kinds[name].name
-            path.write_bytes(content(kinds[name], name, seed, index))
+            forged = content(kinds[name], name, seed, index)
             if not known:
+                path.write_bytes(forged)
                 outcome(kinds[name], path)  # compiles the code that reads it
+            path.write_bytes(forged)
             pipe.send((READY, ""))
             pipe.send(outcome(kinds[name], path))
 
