@@ -290,7 +290,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         return lowest, -highest
 
     def _log_step(self, groups: list[list[Episode]], advantages: np.ndarray, seconds: dict) -> None:
-        """Into TRL's metrics, over all processes; ends the run where too much fails."""
+        """Watch what the episodes of all processes came to; end the run where too much fails."""
         sums = merged(gather_object([episode_metrics(groups, advantages, self._settings.turns) | seconds]))
         means = {name: total / count for name, (total, count) in sums.items()}
         means["generated_tokens"] = self.state.num_input_tokens_seen
