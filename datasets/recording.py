@@ -17,9 +17,10 @@ from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.samples import samples_of
 from mtdrive.datasets.schema import VERSION, Sample
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scene_cache.format import METRIC_VERSIONS, Fingerprint
+from mtdrive.simulation.scene_cache.format import Fingerprint
 
 ToMessages = Callable[[Scene, str, Sample], list[dict]]
 
@@ -53,7 +54,7 @@ class Recording:
             "split": self.split,
             "recipe": asdict(self.recipe),
             "wording": self.wording,
-            "metric_version": METRIC_VERSIONS[self.recipe.metric],
+            "metric_version": score_version(self.recipe.metric).revision,
             "scenes": len(tokens),
             "tokens": digest(tokens),
             "logs": digest([source.log for source in sources]),
@@ -75,7 +76,7 @@ class Recording:
                 "id": f"{scene.token}-{number}",
                 "family": family,
                 "image": image,
-                "metric_version": METRIC_VERSIONS[recipe.metric],
+                "metric_version": score_version(recipe.metric).revision,
                 "generator": self.generator,
                 **contents(scene, image, sample, recipe, self.to_messages),
             }

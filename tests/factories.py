@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtdrive.simulation.metrics.registry import VERSIONS
 from mtdrive.simulation.scene import (
     NUM_STEPS,
     STEP,
@@ -22,7 +23,7 @@ from mtdrive.simulation.scene import (
 )
 
 LANE_WIDTH = 3.5
-STEPS = {"pdms_v1": 51, "epdms_v2": 41}
+STEPS = {name: version.traffic.num_steps for name, version in VERSIONS.items()}
 NO_RAILS = Rails(
     track=np.empty(0, dtype=np.int64),
     pose=np.empty((0, 3)),

@@ -146,7 +146,9 @@ def test_a_truncated_cache_is_named(cache, size):
         load_scene(cache)
 
 
-@pytest.mark.parametrize(("name", "value"), [("FORMAT_VERSION", 0), ("METRIC_VERSIONS", {"pdms_v1": 0, "epdms_v2": 1})])
+@pytest.mark.parametrize(
+    ("name", "value"), [("FORMAT_VERSION", 0), ("revisions", lambda: {"pdms_v1": 0, "epdms_v2": 1})]
+)
 def test_a_cache_of_another_version_is_refused(cache, monkeypatch, name, value):
     monkeypatch.setattr(scene_file, name, value)
     with pytest.raises(MTDriveError, match="where this code needs"):

@@ -19,7 +19,7 @@ from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import read_image
-from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
+from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 
@@ -128,7 +128,7 @@ def provenance(config: DictConfig, scenes: int) -> dict[str, Any]:
         "split": config.split,
         "scenes": scenes,
         "metric": config.metric,
-        "metric_version": METRIC_VERSIONS[config.metric],
+        "metric_version": score_version(config.metric).revision,
         "scene_cache_format": FORMAT_VERSION,
         "planner": planner and planner.model,
         "prompt": planner and planner.prompt,

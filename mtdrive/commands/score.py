@@ -18,9 +18,10 @@ from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
 from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path, check_writable
+from mtdrive.simulation.metrics.registry import revisions
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.one_stage import with_extended_comfort
-from mtdrive.simulation.scene_cache.format import FORMAT_VERSION, METRIC_VERSIONS
+from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import (
     NO_SUCH_SCENE,
     SYNTHETIC,
@@ -154,7 +155,7 @@ def provenance(
         "split": config.split,
         "trajectories": {**source(Path(config.trajectories)), "rows": len(table)},
         "mtdrive": version("mtdrive"),
-        "scene_cache": {"format_version": FORMAT_VERSION, "metric_versions": METRIC_VERSIONS},
+        "scene_cache": {"format_version": FORMAT_VERSION, "metric_versions": revisions()},
         "scenes": {token: dataclasses.asdict(fingerprint) for token, fingerprint in scores.fingerprints.items()},
         "status": pd.Series(scores.status).value_counts().to_dict(),
         "failed_scenes": failed,

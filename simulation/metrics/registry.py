@@ -24,10 +24,31 @@ from mtdrive.simulation.scene import NUM_STEPS
 
 
 @dataclass(frozen=True)
+class RecordedTraffic:
+    """The traffic of a log that a version scores against.
+
+    num_future: frames after t0, at 2 Hz.
+    red_lights: connectors whose light is red are seen.
+    drop_overlapping: tracks on top of the ego at t0 are left out.
+    """
+
+    num_future: int
+    red_lights: bool
+    drop_overlapping: bool
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the observation at 10 Hz."""
+        return 5 * self.num_future + 1
+
+
+@dataclass(frozen=True)
 class ScoreVersion:
     """A score: the product of the factors times the weighted mean of the rest.
 
     title: its name in tables and pictures.
+    revision: raised when what is compiled for it changes.
+    traffic: that scenes are compiled with for it.
     metrics: in the order of navsim's columns.
     average_row: what navsim's one-stage script calls the last row of its table.
     uses_past: the recorded past counts.
@@ -37,6 +58,8 @@ class ScoreVersion:
     """
 
     title: str
+    revision: int
+    traffic: RecordedTraffic
     metrics: tuple[Metric, ...]
     average_row: str
     uses_past: bool
@@ -48,6 +71,8 @@ class ScoreVersion:
 VERSIONS: dict[str, ScoreVersion] = {
     "pdms_v1": ScoreVersion(
         "PDMS",
+        1,
+        RecordedTraffic(num_future=10, red_lights=False, drop_overlapping=False),
         (
             NO_AT_FAULT_COLLISIONS,
             DRIVABLE_AREA_COMPLIANCE,
@@ -67,6 +92,8 @@ VERSIONS: dict[str, ScoreVersion] = {
     ),
     "epdms_v2": ScoreVersion(
         "EPDMS",
+        2,
+        RecordedTraffic(num_future=8, red_lights=True, drop_overlapping=True),
         (
             NO_AT_FAULT_COLLISIONS,
             DRIVABLE_AREA_COMPLIANCE,
@@ -99,6 +126,11 @@ def score_version(name: str) -> ScoreVersion:
     if name not in VERSIONS:
         raise MTDriveError(f"There is no metric {name!r}; choose from {', '.join(VERSIONS)}.")
     return VERSIONS[name]
+
+
+def revisions() -> dict[str, int]:
+    """The revision of each version."""
+    return {name: version.revision for name, version in VERSIONS.items()}
 
 
 def final_score(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import points_to_local, poses_to_local, translate_forward
+from mtdrive.simulation.metrics.registry import VERSIONS, RecordedTraffic
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame
 from mtdrive.simulation.navsim_format.maps import RoadMap
@@ -22,21 +22,6 @@ from mtdrive.simulation.scene import Observation, Scene
 from mtdrive.simulation.scene_cache.drivable import drivable_map, map_window
 from mtdrive.simulation.scene_cache.tracks import log_replay
 from mtdrive.simulation.traffic.rails import build_rails
-
-
-@dataclass(frozen=True)
-class _Traffic:
-    """What a metric version scores against: future frames seen, red lights, tracks on top of the ego at t0."""
-
-    num_future: int
-    red_lights: bool
-    drop_overlapping: bool
-
-
-_TRAFFIC = {
-    "pdms_v1": _Traffic(num_future=10, red_lights=False, drop_overlapping=False),
-    "epdms_v2": _Traffic(num_future=8, red_lights=True, drop_overlapping=True),
-}
 
 
 def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Scene:
@@ -62,7 +47,8 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
     local_path = np.column_stack([points_to_local(path.states[:, :2], origin), path.states[:, 2] - origin[2]])
     local_map = drivable_map(window, lanes, origin)
 
-    versions = {name: traffic for name, traffic in _TRAFFIC.items() if len(frames) >= NUM_HISTORY + traffic.num_future}
+    traffics = {name: version.traffic for name, version in VERSIONS.items()}
+    versions = {name: traffic for name, traffic in traffics.items() if len(frames) >= NUM_HISTORY + traffic.num_future}
     future = [logs.detections(frame) for frame in frames[NUM_HISTORY - 1 :]]
     expected = forecast(future[0], origin, logs.red_lights(now), {lane: road_map.lanes[lane].polygon for lane in lanes})
     proposals = propose(path, start.speed_limit, origin, velocity[-1, 0], expected)
@@ -98,7 +84,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
 
 
 def _observations(
-    versions: Mapping[str, _Traffic],
+    versions: Mapping[str, RecordedTraffic],
     frames: Sequence[Frame],
     future: Sequence[logs.Detections],
     local_poses: np.ndarray,

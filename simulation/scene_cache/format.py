@@ -24,12 +24,12 @@ import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.metrics.registry import VERSIONS, revisions
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scene_cache.layout import ALIGNMENT, STEPS, first_misfit, is_consistent
+from mtdrive.simulation.scene_cache.layout import ALIGNMENT, first_misfit, is_consistent
 
 SUFFIX = ".scene"
 FORMAT_VERSION = 2
-METRIC_VERSIONS = {"pdms_v1": 1, "epdms_v2": 2}  # raise one when what is compiled for that metric changes
 _MAGIC = b"MTDSCENE"
 _PREFIX = struct.Struct("<8sIIII")
 _MOST_BYTES = 2**28  # of a file; a scene has less than a hundredth of it
@@ -104,7 +104,7 @@ class _NoScene(Exception):
 
 def _to_scene(table: dict[str, list], values: dict[str, object], body: bytes) -> Scene:
     metrics = tuple(values["observations"])
-    if list(metrics) != values["references"] or not STEPS.keys() >= set(metrics):
+    if list(metrics) != values["references"] or not VERSIONS.keys() >= set(metrics):
         raise _NoScene("observations")
     if (misfit := first_misfit(table, body, metrics)) is not None:
         raise _NoScene(misfit)
@@ -153,7 +153,7 @@ def _damaged(path: Path) -> MTDriveError:
 
 
 def _versions() -> dict[str, object]:
-    return {"format_version": FORMAT_VERSION, "metric_versions": METRIC_VERSIONS, "generator": "mtdrive"}
+    return {"format_version": FORMAT_VERSION, "metric_versions": revisions(), "generator": "mtdrive"}
 
 
 def _aligned(size: int) -> int:

@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 
 from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene import (
     Camera,
     DrivableMap,
@@ -29,7 +30,6 @@ from mtdrive.simulation.scene import (
 )
 
 ALIGNMENT = 64  # of the arrays in the body
-STEPS = {"pdms_v1": 51, "epdms_v2": 41}  # S of the observations, by metric
 
 # Elements, then the shape. `offsets N 4` rises from 0 to N by at least 4; `index N` lies in 0..N - 1; `number` is
 # finite, `pose` NaN exactly where the next array, `present`, is false. A line of a nested class says what P is there.
@@ -182,7 +182,7 @@ def _arrays(cls: type, prefix: str, letters: dict[str, str], metrics: tuple[str,
         if kind is np.ndarray:
             elements, shape = lines[field].split(" | ")
             elements, *arguments = elements.split()
-            shape = [str(STEPS[prefix.split(".")[1]]) if length == "S" else length for length in shape.split()]
+            shape = [_steps(prefix) if length == "S" else length for length in shape.split()]
             yield _Line(name, elements, arguments, shape, prefix, letters)
         elif typing.get_origin(kind) is dict:
             for metric in metrics:
@@ -190,6 +190,11 @@ def _arrays(cls: type, prefix: str, letters: dict[str, str], metrics: tuple[str,
         elif dataclasses.is_dataclass(kind):
             bound = {"P": prefix + lines[field]} if field in lines else {}
             yield from _arrays(kind, f"{name}.", bound, metrics)
+
+
+def _steps(prefix: str) -> str:
+    """S of the observation with this prefix, `observations.<metric>.`"""
+    return str(score_version(prefix.split(".")[1]).traffic.num_steps)
 
 
 def is_consistent(scene: Scene) -> bool:
