@@ -170,7 +170,9 @@ def left_behind(run: Path) -> list[str]:
 
 
 def in_shared_memory() -> set[str]:
-    return {path.name for path in SHARED_MEMORY.iterdir() if re.match(r"mtdrive-|sem\.", path.name)}
+    """Folders of runs, and semaphores; a user's own empty folder may stay."""
+    found = [*SHARED_MEMORY.glob("mtdrive-*/*"), *SHARED_MEMORY.glob("sem.*")]
+    return {str(path.relative_to(SHARED_MEMORY)) for path in found}
 
 
 def torture(
