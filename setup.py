@@ -40,7 +40,7 @@ setup(
     packages=find_namespace_packages(include=["mtdrive", "mtdrive.*"]),
     package_data={
         "mtdrive.configs": ["**/*.yaml"],
-        "mtdrive.simulation": ["self_check.json"],
+        "mtdrive.simulation.installation": ["self_check.json"],
         "mtdrive": ["**/*.html", "**/*.css", "**/*.js", "**/*.md"],
     },
     install_requires=SCORING,

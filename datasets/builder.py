@@ -20,9 +20,9 @@ from mtdrive.datasets.reader import read_object
 from mtdrive.datasets.recording import Recording
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.locks import only_run_in
-from mtdrive.simulation.processes import map_unordered
+from mtdrive.simulation.runtime.files import atomic_path
+from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_held_out
 

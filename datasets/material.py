@@ -12,7 +12,7 @@ from mtdrive.datasets.corrections import CORRECTIONS, find_expert
 from mtdrive.datasets.plans import between
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.schema import Target
-from mtdrive.simulation.assessment import Assessment
+from mtdrive.simulation.feedback.assessment import Assessment
 from mtdrive.simulation.feedback.diagnose import diagnose
 from mtdrive.simulation.feedback.perceived import perceived_scene
 from mtdrive.simulation.feedback.structured import Finding

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from mtdrive.datasets.counts import file_digest
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.json_files import read_json
 from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.navsim_format.names import image_hash_name, shard_name
+from mtdrive.simulation.runtime.json_files import read_json
 
 LARGEST_SHARD = 1 << 28  # bytes when it is unpacked
 MOST_ROWS = 1 << 16  # of a shard

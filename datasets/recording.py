@@ -16,9 +16,9 @@ from mtdrive.datasets.material import Material
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.samples import samples_of
 from mtdrive.datasets.schema import VERSION, Sample
-from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint
 

@@ -26,11 +26,11 @@ from mtdrive.datasets.samples.comparison import comparison
 from mtdrive.datasets.samples.refinement import exchange
 from mtdrive.datasets.samples.understanding import question
 from mtdrive.datasets.schema import Interaction, Sample, Target
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.navsim_format.images import image_hash
 from mtdrive.simulation.navsim_format.names import shard_name
-from mtdrive.simulation.processes import map_unordered
+from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtdrive.interruption import ended_by_signals
-from mtdrive.simulation.cache_home import without_home
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import cannot_write
+from mtdrive.simulation.runtime.cache_home import without_home
+from mtdrive.simulation.runtime.files import cannot_write
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

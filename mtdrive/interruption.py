@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from mtdrive.simulation.files import remove_unfinished
+from mtdrive.simulation.runtime.files import remove_unfinished
 
 GRACE = 1.5  # [s]
 SAID = "interrupted; run the same command again."

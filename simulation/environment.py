@@ -8,8 +8,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.structured import Source
 from mtdrive.simulation.feedback.text import render_text
 from mtdrive.simulation.scene import DrivingCommand, Scene

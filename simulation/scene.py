@@ -131,7 +131,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Rails:
+class IdmPaths:
     """What reactive traffic needs of K vehicles that follow L paths (V points in all); UTM, unlike the rest.
 
     track: (K,) int64 index in the detections at t0, and so in observations, in the order of simulation.
@@ -182,7 +182,7 @@ class Scene:
     (local), velocity (A0, 2) local; the input of the `perceived` feedback and of the pictures.
     observations: by metric ("pdms_v1": 51 steps over 5 s, "epdms_v2": 41 steps over 4 s); they begin with the tracks of
     current_tokens.
-    rails: of the vehicles that reactive traffic moves.
+    idm_paths: of the vehicles that reactive traffic moves.
     references: PDM-Closed by metric.
     """
 
@@ -209,5 +209,5 @@ class Scene:
     current_velocity: np.ndarray
     camera: Camera
     observations: dict[str, Observation]
-    rails: Rails
+    idm_paths: IdmPaths
     references: dict[str, Reference]

@@ -14,11 +14,11 @@ import numpy as np
 
 from mtdrive.simulation.dynamics import sample_plans, simulate
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.memo import remember
 from mtdrive.simulation.metrics.history_comfort import recorded_past
 from mtdrive.simulation.metrics.motion import build_motion
 from mtdrive.simulation.metrics.registry import final_score, metrics_of, product_of_factors, score_version
 from mtdrive.simulation.metrics.surroundings import Surroundings, prepare_surroundings
+from mtdrive.simulation.runtime.identity_cache import cache_by_identity
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
 from mtdrive.simulation.traffic.reactive import ReactiveTraffic, reactive_traffic, simulate_tracks
 from mtdrive.simulation.trajectory import validate_batch
@@ -70,7 +70,7 @@ class PreparedScene:
     traffic: ReactiveTraffic | None
 
 
-@remember
+@cache_by_identity
 def prepare(scene: Scene, metric: str, traffic: str) -> PreparedScene:
     """Prepare a scene for a score version (once per scene, version and traffic).
 

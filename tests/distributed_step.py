@@ -16,12 +16,12 @@ from test_sft import arguments, image, sample, worded
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.rollout import multi_turn
-from mtdrive.training import mtgrpo
+from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.checkpoints import LogFile
-from mtdrive.training.sft import PlannerCollator, PlannerSFTTrainer, tokenise
+from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
 
 SCENES, GROUP = 4, 4
 SAMPLES, UNSEEN = 8, 5  # of supervised fine-tuning; an odd number is evaluated

@@ -13,18 +13,18 @@ from mtdrive.simulation.scene import (
     Camera,
     DrivableMap,
     DrivingCommand,
+    IdmPaths,
     MapLayer,
     ObjectType,
     Observation,
     Polygons,
-    Rails,
     Reference,
     Scene,
 )
 
 LANE_WIDTH = 3.5
 STEPS = {name: version.traffic.num_steps for name, version in VERSIONS.items()}
-NO_RAILS = Rails(
+NO_IDM_PATHS = IdmPaths(
     track=np.empty(0, dtype=np.int64),
     pose=np.empty((0, 3)),
     progress=np.empty(0),
@@ -157,6 +157,6 @@ def straight_scene(
         ).reshape(-1, 2),
         camera=Camera(image="", intrinsic=np.eye(3), to_ego=np.eye(4), distortion=np.zeros(5)),
         observations=observations,
-        rails=NO_RAILS,
+        idm_paths=NO_IDM_PATHS,
         references=dict.fromkeys(STEPS, reference),
     )

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mtdrive.simulation.assessment import assess
-from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
+from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.scene_cache.store import SceneStore
 
 PLANS = np.linspace(0.0, 12.0, 5)[:, None, None] * np.arange(1, 9)[:, None] * [0.5, 0.0, 0.0]  # 0 to 12 m/s

@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from mtdrive.simulation import cache_home
+from mtdrive.simulation.runtime import cache_home
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from mtdrive.cli import CONFIGS, VERBS, main
 from mtdrive.commands import doctor
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.rollout.vllm_engine import VLLMSettings
-from mtdrive.simulation import self_check
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
+from mtdrive.simulation.installation import self_check
 from mtdrive.simulation.synthetic.world import WorldConfig
 from mtdrive.training.advantages import AdvantageConfig
-from mtdrive.training.mtgrpo import MTGRPOSettings
+from mtdrive.training.mtgrpo_trainer import MTGRPOSettings
 from mtdrive.training.rewards import PdmsReward
 
 

@@ -36,8 +36,8 @@ from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.answer import format_answer, parse_answer
 from mtdrive.planner.models import load_planner
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene_cache import format as scene_file
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches

@@ -18,10 +18,10 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.visualization import figure_scene, style
 from mtdrive.visualization.animation import frames, write_gif, write_mp4
-from mtdrive.visualization.camera import camera_moment
-from mtdrive.visualization.episode import Turn, change, in_force, show_turns
+from mtdrive.visualization.camera_view import camera_moment
 from mtdrive.visualization.plan import pose_at
 from mtdrive.visualization.records import EpisodeRecord, TurnRecord, read_evaluation
+from mtdrive.visualization.turns import Turn, change, in_force, show_turns
 
 ANSWER = "Here is the planning trajectory [PT, " + ", ".join(["(+10.00, +00.00, +00.00)"] * 8) + "]."
 TOLD = "Collision at +02.70 with vehicle at +22.22, +00.00. Travel -08.00 to +10.09, +00.00 by +04.00. PDMS +00.00."

@@ -10,9 +10,9 @@ from factories import RoadObject, cruise, observe, straight_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.baselines import BASELINES, constant_velocity_plan, human_plan, pdm_closed_plan
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.paths import shift, travel, travelled
 from mtdrive.simulation.feedback.perceived import perceived_observation
 from mtdrive.simulation.feedback.repair import apply

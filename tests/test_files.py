@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtdrive.cli import main
-from mtdrive.simulation.files import CannotWrite, atomic_path, check_writable
+from mtdrive.simulation.runtime.files import CannotWrite, atomic_path, check_writable
 from mtdrive.simulation.scene_cache.store import SceneStore
 
 

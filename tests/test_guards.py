@@ -9,12 +9,12 @@ from test_mtgrpo import any_text, assess_letters, make_trainer
 from test_planner import tiny_config
 from test_sft import arguments, read, sample
 
-from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.rollout import multi_turn
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.checkpoints import checkpoints
-from mtdrive.training.sft import PlannerCollator, PlannerSFTTrainer, finetune, tokenise
+from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, finetune, tokenise
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from PIL import Image
 
 from mtdrive.commands.record import read_answers
 from mtdrive.datasets.reader import read_manifest
-from mtdrive.evaluation.mapping import read_mapping
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.navsim_format.maps import load_map
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.submission import read_submission
+from mtdrive.simulation.submission.files import read_submission
+from mtdrive.simulation.submission.mapping import read_mapping
 
 MAP = Path(__file__).parent / "data/navsim_reference/dataset/maps/us-ma-boston/9.12.1817/map.gpkg"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS fid, x'00' AS geom FROM n"

@@ -17,20 +17,20 @@ from test_planner import tiny_config
 
 from mtdrive.cli import load_config
 from mtdrive.commands import rl
-from mtdrive.planner import images
+from mtdrive.planner import image_inputs as images
 from mtdrive.planner.answer import Parsed
-from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.run_folder import RunFolder
 from mtdrive.rollout import multi_turn
-from mtdrive.simulation.assessment import assess
-from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
+from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.navsim_format.images import decode_image
-from mtdrive.simulation.processes import Pool
+from mtdrive.simulation.runtime.processes import Pool
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
-from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
+from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 
 SCENES, GROUP, TURNS, STEPS = 3, 4, 3, 2
 

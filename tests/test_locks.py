@@ -7,12 +7,12 @@ import pytest
 
 from mtdrive.cli import main
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.locks import locked, only_run_in
+from mtdrive.simulation.runtime.locks import locked, only_run_in
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mtdrive.simulation.locks import only_run_in
+from mtdrive.simulation.runtime.locks import only_run_in
 with only_run_in(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -14,9 +14,9 @@ from factories import RoadObject, polygons, rectangle, straight_scene
 from mtdrive.cli import main
 from mtdrive.datasets.reader import load_samples
 from mtdrive.planner.tiny import tiny_tokenizer
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.dynamics.state import VELOCITY_X
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.diagnose import diagnose
 from mtdrive.simulation.feedback.text import render_text, render_violation
 from mtdrive.simulation.metrics.measurement import Measurement

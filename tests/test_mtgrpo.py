@@ -20,16 +20,16 @@ from mtdrive.rollout import multi_turn, shared_prefix
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.sampling import sampling
-from mtdrive.simulation.assessment import Assessment, assess
-from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import Assessment, assess
+from mtdrive.simulation.feedback.worker_pool import InProcess
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, checkpoints, latest_checkpoint, train_from_latest
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import episode_metrics, merged
-from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, group_advantages, scene_order
+from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, group_advantages, scene_order
 from mtdrive.training.policy_batch import continuation
-from mtdrive.training.progress import TokenBudget
+from mtdrive.training.progress_bar import TokenBudget
 
 SCENES = ["scene0", "scene1", "scene2"]
 SETTINGS = MTGRPOSettings(turns=2, estimator=estimator("mtgrpo"))

@@ -8,7 +8,7 @@ from multiprocessing.synchronize import SemLock
 import pytest
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.processes import RAY, map_unordered
+from mtdrive.simulation.runtime.processes import RAY, map_unordered
 
 
 @pytest.mark.parametrize(("workers", "most"), [(1, None), (2, None), (5, 1)])

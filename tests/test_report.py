@@ -14,7 +14,7 @@ from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.headline import comparisons, parse_rate, verdict
 from mtdrive.evaluation.report.page import duration, signed, size, write_report
 from mtdrive.evaluation.rows import STOPPED, UNPARSED
-from mtdrive.visualization.episode import Turn
+from mtdrive.visualization.turns import Turn
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

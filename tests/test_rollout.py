@@ -20,9 +20,9 @@ from mtdrive.rollout.episode import EpisodeStatus, TurnStatus
 from mtdrive.rollout.multi_turn import Task, run_episodes
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import Sampling, sampling
-from mtdrive.simulation.assessment import assess
-from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
+from mtdrive.simulation.feedback.worker_pool import InProcess
 
 GROUP = 3
 KEEPS_SPEED = 4.0 * np.arange(1, 9)[:, None] * [1.0, 0.0, 0.0]  # 8 m/s, as `straight_scene` drives

@@ -14,7 +14,7 @@ import reference
 from mtdrive.cli import main
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scoring import INVALID, score
-from mtdrive.simulation.submission import read_submission
+from mtdrive.simulation.submission.files import read_submission
 
 TOKENS = ["e1c33c4c39967974", "5118e69f55dd7a54"]
 SUB_METRICS = [

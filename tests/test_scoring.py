@@ -13,8 +13,8 @@ from fuzz_scoring import adversarial_plans, fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtdrive.simulation import compiled
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.runtime import kernels as compiled
 from mtdrive.simulation.scene import STEP
 from mtdrive.simulation.scoring import INVALID, OK, Scores, score
 from mtdrive.simulation.trajectory import SAMPLINGS

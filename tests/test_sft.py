@@ -19,12 +19,12 @@ from trl import SFTConfig
 
 from mtdrive import cli
 from mtdrive.datasets.schema import SCHEMA
-from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.simulation.scene import DrivingCommand
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
-from mtdrive.training.sft import PlannerCollator, PlannerSFTTrainer, answer_metrics, finetune, tokenise
+from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, answer_metrics, finetune, tokenise
 
 FEEDBACK = "Travel -2.00 by +4.00. PDMS +0.50."
 EXAMPLES = 8

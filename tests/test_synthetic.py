@@ -22,11 +22,11 @@ from mtdrive.simulation.scoring import score
 from mtdrive.simulation.synthetic.agents import NOW, TIMES, travelled
 from mtdrive.simulation.synthetic.collisions import boxes_touch
 from mtdrive.simulation.synthetic.curves import Curve, band, connect
-from mtdrive.simulation.synthetic.drive import Surprise, record
 from mtdrive.simulation.synthetic.driver import boxes, footprint
 from mtdrive.simulation.synthetic.families import FAMILIES
-from mtdrive.simulation.synthetic.geopackage import LAYERS, geometry
+from mtdrive.simulation.synthetic.map_files import LAYERS, geometry
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
+from mtdrive.simulation.synthetic.recording import Surprise, record
 from mtdrive.simulation.synthetic.roads import crossroads, side_road
 from mtdrive.simulation.synthetic.world import SPLITS, WorldConfig, build_scene, choose_family, write_world
 from mtdrive.simulation.vehicle import LENGTH, REAR_AXLE_TO_CENTER, WIDTH

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import poses_to_global
-from mtdrive.simulation.scene import STEP, Rails, Scene
+from mtdrive.simulation.scene import STEP, IdmPaths, Scene
 from mtdrive.simulation.scoring import prepare, score
 from mtdrive.simulation.traffic.reactive import simulate_tracks
 from mtdrive.simulation.traffic.search_tree import first_nearest
@@ -72,7 +72,7 @@ def on_rails(scene: Scene, speeds: list[float]) -> Scene:
     path = np.column_stack([x + 60.0, x, np.zeros_like(x), np.zeros_like(x)])
     path[:, 1:3] = poses_to_global(np.column_stack([path[:, 1:3], path[:, 3]]), scene.origin)[:, :2]
     path[:, 3] = scene.origin[2]
-    rails = Rails(
+    idm_paths = IdmPaths(
         track=np.arange(count),
         pose=poses_to_global(scene.current_boxes[:count, :3], scene.origin),
         progress=scene.current_boxes[:count, 0] + 60.0,
@@ -83,7 +83,7 @@ def on_rails(scene: Scene, speeds: list[float]) -> Scene:
         path_start=np.array([0, len(path)]),
         parked=np.empty(0, dtype=np.int64),
     )
-    return replace(scene, rails=rails)
+    return replace(scene, idm_paths=idm_paths)
 
 
 def test_a_vehicle_brakes_for_the_ego_and_the_log_does_not():
@@ -100,7 +100,7 @@ def test_a_vehicle_brakes_for_the_ego_and_the_log_does_not():
 
 @pytest.mark.parametrize("objects", [[], [RoadObject(x=30.0, y=8.0)]])
 def test_scenes_without_reactive_vehicles(objects: list[RoadObject]):
-    """The vehicle beside the road is on no rails and not parked: it is gone, and nothing else changes."""
+    """The vehicle beside the road follows no path and not parked: it is gone, and nothing else changes."""
     scene = straight_scene(objects)
     plans = scene.human_poses[None, :8]
     assert score(scene, plans, 0.5, "epdms_v2", None, "idm").score == score(scene, plans, 0.5, "epdms_v2").score

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtdrive.cli import main
-from mtdrive.evaluation.mapping import read_mapping
 from mtdrive.evaluation.official_tables import two_stage_table
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
 from mtdrive.simulation.errors import MTDriveError
@@ -29,8 +28,9 @@ from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_sce
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scoring import INVALID, OK, score
-from mtdrive.simulation.split_scoring import Drives, SubmissionScores
-from mtdrive.simulation.two_stage import Group, aggregate, kernel_weights
+from mtdrive.simulation.submission.mapping import read_mapping
+from mtdrive.simulation.submission.scoring import DrivenTrajectories, SubmissionScores
+from mtdrive.simulation.submission.two_stage import Group, aggregate, kernel_weights
 
 GOLDEN = reference.load("two_stage_v2.npz")
 OFFICIAL = pd.read_csv(reference.FOLDER / "two_stage_v2.csv", index_col=0)
@@ -49,7 +49,7 @@ def golden_scores() -> SubmissionScores:
         columns=columns,
         score=final_score("epdms_v2", columns),
         fingerprints={},
-        drives=Drives(GOLDEN["log_name"], GOLDEN["time"], GOLDEN["start"], GOLDEN["end"], states),
+        driven=DrivenTrajectories(GOLDEN["log_name"], GOLDEN["time"], GOLDEN["start"], GOLDEN["end"], states),
     )
 
 
@@ -62,14 +62,14 @@ def golden_groups() -> list[Group]:
 
 def reordered(scores: SubmissionScores, order: np.ndarray) -> SubmissionScores:
     """The rows of scores in another order."""
-    drives = scores.drives
+    drives = scores.driven
     return replace(
         scores,
         tokens=scores.tokens[order],
         status=scores.status[order],
         columns={name: values[order] for name, values in scores.columns.items()},
         score=scores.score[order],
-        drives=Drives(
+        driven=DrivenTrajectories(
             drives.log_names[order],
             drives.times[order],
             drives.starts[order],
@@ -93,7 +93,7 @@ def test_equals_official():
 
 
 def test_differences_equal_official():
-    drives, row_of = golden_scores().drives, {token: row for row, token in enumerate(GOLDEN["token"].tolist())}
+    drives, row_of = golden_scores().driven, {token: row for row, token in enumerate(GOLDEN["token"].tolist())}
     now, previous = np.array([[row_of[token] for token in pair] for _, *pair in GOLDEN["pairs"].tolist()]).T
     apart = differences(drives.states[now], drives.states[previous], drives.times[now] - drives.times[previous])
     np.testing.assert_allclose(apart, GOLDEN["apart"], rtol=0, atol=1e-9)
@@ -107,7 +107,7 @@ def test_order_and_place_do_not_matter(seed: int):
     expected = aggregate(scores, groups)
     order = random.permutation(len(scores.tokens))
     shift = random.normal(scale=100.0, size=2)
-    moved = replace(scores, drives=replace(scores.drives, starts=GOLDEN["start"] + shift, ends=GOLDEN["end"] + shift))
+    moved = replace(scores, driven=replace(scores.driven, starts=GOLDEN["start"] + shift, ends=GOLDEN["end"] + shift))
     groups = [
         replace(groups[i], second=tuple(groups[i].second[k] for k in random.permutation(len(groups[i].second))))
         for i in random.permutation(len(groups))
@@ -134,7 +134,7 @@ def first(groups: list[Group], **changes) -> list[Group]:
     ("change_scores", "change_groups", "words"),
     [
         (lambda s: replace(s, metric="pdms_v1"), None, "epdms_v2"),
-        (lambda s: replace(s, drives=None), None, "more than once"),
+        (lambda s: replace(s, driven=None), None, "more than once"),
         (lambda s: replace(s, status=np.array([INVALID, *s.status[1:]])), None, "1 have none"),
         (lambda s: reordered(s, np.arange(1, 24)), None, "no trajectory: " + GOLDEN["token"][0]),
         (None, lambda g: g[1:], "not in the mapping"),

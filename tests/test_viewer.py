@@ -18,8 +18,8 @@ from mtdrive.cli import main
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.scene import ObjectType
-from mtdrive.visualization.episode import Turn, references, show_turns
 from mtdrive.visualization.records import EpisodeRecord, TurnRecord
+from mtdrive.visualization.turns import Turn, references, show_turns
 from mtdrive.visualization.viewer.page import embedded, look, write_viewer
 from mtdrive.visualization.viewer.scenes import viewer_scene
 

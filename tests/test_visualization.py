@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from mtdrive.cli import main
 from mtdrive.commands import visualize
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.camera import PinholeCamera
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.scene import Camera
 from mtdrive.simulation.synthetic.rendering import render_front_camera
 from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Marking, Material, RenderScene, Surface
@@ -32,7 +32,7 @@ from mtdrive.visualization import (
     style,
 )
 from mtdrive.visualization.bev import draw_bird_view, to_page
-from mtdrive.visualization.camera import camera_view
+from mtdrive.visualization.camera_view import camera_view
 from mtdrive.visualization.plan import violation_place
 
 INTRINSIC = np.array([[515.0, 0.0, 319.5], [0.0, 515.0, 186.0], [0.0, 0.0, 1.0]])

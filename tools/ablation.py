@@ -25,7 +25,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from mtdrive.commands.quickstart import KEEP_MEMORY, last_line, to_override
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.runtime.files import atomic_path
 
 SFT = "sft"
 ARMS: dict[str, dict] = {

@@ -16,8 +16,8 @@ from mtdrive.evaluation.bootstrap import bootstrap_runs
 from mtdrive.evaluation.report.curves import moving_mean
 from mtdrive.evaluation.rows import PLANNER
 from mtdrive.evaluation.summary import FIXED
-from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.metrics.registry import short_name
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.visualization.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY_BLUE, VERMILLION
 

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mtdrive.simulation.benchmark import Spread, clocked, evenly, time_build, time_group, varied_plans
 from mtdrive.simulation.geometry.polygons import pack, unpack
+from mtdrive.simulation.installation.timing import Spread, clocked, evenly, time_build, time_group, varied_plans
 from mtdrive.simulation.scene import DrivableMap, Observation, Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import LOG_REPLAY, prepare
-from mtdrive.simulation.split_scoring import score_submission
-from mtdrive.simulation.submission import Submission
+from mtdrive.simulation.submission.files import Submission
+from mtdrive.simulation.submission.scoring import score_submission
 
 GROUPS = (1, 8, 64, 512)
 GROUP = 64  # trajectories, where agents or polygons vary

@@ -29,7 +29,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from mtdrive.simulation.benchmark import GROUPS, Spread, evenly, time_build, time_scene, varied_plans  # noqa: E402
+from mtdrive.simulation.installation.timing import GROUPS, Spread, evenly, time_build, time_scene, varied_plans  # noqa: E402
 from mtdrive.simulation.scene_cache.store import SceneStore  # noqa: E402
 from mtdrive.simulation.scoring import score  # noqa: E402
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from tqdm import tqdm
 from training_workload import GRIDS, SIZES, Workload, as_dict
 
-from mtdrive.simulation.benchmark import Spread
+from mtdrive.simulation.installation.timing import Spread
 
 SIDE = Path(__file__).with_name("training_sides.py")
 SIDES = ("stock", "ours")

@@ -22,8 +22,8 @@ from mtdrive.cli import load_config, main
 from mtdrive.commands.visualize import load
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.visualization.episode import references
 from mtdrive.visualization.records import EpisodeRecord, Recording, TurnRecord
+from mtdrive.visualization.turns import references
 from mtdrive.visualization.viewer.page import write_viewer
 from mtdrive.visualization.viewer.scenes import viewer_scene
 

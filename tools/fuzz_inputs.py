@@ -23,7 +23,6 @@ import yaml
 from mtdrive.commands.record import read_answers
 from mtdrive.datasets.reader import check_shard
 from mtdrive.datasets.schema import SCHEMA
-from mtdrive.evaluation.mapping import KEY, read_mapping
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.navsim_format.maps import load_map
@@ -33,7 +32,8 @@ from mtdrive.simulation.navsim_format.synthetic_scenes import CLASSES
 from mtdrive.simulation.scene_cache.format import load_scene
 from mtdrive.simulation.scene_cache.store import SUFFIX, build_caches
 from mtdrive.simulation.scoring import score
-from mtdrive.simulation.submission import read_submission
+from mtdrive.simulation.submission.files import read_submission
+from mtdrive.simulation.submission.mapping import KEY, read_mapping
 
 Random = np.random.Generator
 DATA = Path(__file__).parents[1] / "tests/data/navsim_reference/dataset"

@@ -33,8 +33,8 @@ import numpy as np
 from rich.table import Table
 
 from mtdrive.simulation.baselines import INTERVAL, human_plan
-from mtdrive.simulation.files import TEMPORARY
-from mtdrive.simulation.locks import LOCK
+from mtdrive.simulation.runtime.files import TEMPORARY
+from mtdrive.simulation.runtime.locks import LOCK
 from mtdrive.simulation.scene_cache.store import INDEX_LOCK, SceneStore
 from mtdrive.terminal import terminal
 

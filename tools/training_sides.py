@@ -28,12 +28,12 @@ from mtdrive.planner.answer import Parsed
 from mtdrive.planner.tokens import feedback_delta_ids
 from mtdrive.rollout import multi_turn
 from mtdrive.rollout.multi_turn import Task
-from mtdrive.simulation.assessors import InProcess
 from mtdrive.simulation.feedback.text import render_text
-from mtdrive.training import mtgrpo
+from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.advantages import estimator
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
-from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer
+from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer
 
 STEPS = 10_000  # more than are ever asked for
 

@@ -12,8 +12,8 @@ from PIL import Image
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.rollout.sampling import Sampling, sampling
-from mtdrive.simulation.assessment import Assessment, assess
-from mtdrive.simulation.benchmark import evenly, varied_plans
+from mtdrive.simulation.feedback.assessment import Assessment, assess
+from mtdrive.simulation.installation.timing import evenly, varied_plans
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore

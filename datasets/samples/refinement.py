@@ -14,7 +14,7 @@ from mtdrive.datasets.flawed import FLAWS
 from mtdrive.datasets.material import Material
 from mtdrive.datasets.plans import between
 from mtdrive.datasets.schema import Exchange, Interaction, Target
-from mtdrive.simulation.assessment import Assessment, assess
+from mtdrive.simulation.feedback.assessment import Assessment, assess
 from mtdrive.simulation.feedback.text import render_text
 from mtdrive.simulation.scoring import OK
 

@@ -10,8 +10,16 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
-from mtdrive.simulation.benchmark import GROUPS, SceneTimes, Spread, evenly, time_build, time_scene, varied_plans
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.installation.timing import (
+    GROUPS,
+    SceneTimes,
+    Spread,
+    evenly,
+    time_build,
+    time_scene,
+    varied_plans,
+)
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.self_check import check_numerics
+from mtdrive.simulation.installation.self_check import check_numerics
 from mtdrive.terminal import terminal
 
 PACKAGES = ("numpy", "numba", "scipy", "shapely", "pyproj", "opencv-python-headless", "gymnasium")

@@ -15,10 +15,10 @@ from mtdrive.evaluation.summary import as_rich_table, difference_lines, summaris
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES
-from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.runtime.files import atomic_path
+from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
@@ -76,7 +76,7 @@ def check(config: DictConfig) -> None:
 def drive_planner(config: DictConfig, store: SceneStore, tokens: list[str]) -> list[Episode]:
     """One episode per scene."""
     # Evaluating the baselines alone needs no torch.
-    from mtdrive.evaluation.drive import drive
+    from mtdrive.evaluation.planner_episodes import drive
     from mtdrive.planner.models import load_planner
     from mtdrive.rollout.multi_turn import Task
 
@@ -110,7 +110,7 @@ def write_results(config: DictConfig, scenes: int, rows: list[PlanRow], episodes
     with atomic_path(out / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2))
     if episodes:
-        from mtdrive.evaluation.drive import write_episodes
+        from mtdrive.evaluation.planner_episodes import write_episodes
 
         write_episodes(episodes, out / "episodes.jsonl")
     console = terminal(WIDTH)

@@ -36,9 +36,9 @@ from mtdrive.evaluation.report.headline import headlines
 from mtdrive.evaluation.report.page import duration, size, write_report
 from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.locks import only_run_in
-from mtdrive.simulation.processes import check_workers
+from mtdrive.simulation.runtime.files import atomic_path
+from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.simulation.runtime.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 

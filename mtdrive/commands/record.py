@@ -23,7 +23,7 @@ from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
 from mtdrive.planner.prompt import prompt_style
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.json_files import read_json_lines
+from mtdrive.simulation.runtime.json_files import read_json_lines
 from mtdrive.simulation.splits import check_training_split
 from mtdrive.terminal import terminal
 

@@ -16,25 +16,25 @@ from trl import GRPOConfig
 
 from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
-from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.vllm_engine import VLLMSettings, check_installed
-from mtdrive.simulation.assessment import assess
-from mtdrive.simulation.assessors import open_assessor
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.structured import SOURCES
-from mtdrive.simulation.locks import only_run_in
+from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
-from mtdrive.simulation.processes import check_workers
+from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.simulation.runtime.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_held_out, check_training_split
 from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
-from mtdrive.training.mtgrpo import MTGRPOSettings, MTGRPOTrainer, scene_order
+from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.policy_losses import PolicyLossConfig, policy_loss
-from mtdrive.training.progress import Progress, TokenBudget
+from mtdrive.training.progress_bar import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 from mtdrive.training.run import Run, is_main_process, settings_of
 

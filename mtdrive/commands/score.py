@@ -13,14 +13,12 @@ from omegaconf import DictConfig
 from rich.text import Text
 
 from mtdrive.evaluation.explain import draw, explain, explanation_tables, row_of
-from mtdrive.evaluation.mapping import read_mapping
 from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
 from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path, check_writable
 from mtdrive.simulation.metrics.registry import revisions
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
-from mtdrive.simulation.one_stage import with_extended_comfort
+from mtdrive.simulation.runtime.files import atomic_path, check_writable
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import (
     NO_SUCH_SCENE,
@@ -31,9 +29,11 @@ from mtdrive.simulation.scene_cache.store import (
     build_synthetic_caches,
 )
 from mtdrive.simulation.scoring import LOG_REPLAY, OK, check_traffic, uses_human_filter
-from mtdrive.simulation.split_scoring import SubmissionScores, score_submission
-from mtdrive.simulation.submission import Submission, read_submission
-from mtdrive.simulation.two_stage import TwoStageScores, aggregate
+from mtdrive.simulation.submission.files import Submission, read_submission
+from mtdrive.simulation.submission.mapping import read_mapping
+from mtdrive.simulation.submission.one_stage import with_extended_comfort
+from mtdrive.simulation.submission.scoring import SubmissionScores, score_submission
+from mtdrive.simulation.submission.two_stage import TwoStageScores, aggregate
 from mtdrive.terminal import terminal
 
 WIDTH = 140  # of the tables in a file or pipe

@@ -14,12 +14,12 @@ from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.locks import only_run_in
+from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.splits import check_held_out
 from mtdrive.terminal import terminal
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.training.run import Run, is_main_process, settings_of
-from mtdrive.training.sft import ReadImage, finetune
+from mtdrive.training.sft_trainer import ReadImage, finetune
 
 # What a run that goes on may change.
 FREE = (

@@ -10,15 +10,14 @@ from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
-from mtdrive.simulation.locks import only_run_in
 from mtdrive.simulation.navsim_format.images import decode_image, read_image
+from mtdrive.simulation.runtime.files import atomic_path
+from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
 from mtdrive.terminal import terminal
 from mtdrive.visualization import figure_scene
 from mtdrive.visualization.animation import WRITERS, frames
-from mtdrive.visualization.episode import REFERENCES, Turn, references, show_turns
 from mtdrive.visualization.records import (
     EpisodeRecord,
     Recording,
@@ -26,6 +25,7 @@ from mtdrive.visualization.records import (
     read_trajectories,
     scenes_alone,
 )
+from mtdrive.visualization.turns import REFERENCES, Turn, references, show_turns
 from mtdrive.visualization.viewer.page import write_viewer
 from mtdrive.visualization.viewer.scenes import ViewerScene, viewer_scene
 

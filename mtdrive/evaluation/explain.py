@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from mtdrive.simulation.assessment import Assessment, comment
 from mtdrive.simulation.baselines import INTERVAL, NUM_POSES, human_plan, pdm_closed_plan
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import Assessment, comment
 from mtdrive.simulation.feedback.structured import Finding
-from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT, LIMITS, QUANTITIES, differences
 from mtdrive.simulation.navsim_format.images import read_image
-from mtdrive.simulation.one_stage import adjacent_rows
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import OK, score
-from mtdrive.simulation.split_scoring import SubmissionScores
+from mtdrive.simulation.submission.one_stage import adjacent_rows
+from mtdrive.simulation.submission.scoring import SubmissionScores
 from mtdrive.visualization import Plan, Role, assessed_plan, bird_view_png, figure_scene
 
 BIRD_VIEW = (720, 960)  # [px] of a picture without camera image
@@ -107,9 +107,9 @@ def _facts(finding: Finding) -> list[str]:
 
 def _discontinuities(scores: SubmissionScores, row: int) -> Iterator[tuple[str, str, str]]:
     """What sets a recorded frame's plan apart from the plan of the frame before: quantity, measured, limit."""
-    if EXTENDED_COMFORT not in scores.columns or scores.drives is None:
+    if EXTENDED_COMFORT not in scores.columns or scores.driven is None:
         return
-    states, times = scores.drives.states, scores.drives.times
+    states, times = scores.driven.states, scores.driven.times
     for now, previous in adjacent_rows(scores):
         if now == row:
             apart = differences(states[[now]], states[[previous]], times[[now]] - times[[previous]])[0]

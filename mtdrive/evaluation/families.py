@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.json_files import read_json
+from mtdrive.simulation.runtime.json_files import read_json
 
 
 def read_families(path: str) -> dict[str, str]:

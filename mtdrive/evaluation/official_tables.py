@@ -11,8 +11,8 @@ import pandas as pd
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.scoring import OK
-from mtdrive.simulation.split_scoring import SubmissionScores
-from mtdrive.simulation.two_stage import SCORE, TwoStageScores
+from mtdrive.simulation.submission.scoring import SubmissionScores
+from mtdrive.simulation.submission.two_stage import SCORE, TwoStageScores
 
 
 def one_stage_table(scores: SubmissionScores) -> pd.DataFrame:

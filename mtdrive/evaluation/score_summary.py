@@ -8,7 +8,7 @@ import numpy as np
 from rich.bar import Bar
 from rich.table import Table
 
-from mtdrive.simulation.two_stage import TwoStageScores
+from mtdrive.simulation.submission.two_stage import TwoStageScores
 
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the score's intervals; exactly 0 and exactly 1 stand apart
 BAR_WIDTH = 30

@@ -19,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.private_folders import make_private
+from mtdrive.simulation.runtime.private_folders import make_private
 
 logger = logging.getLogger(__name__)
 

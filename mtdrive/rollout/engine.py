@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
+from mtdrive.rollout.encoding import Prompt, position_ids
 from mtdrive.rollout.generation import Completion, GenerationEngine
 from mtdrive.rollout.padded_engine import PaddedEngine
-from mtdrive.rollout.prompts import Prompt, position_ids
 from mtdrive.rollout.sampling import Sampling
 
 logger = logging.getLogger(__name__)

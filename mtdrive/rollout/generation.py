@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mtdrive.rollout.prompts import Prompt
+from mtdrive.rollout.encoding import Prompt
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from mtdrive.planner.answer import Parsed, parse_answer
 from mtdrive.planner.models import Planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.planner.tokens import feedback_delta_ids
+from mtdrive.rollout.encoding import Prompt, encode_prompt
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.generation import Completion, GenerationEngine
-from mtdrive.rollout.prompts import Prompt, encode_prompt
-from mtdrive.simulation.assessment import Assessment
-from mtdrive.simulation.assessors import Assessor
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import Assessment
 from mtdrive.simulation.feedback.text import INVALID, render_text
+from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.simulation.navsim_format.images import image_hash
 from mtdrive.simulation.scene import Scene
 

@@ -16,8 +16,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.generation import Completion
-from mtdrive.rollout.prompts import Prompt
 from mtdrive.rollout.sampling import Sampling
 from mtdrive.rollout.shared_prefix import core
 

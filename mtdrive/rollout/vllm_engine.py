@@ -26,8 +26,8 @@ from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.import_utils import is_vllm_available
 
+from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.generation import Completion
-from mtdrive.rollout.prompts import Prompt
 from mtdrive.rollout.sampling import Sampling
 from mtdrive.simulation.errors import MTDriveError
 

@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mtdrive.planner.pretrained import check_loaded, check_saved, fill_adapter, load_model
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.runtime.files import atomic_path
 
 LOG_NAME = "log.jsonl"
 FILES_NAME = "files.json"  # in a checkpoint, written last: the names of its files and their sizes

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
-from mtdrive.rollout.prompts import Prompt, position_ids
+from mtdrive.rollout.encoding import Prompt, position_ids
 from mtdrive.rollout.sampling import Sampling
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.episode import Episode
-from mtdrive.rollout.prompts import Prompt
 from mtdrive.training.log_probs import Continuation
 from mtdrive.training.policy_losses import Tokens
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.training.checkpoints import latest_checkpoint
 
 RUN_NAME = "run.json"

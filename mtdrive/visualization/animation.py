@@ -13,11 +13,11 @@ from matplotlib.artist import Artist
 from PIL import Image
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
 from mtdrive.visualization import style
 from mtdrive.visualization.bev import draw_ground, draw_moment
-from mtdrive.visualization.camera import camera_moment, camera_view
+from mtdrive.visualization.camera_view import camera_moment, camera_view
 from mtdrive.visualization.figure import MARGIN, TITLE, draw_legend, legend_height, panels
 from mtdrive.visualization.plan import Plan
 

@@ -21,11 +21,11 @@ from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene import Scene
 from mtdrive.visualization import style
 from mtdrive.visualization.bev import draw_bird_view
-from mtdrive.visualization.camera import camera_view
-from mtdrive.visualization.conversation import WIDTH as CONVERSATION_WIDTH
-from mtdrive.visualization.conversation import conversation_height, draw_conversation
-from mtdrive.visualization.episode import Turn
+from mtdrive.visualization.camera_view import camera_view
+from mtdrive.visualization.conversation_panel import WIDTH as CONVERSATION_WIDTH
+from mtdrive.visualization.conversation_panel import conversation_height, draw_conversation
 from mtdrive.visualization.plan import Plan, Role
+from mtdrive.visualization.turns import Turn
 
 DPI = 100
 JPEG_QUALITIES = (85, 75, 60, 45, 30)  # the best that fits is taken

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.assessment import Assessment
+from mtdrive.simulation.feedback.assessment import Assessment
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
 from mtdrive.simulation.metrics.registry import all_metrics
 from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene

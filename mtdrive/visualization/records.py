@@ -13,9 +13,9 @@ from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.answer import parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
-from mtdrive.simulation.json_files import read_json, read_json_lines
 from mtdrive.simulation.navsim_format.names import sample_id, scene_token
-from mtdrive.simulation.submission import read_submission
+from mtdrive.simulation.runtime.json_files import read_json, read_json_lines
+from mtdrive.simulation.submission.files import read_submission
 
 OK = "ok"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.interpolation import wrap_angle
 from mtdrive.simulation.dynamics.state import (
     ACCELERATION_X,
@@ -20,6 +19,7 @@ from mtdrive.simulation.dynamics.state import (
     X,
     Y,
 )
+from mtdrive.simulation.runtime.kernels import kernel
 
 MAX_STEERING_ANGLE = np.pi / 3  # [rad]
 ACCELERATION_LAG = 0.2  # [s]

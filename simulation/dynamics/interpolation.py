@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.interpolation import normalize_angle
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
 HORIZON_STEPS = 10

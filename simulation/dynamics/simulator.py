@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.bicycle import propagate
 from mtdrive.simulation.dynamics.lqr import PROFILE_STEPS, fit_curvatures, fit_speeds, track
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, SIZE, STEERING_ANGLE, VELOCITY_X
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS
 
 

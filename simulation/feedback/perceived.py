@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from mtdrive.simulation.memo import remember
+from mtdrive.simulation.runtime.identity_cache import cache_by_identity
 from mtdrive.simulation.scene import STEP, ObjectType, Observation, Scene
 
 
-@remember
+@cache_by_identity
 def perceived_scene(scene: Scene, metric: str) -> Scene:
     """The scene without its future: extrapolated traffic, and no recorded human."""
     observations = {**scene.observations, metric: perceived_observation(scene, metric)}

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.polygon_index import PolygonIndex, mark_contained
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import MapLayer
 
 LANE, LANE_CONNECTOR = int(MapLayer.LANE), int(MapLayer.LANE_CONNECTOR)

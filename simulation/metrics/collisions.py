@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import X, Y
 from mtdrive.simulation.metrics.facts import encounter
 from mtdrive.simulation.metrics.geometry import boxes_overlap, is_behind
@@ -23,6 +22,7 @@ from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
 from mtdrive.simulation.metrics.surroundings import STOPPED_SPEED, Surroundings
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import STEP, Scene
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.signal import savgol_filter
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import ACCELERATION_X, ACCELERATION_Y, HEADING
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import STEP, Scene
 
 if TYPE_CHECKING:

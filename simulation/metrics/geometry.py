@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.runtime.kernels import kernel
 
 COS_AHEAD = np.cos(np.deg2rad(30.0))  # nuPlan: ahead is less than 30 deg off the heading, behind more than 150 deg
 

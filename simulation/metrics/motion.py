@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
 from mtdrive.simulation.metrics.areas import Areas, find_areas
 from mtdrive.simulation.metrics.polygon_index import PolygonIndex
+from mtdrive.simulation.runtime.kernels import kernel
 
 HALF_LENGTH = vehicle.LENGTH / 2.0
 HALF_WIDTH = vehicle.WIDTH / 2.0

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
-from mtdrive.simulation.memo import remember
+from mtdrive.simulation.runtime.identity_cache import cache_by_identity
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import DrivableMap
 
 EDGES_PER_BAND = 1
@@ -86,7 +86,7 @@ def _build(xy, ring_start, polygon_start, bounds):
     return axis, band_start, bands_per_metre, edge_start, edges
 
 
-@remember
+@cache_by_identity
 def build_polygon_index(drivable_map: DrivableMap) -> PolygonIndex:
     """Index a map's polygons (once per map)."""
     polygons = drivable_map.polygons

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import X, Y
 from mtdrive.simulation.metrics.areas import INTERSECTION
 from mtdrive.simulation.metrics.collisions import EGO_REACH, NO_AT_FAULT_COLLISIONS
@@ -25,6 +24,7 @@ from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
 from mtdrive.simulation.metrics.polygon_index import in_layer
 from mtdrive.simulation.metrics.surroundings import Surroundings
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.facts import when_and_where
 from mtdrive.simulation.metrics.geometry import box_meets_polygon
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.motion import HALF_LENGTH, HALF_WIDTH, Motion
 from mtdrive.simulation.metrics.surroundings import Surroundings
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import STEP, Scene
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.runtime.kernels import kernel
 
 LATEST = 2**52  # [us] about the year 2112; still exact as a float
 

@@ -18,9 +18,9 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.json_files import read_json
 from mtdrive.simulation.navsim_format.geopackage import BadLayer, geometry, opened, read_table
 from mtdrive.simulation.navsim_format.names import map_part
+from mtdrive.simulation.runtime.json_files import read_json
 
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
 _ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}

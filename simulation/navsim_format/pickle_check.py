@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.navsim_format.pickle_kinds import (
     FORBIDDEN,
     ITEM,
@@ -35,6 +34,7 @@ from mtdrive.simulation.navsim_format.pickle_kinds import (
     grown,
     tuple_kind,
 )
+from mtdrive.simulation.runtime.kernels import kernel
 
 MAX_DEPTH = 64
 LONGEST_NUMBER = 40  # characters of a number that is written as text

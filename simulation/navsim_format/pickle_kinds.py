@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.runtime.kernels import kernel
 
 Role = IntEnum("Role", "NDARRAY RECONSTRUCT DTYPE ENCODE BYTES ORDERED_DICT SET RECORD VALUE FACTORY", start=0)
 Role.__doc__ = """What a name in a pickle stands for.

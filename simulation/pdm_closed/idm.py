@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.pdm_closed.forecast import REFRESH
 from mtdrive.simulation.pdm_closed.path import interpolate_path
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
 SPEED_FRACTIONS = np.array([0.2, 0.4, 0.6, 0.8, 1.0])  # of the speed limit

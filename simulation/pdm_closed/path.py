@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 import shapely.ops
 
-from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.runtime.kernels import kernel
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mtdrive.simulation.pdm_closed.route import correct_route, route_lanes
 from mtdrive.simulation.scene import Observation, Scene
 from mtdrive.simulation.scene_cache.drivable import drivable_map, map_window
 from mtdrive.simulation.scene_cache.tracks import log_replay
-from mtdrive.simulation.traffic.rails import build_rails
+from mtdrive.simulation.traffic.idm_paths import build_idm_paths
 
 
 def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Scene:
@@ -78,7 +78,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         current_velocity=future[0].velocity,
         camera=logs.front_camera(now),
         observations=_observations(versions, frames, future, local_poses, road_map, origin),
-        rails=build_rails(road_map, future[0], origin),
+        idm_paths=build_idm_paths(road_map, future[0], origin),
         references=choose(proposals, expected, local_map, local_path, *ego_state, versions),
     )
 

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.metrics.registry import VERSIONS, revisions
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.layout import ALIGNMENT, first_misfit, is_consistent
 
 SUFFIX = ".scene"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MAGIC = b"MTDSCENE"
 _PREFIX = struct.Struct("<8sIIII")
 _MOST_BYTES = 2**28  # of a file; a scene has less than a hundredth of it

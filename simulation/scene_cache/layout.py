@@ -15,16 +15,16 @@ from itertools import chain
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import (
     Camera,
     DrivableMap,
+    IdmPaths,
     MapLayer,
     ObjectType,
     Observation,
     Polygons,
-    Rails,
     Reference,
     Scene,
 )
@@ -79,7 +79,7 @@ _LINES = {
         "simulated": "number | 41 11",
         "proposal_scores": "number | 15",
     },
-    Rails: {
+    IdmPaths: {
         "track": "index A0 | K",
         "pose": "number | K 3",
         "progress": "number | K",

@@ -17,15 +17,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import CannotWrite, atomic_path
-from mtdrive.simulation.json_files import read_json
-from mtdrive.simulation.locks import locked, only_run_in
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
 from mtdrive.simulation.navsim_format.names import scene_token, split_name
 from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
-from mtdrive.simulation.processes import map_unordered
+from mtdrive.simulation.runtime.files import CannotWrite, atomic_path
+from mtdrive.simulation.runtime.json_files import read_json
+from mtdrive.simulation.runtime.locks import locked, only_run_in
+from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.format import (

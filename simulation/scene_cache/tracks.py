@@ -12,10 +12,10 @@ import numpy as np
 import shapely
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.geometry.frames import box_corners, poses_to_global, translate_forward
 from mtdrive.simulation.geometry.polygons import pack, polygons_to_local
 from mtdrive.simulation.navsim_format.logs import INTERVAL, Detections
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import STEP, Observation
 
 _STEPS_PER_FRAME = 5

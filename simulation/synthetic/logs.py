@@ -10,9 +10,9 @@ import numpy as np
 from mtdrive.simulation.camera import PinholeCamera
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.synthetic.agents import NOW, Agent
-from mtdrive.simulation.synthetic.drive import Drive
-from mtdrive.simulation.synthetic.geopackage import SiteFeatures
+from mtdrive.simulation.synthetic.map_files import SiteFeatures
 from mtdrive.simulation.synthetic.placement import Placement
+from mtdrive.simulation.synthetic.recording import RecordedDrive
 from mtdrive.simulation.synthetic.rendering.scene import LightState
 
 STRIDE = 5  # of TIMES between two frames
@@ -38,7 +38,7 @@ class LogWriter:
     image_size: tuple[int, int]
 
     def frames(
-        self, log_name: str, drive: Drive, features: SiteFeatures, placement: Placement, number: int
+        self, log_name: str, drive: RecordedDrive, features: SiteFeatures, placement: Placement, number: int
     ) -> list[dict]:
         """The 14 frames of a drive, the fourth of which is t0."""
         ego = placement.poses(drive.plan.poses)
@@ -95,7 +95,7 @@ class LogWriter:
             for name, yaw in YAWS.items()
         }
 
-    def _ego(self, drive: Drive, pose: np.ndarray, step: int, placement: Placement) -> dict[str, object]:
+    def _ego(self, drive: RecordedDrive, pose: np.ndarray, step: int, placement: Placement) -> dict[str, object]:
         side = -1.0 if placement.location.left_hand else 1.0
         speed, acceleration = float(drive.plan.speed[step]), float(drive.plan.acceleration[step])
         headings = np.unwrap(drive.plan.poses[:, 2])
@@ -127,14 +127,14 @@ def _camera_rotation(yaw: float) -> np.ndarray:
     return np.array([[sin, 0.0, cos], [-cos, 0.0, sin], [0.0, -1.0, 0.0]])
 
 
-def _command(drive: Drive, placement: Placement) -> np.ndarray:
+def _command(drive: RecordedDrive, placement: Placement) -> np.ndarray:
     command = np.zeros(4, dtype=np.int64)
     index = int(drive.command)
     command[2 - index if placement.location.left_hand and index < 3 else index] = 1
     return command
 
 
-def _lights(drive: Drive, features: SiteFeatures, step: int) -> list[tuple[int, bool]]:
+def _lights(drive: RecordedDrive, features: SiteFeatures, step: int) -> list[tuple[int, bool]]:
     lights = drive.situation.lights
     return [
         (features.fid[connector.name], lights[group][step] == LightState.RED)

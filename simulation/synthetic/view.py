@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mtdrive.simulation.scene import ObjectType
-from mtdrive.simulation.synthetic.drive import Drive
 from mtdrive.simulation.synthetic.placement import Placement
+from mtdrive.simulation.synthetic.recording import RecordedDrive
 from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Box, LightState, RenderScene, TrafficLight
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
 
@@ -42,7 +42,9 @@ def random_atmosphere(rng: np.random.Generator) -> Atmosphere:
     )
 
 
-def render_scene(drive: Drive, placement: Placement, step: int, atmosphere: Atmosphere, seed: int) -> RenderScene:
+def render_scene(
+    drive: RecordedDrive, placement: Placement, step: int, atmosphere: Atmosphere, seed: int
+) -> RenderScene:
     """The moment TIMES[step] of a drive in the ego frame of that moment."""
     side = -1.0 if placement.location.left_hand else 1.0
     frame = _EgoFrame(drive.plan.poses[step], side)

@@ -17,14 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.locks import LOCK, only_run_in
-from mtdrive.simulation.processes import map_unordered
+from mtdrive.simulation.runtime.locks import LOCK, only_run_in
+from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.synthetic.agents import NOW
-from mtdrive.simulation.synthetic.drive import Drive, Surprise, record
 from mtdrive.simulation.synthetic.families import FAMILIES
-from mtdrive.simulation.synthetic.geopackage import Feature, SiteFeatures, write_maps
 from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE, LogWriter
+from mtdrive.simulation.synthetic.map_files import Feature, SiteFeatures, write_maps
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
+from mtdrive.simulation.synthetic.recording import RecordedDrive, Surprise, record
 from mtdrive.simulation.synthetic.rendering import render_front_camera
 from mtdrive.simulation.synthetic.scenery import plant
 from mtdrive.simulation.synthetic.view import random_atmosphere, render_scene
@@ -85,7 +85,7 @@ def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bo
     return names[index], bool(dice < config.families[names[index]][1])
 
 
-def build_scene(config: WorldConfig, split: int, number: int) -> tuple[Drive, int]:
+def build_scene(config: WorldConfig, split: int, number: int) -> tuple[RecordedDrive, int]:
     """Scene `number` of a split (index into SPLITS) and how often it was redrawn; depends on nothing else."""
     family, hidden = choose_family(config, split, number)
     close = np.random.default_rng([config.seed, split, number, ATTEMPTS + 1]).uniform() < config.close_calls

@@ -17,20 +17,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
 from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
 from mtdrive.simulation.geometry.frames import poses_to_global
 from mtdrive.simulation.metrics.geometry import boxes_overlap
 from mtdrive.simulation.metrics.surroundings import Tracks, build_tracks
+from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, ObjectType, Scene
-from mtdrive.simulation.traffic.idm import Vehicles, drive, vehicles_on
+from mtdrive.simulation.traffic.car_following import Vehicles, drive, vehicles_on
 
 
 @dataclass(frozen=True)
 class ReactiveTraffic:
-    """vehicles: on rails, with their tracks (K,). base: tracks without what vehicles do after step 0. parked: tracks.
+    """vehicles: on their paths; tracks: theirs (K,). base: tracks without what vehicles do after step 0.
 
-    origin: (3,) UTM pose of the local frame.
+    parked: tracks. origin: (3,) UTM pose of the local frame.
     """
 
     vehicles: Vehicles
@@ -42,15 +42,15 @@ class ReactiveTraffic:
 
 def reactive_traffic(scene: Scene, metric: str) -> ReactiveTraffic:
     """Prepare the reactive traffic of a scene, among the tracks of its observation for metric."""
-    observation, rails = scene.observations[metric], scene.rails
+    observation, idm_paths = scene.observations[metric], scene.idm_paths
     present = observation.present.copy()
     present[0, len(scene.current_tokens) :] = False
     present[1:, observation.kind == ObjectType.VEHICLE] = False
     everything = replace(observation, present=present, ignored=np.zeros_like(observation.ignored))
     return ReactiveTraffic(
-        vehicles=vehicles_on(rails, observation.size[rails.track] / 2.0),
-        tracks=np.array(rails.track),
-        parked=np.array(rails.parked),
+        vehicles=vehicles_on(idm_paths, observation.size[idm_paths.track] / 2.0),
+        tracks=np.array(idm_paths.track),
+        parked=np.array(idm_paths.parked),
         base=build_tracks(everything),
         origin=np.array(scene.origin),
     )
@@ -73,7 +73,7 @@ def simulate_tracks(traffic: ReactiveTraffic, states: np.ndarray) -> Iterator[Tr
 
 @kernel
 def _place_reactive(tracks, vehicles, poses, active, origin):
-    """Enter the poses (41, K, 3) of the vehicles on rails, UTM, from step 1 on."""
+    """Enter the poses (41, K, 3) of the vehicles on their paths, UTM, from step 1 on."""
     cos, sin = np.cos(origin[2]), np.sin(origin[2])
     for k in range(len(vehicles)):
         a = vehicles[k]

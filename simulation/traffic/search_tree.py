@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.runtime.kernels import kernel
 
 CAPACITY = 10  # children of a node
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.compiled import kernel
+from mtdrive.simulation.runtime.kernels import kernel
 
 MIN_COSINE = 0.5  # of half a turn: sharper bends do not lengthen the bisector further
 

@@ -9,8 +9,8 @@ from mtdrive.evaluation.report.gallery import Choice
 from mtdrive.planner.answer import NUM_POSES
 from mtdrive.simulation.scene import Scene
 from mtdrive.visualization import Plan, Role, bird_view_png, camera_view_jpeg
-from mtdrive.visualization.episode import show_turns
 from mtdrive.visualization.records import EpisodeRecord, Recording
+from mtdrive.visualization.turns import show_turns
 
 CAMERA_WIDTH = 960  # [px]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from mtdrive.visualization.episode import Turn
+from mtdrive.visualization.turns import Turn
 
 SFT, RL = "SFT", "RL"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mtdrive.visualization.episode import SAME
+from mtdrive.visualization.turns import SAME
 
 EACH = 4  # scenes that gained most, that lost most, and that stayed the same
 

@@ -18,8 +18,8 @@ from mtdrive.evaluation.report.data import RL, SFT, ReportData
 from mtdrive.evaluation.report.headline import RESAMPLES, SEED, Plans
 from mtdrive.evaluation.rows import OK, STOPPED
 from mtdrive.evaluation.summary import FIXED
-from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.metrics.registry import all_metrics, short_name
+from mtdrive.simulation.runtime.files import atomic_path
 
 FOLDER = Path(__file__).parent
 PAGE_STYLE = Path(visualization.__file__).parent / "page.css"

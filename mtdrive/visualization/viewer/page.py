@@ -14,10 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import NUM_STEPS, STEP, ObjectType
 from mtdrive.visualization import bev, style
-from mtdrive.visualization.episode import FAULT
+from mtdrive.visualization.turns import FAULT
 from mtdrive.visualization.viewer.scenes import ViewerScene
 
 FOLDER = Path(__file__).parent

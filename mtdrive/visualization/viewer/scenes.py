@@ -19,11 +19,11 @@ from mtdrive.simulation.camera import PinholeCamera
 from mtdrive.simulation.metrics.registry import short_name
 from mtdrive.simulation.scene import NUM_STEPS, MapLayer, Polygons, Scene
 from mtdrive.visualization import style
-from mtdrive.visualization.camera import footprint, image_camera, resampled, ribbon
-from mtdrive.visualization.episode import FAULT, Turn, change, in_force
+from mtdrive.visualization.camera_view import footprint, image_camera, resampled, ribbon
 from mtdrive.visualization.figure import small_jpeg
 from mtdrive.visualization.plan import Plan, pose_at, violation_place
 from mtdrive.visualization.records import OK, EpisodeRecord
+from mtdrive.visualization.turns import FAULT, Turn, change, in_force
 
 IMAGE_WIDTH = 640  # [px]
 IMAGE_BYTES = 36_000  # at most, where some quality allows it

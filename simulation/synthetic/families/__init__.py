@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.families import (
     cut_in,
     cyclist,
@@ -24,6 +23,7 @@ from mtdrive.simulation.synthetic.families import (
     stationary_queue,
     unprotected_turn,
 )
+from mtdrive.simulation.synthetic.recording import Situation
 
 FAMILIES: dict[str, Callable[[np.random.Generator, bool], Situation]] = {
     "lead_braking": lead_braking.build,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.simulation.synthetic.agents import cyclist, shift, standing, van
-from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.driver import Swerve
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.roads import APPROACH, street
 from mtdrive.simulation.synthetic.site import RoadEdge
 from mtdrive.simulation.synthetic.traffic import ahead, approach, oncoming

@@ -7,8 +7,8 @@ import numpy as np
 
 from mtdrive.simulation.synthetic.agents import Agent, along, barrier, car, cone, lorry, shift, standing, travelled, van
 from mtdrive.simulation.synthetic.curves import Curve
-from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.driver import Swerve
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.roads import APPROACH, street
 from mtdrive.simulation.synthetic.traffic import approach, oncoming, stream
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT

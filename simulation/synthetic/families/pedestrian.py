@@ -7,7 +7,7 @@ import numpy as np
 
 from mtdrive.simulation.synthetic.agents import TIMES, Agent, pedestrian, standing, van, walked
 from mtdrive.simulation.synthetic.curves import Curve
-from mtdrive.simulation.synthetic.drive import Situation
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.roads import APPROACH, street
 from mtdrive.simulation.synthetic.site import RoadEdge
 from mtdrive.simulation.synthetic.traffic import approach, arrival, oncoming, parked, walkers

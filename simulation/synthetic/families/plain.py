@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.simulation.synthetic.agents import TIMES
-from mtdrive.simulation.synthetic.drive import Situation
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.rendering.scene import LightState
 from mtdrive.simulation.synthetic.roads import APPROACH, crossroads, street
 from mtdrive.simulation.synthetic.site import RoadEdge

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.simulation.synthetic.agents import TIMES, Agent, along, car, travelled
-from mtdrive.simulation.synthetic.drive import Situation
 from mtdrive.simulation.synthetic.driver import StopLine
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.rendering.scene import LightState
 from mtdrive.simulation.synthetic.roads import crossroads
 from mtdrive.simulation.synthetic.site import Site

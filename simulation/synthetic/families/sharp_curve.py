@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.simulation.synthetic.agents import car, standing
-from mtdrive.simulation.synthetic.drive import Situation
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.roads import APPROACH, road
 from mtdrive.simulation.synthetic.site import RoadEdge
 from mtdrive.simulation.synthetic.traffic import oncoming

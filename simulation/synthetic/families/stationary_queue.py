@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtdrive.simulation.synthetic.drive import Situation
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.roads import APPROACH, street
 from mtdrive.simulation.synthetic.traffic import ahead, oncoming
 

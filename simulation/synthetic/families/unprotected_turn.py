@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtdrive.simulation.synthetic.agents import Agent, along, car, lorry, pedestrian, standing, travelled, walked
-from mtdrive.simulation.synthetic.drive import Situation
+from mtdrive.simulation.synthetic.recording import Situation
 from mtdrive.simulation.synthetic.roads import crossroads, side_road
 from mtdrive.simulation.synthetic.site import Site
 from mtdrive.simulation.synthetic.traffic import arrival

@@ -26,7 +26,7 @@ from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import box_corners, poses_to_global, translate_forward
 from mtdrive.simulation.navsim_format.logs import Detections
 from mtdrive.simulation.navsim_format.maps import Area, Lane, RoadMap
-from mtdrive.simulation.scene import ObjectType, Rails
+from mtdrive.simulation.scene import IdmPaths, ObjectType
 
 MAX_DEVIATION = 3.0  # [m] of a reactive vehicle from its baseline
 STATIONARY_SPEED = 0.1  # [m/s]
@@ -45,8 +45,8 @@ class _Place:
     deviation: float = 0.0
 
 
-def build_rails(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray) -> Rails:
-    """Rails of the detections at t0. ego_pose: (3,) UTM rear axle.
+def build_idm_paths(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray) -> IdmPaths:
+    """IdmPaths of the detections at t0. ego_pose: (3,) UTM rear axle.
 
     Raises:
         MTDriveError: a lane has no baseline path.
@@ -77,7 +77,7 @@ def build_rails(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray)
     rows = np.array(rows, dtype=np.int64)
     order = list(paths)
     points, lines = shapely.points(poses[rows, :2]), [place.lane.center_line for place in placed]
-    return Rails(
+    return IdmPaths(
         track=rows,
         pose=np.array([place.pose for place in placed]).reshape(-1, 3),
         progress=shapely.line_locate_point(np.array(lines, dtype=object), points),

@@ -15,7 +15,7 @@ from mtdrive.simulation.errors import MTDriveError
 
 
 @contextmanager
-def gathered(model: nn.Module, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
+def unsharded(model: nn.Module, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
     """The model in eval mode with all its parameters gathered, so that processes need not call it equally often.
 
     model: as accelerate has prepared it (plain, DDP, FSDP2, DeepSpeed).

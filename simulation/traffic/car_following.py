@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtdrive.simulation import vehicle
-from mtdrive.simulation.compiled import kernel
-from mtdrive.simulation.scene import NUM_STEPS, STEP, Rails
+from mtdrive.simulation.runtime.kernels import kernel
+from mtdrive.simulation.scene import NUM_STEPS, STEP, IdmPaths
 from mtdrive.simulation.traffic.search_tree import first_nearest
 from mtdrive.simulation.traffic.strips import (
     bounds_meet,
@@ -50,11 +50,11 @@ BLOCK = 12  # segments
 
 
 class Vehicles(NamedTuple):
-    """K vehicles on rails; pose to target_speed as in `scene.Rails`.
+    """K vehicles on their paths; pose to target_speed as in `scene.IdmPaths`.
 
     half_size: (K, 2) half length and width [m].
     start: (K + 1,) offsets of the vehicles in what follows, which every vehicle has of its own.
-    path: (W, 4) as in Rails. sides: (W, 2, 2) left and right of its points. segments: (W, 4, 2) quads up to the next
+    path: (W, 4) as in IdmPaths. sides: (W, 2, 2) left and right of its points. segments: (W, 4, 2) quads up to the next
     point, and bounds: (W, 4) of these; the last of a vehicle is none. blocks: (W, 4) bounds of every BLOCK segments
     together, block by block from the start of a vehicle on.
     """
@@ -89,15 +89,17 @@ def _lay(path, half_width, sides, segments, bounds, blocks):
         _hull(bounds[s : min(s + BLOCK, len(path) - 1)], blocks[s // BLOCK])
 
 
-def vehicles_on(rails: Rails, half_size: np.ndarray) -> Vehicles:
-    """Prepare the vehicles of rails, of half_size (K, 2) half length and width [m]."""
-    paths = [rails.path[rails.path_start[lane] : rails.path_start[lane + 1]] for lane in rails.lane]
+def vehicles_on(idm_paths: IdmPaths, half_size: np.ndarray) -> Vehicles:
+    """Prepare the vehicles of `idm_paths`, of half_size (K, 2) half length and width [m]."""
+    paths = [idm_paths.path[idm_paths.path_start[lane] : idm_paths.path_start[lane + 1]] for lane in idm_paths.lane]
     start = np.cumsum([0, *map(len, paths)])
     path = np.concatenate([np.empty((0, 4)), *paths])
     laid = [np.zeros((len(path), *shape)) for shape in ((2, 2), (4, 2), (4,), (4,))]
     for low, high, width in zip(start[:-1], start[1:], half_size[:, 1], strict=True):
         _lay(path[low:high], width, *(array[low:high] for array in laid))
-    state = (np.array(column) for column in (rails.pose, rails.progress, rails.speed, rails.target_speed))
+    state = (
+        np.array(column) for column in (idm_paths.pose, idm_paths.progress, idm_paths.speed, idm_paths.target_speed)
+    )
     return Vehicles(*state, half_size, start, path, *laid)
 
 

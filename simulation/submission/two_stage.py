@@ -17,7 +17,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT, adjacent_frames, extended_comfort
 from mtdrive.simulation.metrics.registry import final_score, score_version
 from mtdrive.simulation.scoring import OK
-from mtdrive.simulation.split_scoring import SubmissionScores
+from mtdrive.simulation.submission.scoring import SubmissionScores
 
 VARIANCE = 0.1  # [m^2] of the Gaussian kernel
 NEGLIGIBLE = 1e-8  # sum of weights below which no scene is near and all count alike
@@ -66,7 +66,7 @@ def aggregate(scores: SubmissionScores, groups: Sequence[Group]) -> TwoStageScor
     groups = [group for group in groups if group.now in row_of or group.previous in row_of]
     _check(scores, groups, row_of)
     comfort, weights = np.full(len(scores.tokens), np.nan), np.ones(len(scores.tokens))
-    drives = scores.drives
+    drives = scores.driven
     for group in groups:
         now, previous = _rows(group, row_of)
         comfort[now] = comfort[previous] = extended_comfort(drives.states, drives.times, now, previous)
@@ -107,7 +107,7 @@ def _rows(group: Group, row_of: dict[str, int]) -> np.ndarray:
 def _check(scores: SubmissionScores, groups: Sequence[Group], row_of: dict[str, int]) -> None:
     if not score_version(scores.metric).extended_comfort_weight:
         raise MTDriveError(f"{scores.metric} has no two stages; use metric=epdms_v2.")
-    if scores.drives is None:
+    if scores.driven is None:
         raise MTDriveError("Two stages need one trajectory for each token; a token occurs more than once.")
     if failed := scores.tokens[scores.status != OK].tolist():
         raise MTDriveError(f"Two stages need a score for every frame; {len(failed)} have none: {_some(failed)}.")
@@ -123,7 +123,7 @@ def _check(scores: SubmissionScores, groups: Sequence[Group], row_of: dict[str, 
         raise MTDriveError(f"The mapping names {len(repeated)} frames more than once: {_some(repeated)}.")
     for now, previous in (pair for group in groups for pair in group.pairs):
         rows = [row_of[now], row_of[previous]]
-        if adjacent_frames(scores.drives.log_names[rows], scores.drives.times[rows]).tolist() != [[0, 1]]:
+        if adjacent_frames(scores.driven.log_names[rows], scores.driven.times[rows]).tolist() != [[0, 1]]:
             raise MTDriveError(f"The mapping pairs {now} with {previous}, which does not start just before it.")
 
 

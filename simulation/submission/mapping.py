@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.two_stage import Group
+from mtdrive.simulation.submission.two_stage import Group
 
 KEY = "reactive_all_mapping"
 DEPTH = 8  # of nesting; groups of pairs take 5

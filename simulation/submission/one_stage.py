@@ -14,7 +14,7 @@ from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT, adjace
 from mtdrive.simulation.metrics.registry import final_score, score_version
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.scoring import OK
-from mtdrive.simulation.split_scoring import SubmissionScores
+from mtdrive.simulation.submission.scoring import SubmissionScores
 
 
 def with_extended_comfort(scores: SubmissionScores) -> SubmissionScores:
@@ -26,9 +26,9 @@ def with_extended_comfort(scores: SubmissionScores) -> SubmissionScores:
     if not score_version(scores.metric).extended_comfort_weight:
         return scores
     comfort = np.full(len(scores.tokens), np.nan)
-    if scores.drives is not None:
+    if scores.driven is not None:
         now, previous = adjacent_rows(scores).T
-        comfort[now] = extended_comfort(scores.drives.states, scores.drives.times, now, previous)
+        comfort[now] = extended_comfort(scores.driven.states, scores.driven.times, now, previous)
     columns = {**scores.columns, EXTENDED_COMFORT: comfort}
     return replace(scores, columns=columns, score=final_score(scores.metric, columns))
 
@@ -37,4 +37,4 @@ def adjacent_rows(scores: SubmissionScores) -> np.ndarray:
     """(P, 2) rows (now, previous) of adjacent frames with a score, without synthetic scenes."""
     recorded = [not is_synthetic(token) for token in scores.tokens.tolist()]
     rows = np.flatnonzero((scores.status == OK) & recorded)
-    return rows[adjacent_frames(scores.drives.log_names[rows], scores.drives.times[rows])]
+    return rows[adjacent_frames(scores.driven.log_names[rows], scores.driven.times[rows])]

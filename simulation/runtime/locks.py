@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import HOST, CannotWrite
+from mtdrive.simulation.runtime.files import HOST, CannotWrite
 
 LOCK = ".lock"
 

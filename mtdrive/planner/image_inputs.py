@@ -27,8 +27,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from mtdrive.planner.run_folder import RunFolder
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.files import atomic_path
 from mtdrive.simulation.navsim_format.images import decode_image, image_hash
+from mtdrive.simulation.runtime.files import atomic_path
 
 SHARED_MEMORY = Path("/dev/shm")
 LIMIT = 2**30  # bytes

@@ -14,10 +14,10 @@ from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode
 from mtdrive.rollout.multi_turn import Task, run_episodes
 from mtdrive.rollout.sampling import sampling
-from mtdrive.simulation.assessment import assess
-from mtdrive.simulation.assessors import InProcess
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.structured import Source
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.simulation.runtime.files import atomic_path
 
 
 def drive(

@@ -13,7 +13,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from mtdrive.simulation.private_folders import make_private
+from mtdrive.simulation.runtime.private_folders import make_private
 
 AT_HOME = os.path.join(os.path.expanduser("~"), ".cache")  # begins with ~ where the user has no home
 

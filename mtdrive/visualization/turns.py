@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mtdrive.simulation.assessment import assess
 from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.structured import Source
 from mtdrive.simulation.scene import Scene
 from mtdrive.visualization.plan import Plan, Role, assessed_plan

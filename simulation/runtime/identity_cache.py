@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-def remember(function: Callable[..., Result]) -> Callable[..., Result]:
+def cache_by_identity(function: Callable[..., Result]) -> Callable[..., Result]:
     """Cache a function by the identity of its first argument and the values of the others.
 
     For frozen objects that hold arrays and so cannot be hashed. The result must not refer to the first argument.

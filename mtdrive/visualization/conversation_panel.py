@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from mtdrive.simulation.metrics.registry import short_name
 from mtdrive.visualization import style
-from mtdrive.visualization.episode import FAULT, Turn
+from mtdrive.visualization.turns import FAULT, Turn
 
 WIDTH = 4.3  # [in], of the column
 LINE, GAP = 0.145, 0.24  # [in] between lines of small print, and between turns

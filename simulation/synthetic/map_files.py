@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyproj
 
-from mtdrive.simulation.files import atomic_path
+from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.synthetic.curves import band
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Location, Placement
 from mtdrive.simulation.synthetic.site import Connector, Lane, Site

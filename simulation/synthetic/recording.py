@@ -53,7 +53,7 @@ class Surprise(Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class Drive:
+class RecordedDrive:
     """A situation with what the ego did."""
 
     situation: Situation
@@ -63,7 +63,7 @@ class Drive:
     surprise: Surprise
 
 
-def record(situation: Situation, rng: np.random.Generator) -> Drive | None:
+def record(situation: Situation, rng: np.random.Generator) -> RecordedDrive | None:
     """Let the driver drive; None if the situation has no good way out or makes its actors overlap."""
     path = situation.site.path(situation.route)
     agents = list(situation.agents)
@@ -79,7 +79,7 @@ def record(situation: Situation, rng: np.random.Generator) -> Drive | None:
     surprise = Surprise.NONE if expected is None else _surprise(expected, (poses, halves, present))
     if situation.following is not None:
         agents.append(_follower(path, plan, situation.following, rng))
-    return Drive(situation, plan, agents, _command(path, situation.start), surprise)
+    return RecordedDrive(situation, plan, agents, _command(path, situation.start), surprise)
 
 
 def _surprise(plan: Plan, obstacles: Boxes) -> Surprise:

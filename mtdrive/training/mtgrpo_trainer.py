@@ -43,16 +43,16 @@ from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
-from mtdrive.simulation.assessors import Assessor
+from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
-from mtdrive.training.gathered import gathered
 from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
 from mtdrive.training.policy_batch import PolicyBatch, continuation, flat_tokens
 from mtdrive.training.policy_losses import PolicyLoss, PolicyLossConfig, policy_loss
 from mtdrive.training.rewards import PdmsReward
+from mtdrive.training.unsharded import unsharded
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             self._vllm.sync()
             yield self._vllm
         else:
-            with gathered(self.model_wrapped, self.accelerator) as model:
+            with unsharded(self.model_wrapped, self.accelerator) as model:
                 yield self._engine(model, self._sampling, self._planner.max_new_tokens)
 
     def _counted(self, groups: list[list[Episode]], advantages: np.ndarray) -> list[list[Episode]]:

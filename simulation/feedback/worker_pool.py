@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mtdrive.simulation.assessment import Assessment
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.processes import KILLED, Pool, WorkerKilled, check_workers
+from mtdrive.simulation.feedback.assessment import Assessment
+from mtdrive.simulation.runtime.processes import KILLED, Pool, WorkerKilled, check_workers
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numba
 
-from mtdrive.simulation.cache_home import cache_home, writable
+from mtdrive.simulation.runtime.cache_home import cache_home, writable
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 CONSTANTS = ("scene.py", "vehicle.py", "dynamics/state.py")  # compiled into kernels, without kernels of their own
 
 

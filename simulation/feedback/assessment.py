@@ -13,9 +13,9 @@ from mtdrive.simulation.feedback.diagnose import diagnose
 from mtdrive.simulation.feedback.perceived import perceived_scene
 from mtdrive.simulation.feedback.repair import add_changes, add_steps
 from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
-from mtdrive.simulation.memo import remember
 from mtdrive.simulation.metrics.extended_comfort import extended_comfort
 from mtdrive.simulation.metrics.registry import metrics_of
+from mtdrive.simulation.runtime.identity_cache import cache_by_identity
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import OK, Scores, score
 
@@ -106,7 +106,7 @@ def _extended_comfort(scene: Scene, scores: Scores) -> np.ndarray:
     return comfort
 
 
-@remember
+@cache_by_identity
 def _human_states(scene: Scene) -> np.ndarray:
     """(1, 41, 11) the recorded human as driven."""
     return score(scene, human_plan(scene)[None]).events["states"]

@@ -14,12 +14,12 @@ from mtdrive.simulation.dynamics.state import SIZE
 from mtdrive.simulation.geometry.frames import points_to_global
 from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
-from mtdrive.simulation.processes import map_unordered
+from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.scene import NUM_STEPS, Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint
 from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 from mtdrive.simulation.scoring import LOG_REPLAY, Scores, score
-from mtdrive.simulation.submission import Submission
+from mtdrive.simulation.submission.files import Submission
 
 NO_SCENE = "no_scene"
 SCENES_PER_TASK = 128
@@ -27,7 +27,7 @@ MIN_SCENES_PER_WORKER = 512  # scoring so many scenes takes about as long as sta
 
 
 @dataclass(frozen=True)
-class Drives:
+class DrivenTrajectories:
     """Where and how N trajectories were driven; rows without a scene hold "" and NaN.
 
     log_names: (N,) str. times: (N,) t0 [s]. starts, ends: (N, 2) rear axle at t0 and at the end of the plan, in the
@@ -48,7 +48,7 @@ class SubmissionScores:
     metric: score version. tokens: (N,) of their scenes.
     status: (N,) "ok", "invalid_trajectory" or "no_scene" (its scene could not be compiled); not "ok" means NaN.
     columns: navsim's column name -> (N,). score: (N,). fingerprints: what each scene was compiled from, by token.
-    drives: None if a token occurs more than once.
+    driven: None if a token occurs more than once.
     """
 
     metric: str
@@ -57,7 +57,7 @@ class SubmissionScores:
     columns: dict[str, np.ndarray]
     score: np.ndarray
     fingerprints: dict[str, Fingerprint]
-    drives: Drives | None
+    driven: DrivenTrajectories | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Result:
     status: np.ndarray
     values: np.ndarray  # sub-metrics, then score
     fingerprints: dict[str, Fingerprint]
-    drives: Drives | None
+    driven: DrivenTrajectories | None
 
 
 def score_submission(
@@ -105,7 +105,7 @@ def score_submission(
     names = [metric_.column for metric_ in metrics_of(metric)]
     rows_of = _group(submission.tokens)
     count = len(submission.tokens)
-    drives = _no_drives(count) if len(rows_of) == count else None
+    drives = _none_driven(count) if len(rows_of) == count else None
     for token in without_scene:
         rows_of.pop(token, None)
     tokens = list(rows_of)
@@ -125,8 +125,8 @@ def score_submission(
             status[result.rows], values[result.rows] = result.status, result.values
             fingerprints |= result.fingerprints
             if drives is not None:
-                for field in fields(Drives):
-                    getattr(drives, field.name)[result.rows] = getattr(result.drives, field.name)
+                for field in fields(DrivenTrajectories):
+                    getattr(drives, field.name)[result.rows] = getattr(result.driven, field.name)
             progress.update(len(result.fingerprints))
     return SubmissionScores(
         metric=metric,
@@ -135,7 +135,7 @@ def score_submission(
         columns=dict(zip(names, values.T, strict=False)),
         score=values[:, -1],
         fingerprints=fingerprints,
-        drives=drives,
+        driven=drives,
     )
 
 
@@ -147,8 +147,8 @@ def _group(tokens: np.ndarray) -> dict[str, np.ndarray]:
     return {token: np.array(group) for token, group in rows.items()}
 
 
-def _no_drives(count: int) -> Drives:
-    return Drives(
+def _none_driven(count: int) -> DrivenTrajectories:
+    return DrivenTrajectories(
         log_names=np.full(count, "", dtype=object),
         times=np.full(count, np.nan),
         starts=np.full((count, 2), np.nan),
@@ -169,19 +169,19 @@ def _score_task(
         scene = stores[token].load(token)
         scored.append(score(scene, poses, *options))
         if with_drives:
-            drives.append(_drives(scene, poses, scored[-1]))
+            drives.append(_driven(scene, poses, scored[-1]))
     return _Result(
         rows=np.concatenate(list(task.rows.values())),
         status=np.concatenate([scores.status for scores in scored]),
         values=np.concatenate([np.column_stack([*scores.columns.values(), scores.score]) for scores in scored]),
         fingerprints={token: stores[token].fingerprint(token) for token in task.rows},
-        drives=_joined(drives) if with_drives else None,
+        driven=_joined(drives) if with_drives else None,
     )
 
 
-def _drives(scene: Scene, poses: np.ndarray, scores: Scores) -> Drives:
+def _driven(scene: Scene, poses: np.ndarray, scores: Scores) -> DrivenTrajectories:
     count = len(poses)
-    return Drives(
+    return DrivenTrajectories(
         log_names=np.full(count, scene.log_name, dtype=object),
         times=np.full(count, scene.timestamp * 1e-6),
         starts=np.tile(scene.origin[:2], (count, 1)),
@@ -190,6 +190,6 @@ def _drives(scene: Scene, poses: np.ndarray, scores: Scores) -> Drives:
     )
 
 
-def _joined(parts: Sequence[Drives]) -> Drives:
-    names = [field.name for field in fields(Drives)]
-    return Drives(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def _joined(parts: Sequence[DrivenTrajectories]) -> DrivenTrajectories:
+    names = [field.name for field in fields(DrivenTrajectories)]
+    return DrivenTrajectories(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

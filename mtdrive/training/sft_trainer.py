@@ -30,7 +30,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
 from mtdrive.planner.answer import parse_answer
-from mtdrive.planner.images import ImageInputs
+from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import encode, expand_image
 from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
