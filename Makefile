@@ -23,6 +23,7 @@ check-viewer: setup  # in a real browser; needs a Chromium on the PATH
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv outputs
