@@ -46,7 +46,14 @@ setup(
     install_requires=SCORING,
     extras_require={
         "train": TRAINING,
-        "dev": ["hypothesis>=6.100", "mypy>=1.17", "playwright>=1.55", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.12"],
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=1.17",
+            "playwright>=1.55",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.12",
+        ],
         "notebooks": ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"],
         "vllm": ["vllm>=0.11"],
         "ray": ["ray>=2.40"],
