@@ -25,6 +25,7 @@ from mtdrive.simulation.trajectory import validate_batch
 
 LOG_REPLAY = "log_replay"  # other road users do what was recorded
 IDM = "idm"  # vehicles react
+TRAFFIC = (LOG_REPLAY, IDM)
 OK = "ok"
 INVALID = "invalid_trajectory"
 HUMAN_POSES = 8  # of the recorded future that the human filter scores
@@ -114,7 +115,7 @@ def check_traffic(metric: str, traffic: str) -> None:
     Raises:
         MTDriveError: so it is, or there is no such version.
     """
-    if traffic not in (LOG_REPLAY, IDM):
+    if traffic not in TRAFFIC:
         raise MTDriveError(f"There is no traffic {traffic!r}; choose {LOG_REPLAY} or {IDM}.")
     if traffic == IDM and not score_version(metric).reactive:
         raise MTDriveError(f"{metric} has no reactive traffic; choose traffic={LOG_REPLAY}, or metric=epdms_v2.")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtdrive.cli import load_config, main
+from mtdrive.cli import main
 from mtdrive.commands import cache, synth
+from mtdrive.settings import load_settings
 
 torch.set_num_threads(1)
 
@@ -79,9 +80,9 @@ def world(tmp_path_factory) -> World:
     root = tmp_path_factory.mktemp("world")
     made = World(root / "data", root / "data" / "maps", root / "exp")
     sizes = ["scenes_train=8", "scenes_val=2", "scenes_test=4", "workers=1"]
-    synth.run(load_config("synth", [f"out={made.data_root}", *sizes]))
+    synth.run(load_settings("synth", [f"out={made.data_root}", *sizes]))
     for split in ("train", "test"):
-        assert not cache.run(load_config("cache", [*made.overrides(), f"split={split}", "workers=1"]))
+        assert not cache.run(load_settings("cache", [*made.overrides(), f"split={split}", "workers=1"]))
     return made
 
 

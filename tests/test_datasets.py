@@ -20,7 +20,7 @@ import pytest
 from omegaconf import OmegaConf
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from mtdrive.cli import load_config, main
+from mtdrive.cli import main
 from mtdrive.commands import record
 from mtdrive.datasets import builder
 from mtdrive.datasets.counts import file_digest
@@ -36,6 +36,7 @@ from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.answer import format_answer, parse_answer
 from mtdrive.planner.models import load_planner
+from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
@@ -49,7 +50,7 @@ KINDS = {"planning", "refinement", "collision", "off_road", "comparison"}
 
 def recipe(name: str, **changes) -> Recipe:
     """A recipe of configs/recipe with other values."""
-    config = OmegaConf.to_container(load_config("record", ["out=unused", f"recipe={name}"]))
+    config = OmegaConf.to_container(load_settings("record", ["out=unused", f"recipe={name}"]))
     values = config["recipe"] | {key: config[key] for key in ("metric", "feedback", "seed")}
     return Recipe(**values | changes)
 
@@ -66,7 +67,7 @@ def overrides(world):
 @pytest.fixture(scope="module")
 def recorded(overrides, tmp_path_factory):
     out = tmp_path_factory.mktemp("recorded") / "train"
-    record.run(load_config("record", [*overrides, f"out={out}"]))
+    record.run(load_settings("record", [*overrides, f"out={out}"]))
     return out
 
 
@@ -229,7 +230,7 @@ def test_samples_read_back_as_conversations_with_their_images(world, store, reco
 def test_trl_reads_the_conversations(recorded):
     conversations = load_conversations(recorded)
     assert conversations[0]["images"][0].size == (640, 360)
-    processor = load_planner(load_config("sft", ["dataset=unused", "out=unused"]).planner).processor
+    processor = load_planner(load_settings("sft", ["dataset=unused", "out=unused"]).planner).processor
     batch = DataCollatorForVisionLanguageModeling(processor)([conversations[row] for row in range(4)])
     assert batch["input_ids"].shape[0] == 4
     assert (batch["input_ids"] == processor.image_token_id).sum() * 4 == batch["pixel_values"].shape[0]
@@ -407,7 +408,7 @@ def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded,
     assert not (out / "manifest.json").exists()
 
     monkeypatch.setattr(builder, "SCENES_PER_SHARD", 1)
-    record.run(load_config("record", [*overrides, f"out={out}"]))
+    record.run(load_settings("record", [*overrides, f"out={out}"]))
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     rows = sorted(map(str, load_samples(out).to_list()))
     assert rows == sorted(map(str, load_samples(recorded).to_list()))

@@ -12,7 +12,7 @@ from factories import RoadObject, straight_scene
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mtdrive.cli import load_config, main
+from mtdrive.cli import main
 from mtdrive.commands.evaluate import check
 from mtdrive.evaluation.bootstrap import bootstrap_mean
 from mtdrive.evaluation.families import read_families
@@ -21,6 +21,7 @@ from mtdrive.evaluation.summary import as_rich_table, summarise
 from mtdrive.planner.answer import Parsed
 from mtdrive.rollout import multi_turn
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene_cache.format import Fingerprint, save_scene
@@ -128,7 +129,7 @@ def test_the_verb_scores_baselines_and_a_planner(split, capsys):
 
 
 def test_bad_requests_are_refused(tmp_path):
-    good = load_config("evaluate", [])
+    good = load_settings("evaluate", [])
     for override, reason in {
         "baselines=[robot]": "robot",
         "feedback=guessed": "guessed",

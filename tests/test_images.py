@@ -15,7 +15,6 @@ import pytest
 import torch
 from test_planner import tiny_config
 
-from mtdrive.cli import load_config
 from mtdrive.commands import rl
 from mtdrive.planner import image_inputs as images
 from mtdrive.planner.answer import Parsed
@@ -23,6 +22,7 @@ from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.run_folder import RunFolder
 from mtdrive.rollout import multi_turn
+from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import open_assessor
@@ -87,7 +87,7 @@ def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path,
 
     keys = {"planner.model": "any", "out": tmp_path / "out", "scoring_workers": workers, "max_steps": STEPS}
     keys |= {"scenes_per_step": SCENES, "group_size": GROUP, "turns": TURNS}
-    config = load_config("rl", [*world.overrides(), *(f"{key}={value}" for key, value in keys.items())])
+    config = load_settings("rl", [*world.overrides(), *(f"{key}={value}" for key, value in keys.items())])
     store = SceneStore(world.exp_root / "scene_cache", config.split)
     scorer = partial(assess, metric=config.metric, source=config.feedback)
     with rl.open_tasks(config, planner, store) as (load, _), open_assessor(scorer, store, workers) as assessor:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_sft import contents
 
-from mtdrive.cli import load_config, main
+from mtdrive.cli import main
 from mtdrive.commands.quickstart import Stage, execute, finished, only_run_in, plan, prepare, to_override
 from mtdrive.commands.quickstart import write_marker as mark
+from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 
 NAMES = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), max_size=12)
@@ -35,7 +36,7 @@ def _environment(monkeypatch):
 
 
 def stages(*overrides: str) -> list[Stage]:
-    return plan(load_config("quickstart", list(overrides)))
+    return plan(load_settings("quickstart", list(overrides)))
 
 
 def stage_in(folder: Path) -> Stage:
@@ -57,7 +58,7 @@ def test_every_preset_gives_commands_that_their_verbs_accept(preset):
     assert len({stage.makes for stage in planned}) == len(planned)
     assert all(stage.makes.is_relative_to("here") for stage in planned)
     for stage in planned:
-        load_config(stage.verb, list(stage.overrides))
+        load_settings(stage.verb, list(stage.overrides))
 
 
 def test_a_changed_setting_concerns_its_stage_and_those_after_it():
@@ -125,14 +126,14 @@ def test_smoke_goes_from_nothing_to_a_report_and_is_done_the_second_time(smoke_r
     assert "Answers that parse after SFT: " in smoke_run.printed
     assert "RL against SFT, last turn" in page
     assert page.count("<article") == 3  # every test scene is in the gallery
-    planned = plan(load_config("quickstart", smoke_run.arguments[1:]))
+    planned = plan(load_settings("quickstart", smoke_run.arguments[1:]))
     assert all(stage.command in html.unescape(page) for stage in planned)
     assert main(smoke_run.arguments) == 0
     assert capsys.readouterr().out.count("done before") == len(planned)
 
 
 def test_a_trained_stage_that_is_repeated_alone_changes_nothing(smoke_run, tmp_path, monkeypatch, capsys):
-    config = load_config("quickstart", smoke_run.arguments[1:])
+    config = load_settings("quickstart", smoke_run.arguments[1:])
     for name, value in config.environment.items():
         monkeypatch.setenv(name, value)
     for stage in (stage for stage in plan(config) if stage.verb in ("sft", "rl")):

@@ -12,8 +12,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtdrive.cli import load_config
 from mtdrive.commands import synth
+from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import human_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.logs import read_log
@@ -87,7 +87,7 @@ def test_an_existing_world_is_kept_and_anything_else_refused(made, config, tmp_p
 @pytest.mark.parametrize("override", ["scenes_test=-1", "families.plain.hidden=2", "image_size=[0,3]"])
 def test_the_command_refuses_bad_values(override, tmp_path):
     with pytest.raises(MTDriveError):
-        synth.run(load_config("synth", [f"out={tmp_path / 'w'}", override]))
+        synth.run(load_settings("synth", [f"out={tmp_path / 'w'}", override]))
 
 
 def test_families_and_hidden_dangers_keep_their_shares(config):

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from mtdrive.cli import load_config, main
+from mtdrive.cli import main
 from mtdrive.commands.visualize import load
+from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.visualization.records import EpisodeRecord, Recording, TurnRecord
@@ -49,7 +50,7 @@ def example_page(folder: Path, scenes: int) -> Path:
     sizes = ["scenes_train=0", "scenes_val=0", "scenes_test=12"]
     if main(["synth", f"out={folder}/world", *sizes]) or main(["cache", "split=test", *roots]):
         sys.exit("The example world could not be made.")
-    config = load_config("visualize", [*roots, f"out={folder}"])
+    config = load_settings("visualize", [*roots, f"out={folder}"])
     store = SceneStore(folder / "scene_cache", "test")
     recording = Recording("Example", "test", "pdms_v1", "privileged", ())
     made = []

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
 from rich.table import Table
 
-from mtdrive.simulation.errors import MTDriveError
+from mtdrive.settings.evaluation import BenchSettings
 from mtdrive.simulation.installation.timing import (
     GROUPS,
     SceneTimes,
@@ -20,20 +19,13 @@ from mtdrive.simulation.installation.timing import (
     time_scene,
     varied_plans,
 )
-from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 
 
-def run(config: DictConfig) -> int:
+def run(config: BenchSettings) -> int:
     """Measure and print."""
-    score_version(config.metric)
-    for key in ("openscene_data_root", "nuplan_maps_root"):
-        if config[key] is None:
-            raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
-    if config.scenes < 1:
-        raise MTDriveError(f"scenes={config.scenes} must be at least 1.")
-    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    store = SceneStore(config.cache_root, config.split)
     tokens = evenly(store.tokens, config.scenes)
     measured = [measure(store, token, config.metric) for token in (tokens[0], *tokens)][1:]  # the first one compiles
     roots = (config.openscene_data_root, config.nuplan_maps_root, config.split)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
-from omegaconf import DictConfig
 from rich.text import Text
 
-from mtdrive.simulation.errors import MTDriveError
+from mtdrive.settings.data import CacheSettings
 from mtdrive.simulation.scene_cache.store import build_caches
 from mtdrive.terminal import terminal
 
 
-def run(config: DictConfig) -> int:
+def run(config: CacheSettings) -> int:
     """Build the caches; exit status 1 if a scene failed."""
-    for key in ("openscene_data_root", "nuplan_maps_root"):
-        if config[key] is None:
-            raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
     started = time.perf_counter()
-    cache_root = Path(config.navsim_exp_root) / "scene_cache"
+    cache_root = config.cache_root
     report = build_caches(
         config.openscene_data_root,
         config.nuplan_maps_root,

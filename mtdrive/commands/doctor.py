@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
+from mtdrive.settings.evaluation import DoctorSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.installation.self_check import check_numerics
 from mtdrive.terminal import terminal
@@ -21,7 +21,7 @@ PACKAGES = ("numpy", "numba", "scipy", "shapely", "pyproj", "opencv-python-headl
 TRAINING = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
 
-def run(config: DictConfig) -> int:
+def run(config: DoctorSettings) -> int:
     """Print every check with its outcome; 1 if one fails."""
     checks: dict[str, Callable[[], str]] = {
         "linear algebra": linear_algebra,

@@ -6,15 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
 from tqdm import tqdm
 
 from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, difference_lines, summarise
-from mtdrive.simulation.baselines import BASELINES
-from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.settings.evaluation import EvaluateSettings
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.runtime.files import atomic_path
@@ -29,51 +26,28 @@ if TYPE_CHECKING:
 WIDTH = 110  # of the table in a file or pipe
 
 
-def run(config: DictConfig) -> None:
+def run(config: EvaluateSettings) -> None:
     """Evaluate; see configs/evaluate.yaml."""
-    check(config)
     with only_run_in(Path(config.out)):
         evaluate(config)
 
 
-def evaluate(config: DictConfig) -> None:
+def evaluate(config: EvaluateSettings) -> None:
     """Drive, score and write."""
-    store = SceneStore(Path(config.navsim_exp_root) / "scene_cache", config.split)
+    store = SceneStore(config.cache_root, config.split)
     tokens = store.tokens[: config.limit]
     families = read_families(config.families) if config.families else {}
     rows: list[PlanRow] = []
     if config.baselines:
         for token in tqdm(tokens, desc="baselines", unit="scene"):
             rows += baseline_rows(store.load(token), families.get(token, ""), config.baselines, config.metric)
-    episodes = drive_planner(config, store, tokens) if config.get("planner") else []
+    episodes = drive_planner(config, store, tokens) if config.planner else []
     for episode in episodes:
         rows += episode_rows(episode, families.get(episode.scene_token, ""), config.turns)
     write_results(config, len(tokens), rows, episodes)
 
 
-def check(config: DictConfig) -> None:
-    """Refuse what no scene is needed to refuse.
-
-    Raises:
-        MTDriveError: an unknown baseline, metric or feedback source, nothing to evaluate, or a number out of range.
-    """
-    score_version(config.metric)
-    if unknown := sorted(set(config.baselines) - set(BASELINES)):
-        raise MTDriveError(f"There is no baseline {', '.join(unknown)}: choose from {', '.join(BASELINES)}.")
-    if config.feedback not in SOURCES:
-        raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
-    if not (config.get("planner") or config.baselines):
-        raise MTDriveError("There is nothing to evaluate: give planner=... or baselines=[...].")
-    if config.get("planner") and config.openscene_data_root is None:
-        raise MTDriveError("A planner needs the images: openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
-    for name in ("turns", "batch_size", "resamples"):
-        if config[name] < 1:
-            raise MTDriveError(f"{name}={config[name]} must be at least 1.")
-    if config.temperature < 0:
-        raise MTDriveError(f"temperature={config.temperature} must not be negative.")
-
-
-def drive_planner(config: DictConfig, store: SceneStore, tokens: list[str]) -> list[Episode]:
+def drive_planner(config: EvaluateSettings, store: SceneStore, tokens: list[str]) -> list[Episode]:
     """One episode per scene."""
     # Evaluating the baselines alone needs no torch.
     from mtdrive.evaluation.planner_episodes import drive
@@ -101,7 +75,7 @@ def drive_planner(config: DictConfig, store: SceneStore, tokens: list[str]) -> l
     return list(tqdm(episodes, desc="planner", unit="scene", total=len(tokens)))
 
 
-def write_results(config: DictConfig, scenes: int, rows: list[PlanRow], episodes: list[Episode]) -> None:
+def write_results(config: EvaluateSettings, scenes: int, rows: list[PlanRow], episodes: list[Episode]) -> None:
     """The files, and the table on the terminal."""
     table, out = as_table(rows), Path(config.out)
     summary = {"provenance": provenance(config, scenes), **summarise(table, config.resamples, config.seed)}
@@ -121,9 +95,9 @@ def write_results(config: DictConfig, scenes: int, rows: list[PlanRow], episodes
     console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
 
 
-def provenance(config: DictConfig, scenes: int) -> dict[str, Any]:
+def provenance(config: EvaluateSettings, scenes: int) -> dict[str, Any]:
     """What the numbers come from. feedback is null where no planner got any."""
-    planner = config.get("planner")
+    planner = config.planner
     return {
         "split": config.split,
         "scenes": scenes,

@@ -23,22 +23,22 @@ from typing import Any
 
 import numpy as np
 import psutil
+import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
 from mtdrive import __version__
-from mtdrive.cli import load_config
 from mtdrive.evaluation.report.collect import collect
 from mtdrive.evaluation.report.data import StageRun
 from mtdrive.evaluation.report.headline import headlines
 from mtdrive.evaluation.report.page import duration, size, write_report
+from mtdrive.settings import load_settings
+from mtdrive.settings.quickstart import QuickstartSettings
 from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.locks import only_run_in
-from mtdrive.simulation.runtime.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 
@@ -69,16 +69,16 @@ class Stage:
         return shlex.join(["mtdrive", self.verb, *self.overrides])
 
 
-def run(config: DictConfig) -> None:
+def run(config: QuickstartSettings) -> None:
     """Run the stages; see configs/quickstart.yaml."""
-    check_workers(config.workers)
     console = terminal()
     out = Path(config.out)
     os.environ.update(config.environment)
     stages = plan(config)
     console.print("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in config.environment.items()))
     with only_run_in(out) as lock:
-        OmegaConf.save(config, out / "quickstart.yaml")
+        with atomic_path(out / "quickstart.yaml") as path:
+            path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
         for number, stage in enumerate(stages, start=1):
             label = Text(f"{number:2d}/{len(stages)} {stage.name:<{max(len(s.name) for s in stages)}}  ", "bold")
             marker = out / "stages" / f"{stage.name}.json"
@@ -87,7 +87,7 @@ def run(config: DictConfig) -> None:
                 continue
             prepare(stage, marker)
             if stage.baseline is not None:
-                write_plans(stage.baseline, config.stages[stage.name]["keys"], out)
+                write_plans(stage.baseline, config.stages[stage.name].keys, out)
             console.print(label + Text(stage.command, "not bold dim"))
             done = execute(stage, out / "stages" / f"{stage.name}.log", lock, console)
             write_marker(marker, {"fingerprint": stage.fingerprint, "done": True, **asdict(done)})
@@ -99,18 +99,16 @@ def run(config: DictConfig) -> None:
     console.print(f"Report: {out / 'report.html'} ({duration(sum(stage.seconds for stage in data.stages))})")
 
 
-def plan(config: DictConfig) -> list[Stage]:
+def plan(config: QuickstartSettings) -> list[Stage]:
     """The stages of the configuration, each with its composed settings checked."""
     stages, fingerprint = [], __version__
     for name, stage in config.stages.items():
         if stage is None:
             continue
-        overrides = tuple(f"{key}={to_override(value)}" for key, value in stage["keys"].items())
-        settings = OmegaConf.to_yaml(load_config(stage.verb, list(overrides)))
+        overrides = tuple(f"{key}={to_override(value)}" for key, value in stage.keys.items())
+        settings = json.dumps(asdict(load_settings(stage.verb, overrides)))
         fingerprint = hashlib.blake2b(f"{fingerprint}\n{stage.verb}\n{settings}".encode(), digest_size=8).hexdigest()
-        stages.append(
-            Stage(name, stage.verb, overrides, Path(config.out) / stage.makes, fingerprint, stage.get("baseline"))
-        )
+        stages.append(Stage(name, stage.verb, overrides, Path(config.out) / stage.makes, fingerprint, stage.baseline))
     return stages
 
 
@@ -162,11 +160,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_plans(baseline: str, keys: DictConfig, exp_root: Path) -> None:
+def write_plans(baseline: str, keys: Mapping[str, Any], exp_root: Path) -> None:
     """Write a baseline's plans of a split's scenes as `mtdrive score` reads them; keys: of that verb."""
-    store = SceneStore(exp_root / "scene_cache", keys.split)
+    store = SceneStore(exp_root / "scene_cache", keys["split"])
     poses = np.stack([BASELINES[baseline](store.load(token)) for token in store.tokens])
-    with atomic_path(Path(keys.trajectories)) as path, path.open("wb") as file:
+    with atomic_path(Path(keys["trajectories"])) as path, path.open("wb") as file:
         np.savez(file, token=np.array(store.tokens), poses=poses, interval_length=INTERVAL)
 
 

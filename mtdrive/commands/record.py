@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +20,7 @@ from mtdrive.datasets.validator import check
 from mtdrive.evaluation.families import read_families
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
-from mtdrive.planner.prompt import prompt_style
+from mtdrive.settings.data import RecordSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.json_files import read_json_lines
 from mtdrive.simulation.splits import check_training_split
@@ -30,22 +29,20 @@ from mtdrive.terminal import terminal
 MANY = 20  # problems that are printed
 
 
-def run(config: DictConfig) -> int:
+def run(config: RecordSettings) -> int:
     """Record a split, or check what was recorded; exit status 1 if rows disagree. See configs/record.yaml."""
     console = terminal()
     if config.check is not None:
         return check_rows(config, console)
     check_training_split(config.split)
-    if config.openscene_data_root is None:
-        raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
-    prompt_style(config.prompt)
+    config.require("openscene_data_root")
     recording = Recording(
         sensor_root=Path(config.openscene_data_root),
-        cache_root=Path(config.navsim_exp_root) / "scene_cache",
+        cache_root=config.cache_root,
         split=config.split,
         out=Path(config.out),
         recipe=Recipe(
-            **OmegaConf.to_container(config.recipe),
+            **config.recipe,
             metric=config.metric,
             feedback=config.feedback,
             feedback_steps=config.feedback_steps,
@@ -65,12 +62,12 @@ def run(config: DictConfig) -> int:
     return 0
 
 
-def check_rows(config: DictConfig, console: Console) -> int:
+def check_rows(config: RecordSettings, console: Console) -> int:
     """Simulate rows again and name those that disagree."""
     root = Path(config.out)
     rows, problems = check(
         root,
-        Path(config.navsim_exp_root) / "scene_cache",
+        config.cache_root,
         partial(conversation, style_name=read_manifest(root)["wording"]),
         config.check,
         config.seed,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
@@ -20,13 +19,12 @@ from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.vllm_engine import VLLMSettings, check_installed
+from mtdrive.settings.training import RlSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
-from mtdrive.simulation.feedback.structured import SOURCES
 from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.runtime.locks import only_run_in
-from mtdrive.simulation.runtime.processes import check_workers
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_held_out, check_training_split
 from mtdrive.terminal import terminal
@@ -38,7 +36,6 @@ from mtdrive.training.progress_bar import Progress, TokenBudget
 from mtdrive.training.rewards import PdmsReward
 from mtdrive.training.run import Run, is_main_process, settings_of
 
-ENGINES = ("hf", "vllm")
 KEPT_SCENES = 512
 # What a run that goes on may change.
 FREE = (
@@ -47,16 +44,21 @@ FREE = (
 )
 
 
-def run(config: DictConfig) -> None:
+def run(config: RlSettings) -> None:
     """Train and save a planner; see configs/rl.yaml."""
-    check(config)
+    check_training_split(config.split)
+    if config.planner.model == TINY:
+        raise MTDriveError("planner=tiny has random weights and answers nothing; run mtdrive sft first.")
+    if config.engine == "vllm":
+        check_installed()
     passes, settings = passes_per_step(config), mtgrpo_settings(config)
-    cache_root = Path(config.navsim_exp_root) / "scene_cache"
-    store = SceneStore(cache_root, config.split)
-    check_held_out(cache_root, config.split, Path(config.openscene_data_root))
+    store = SceneStore(config.cache_root, config.split)
+    check_held_out(config.cache_root, config.split, Path(config.openscene_data_root))
     with only_run_in(Path(config.out)):
         decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
-        run = Run(config.out, decisive, {name: config[name] for name in ("max_steps", "max_generated_tokens")})
+        run = Run(
+            config.out, decisive, {"max_steps": config.max_steps, "max_generated_tokens": config.max_generated_tokens}
+        )
         if not run.finished:
             train(config, passes, settings, store, run)
     if is_main_process():
@@ -68,7 +70,7 @@ def run(config: DictConfig) -> None:
         )
 
 
-def train(config: DictConfig, passes: int, settings: MTGRPOSettings, store: SceneStore, run: Run) -> None:
+def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: SceneStore, run: Run) -> None:
     """Train from where the run has come to, in `passes` passes a step, and save the planner."""
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
     scorer = partial(assess, metric=config.metric, source=config.feedback, steps=config.feedback_steps)
@@ -77,7 +79,7 @@ def train(config: DictConfig, passes: int, settings: MTGRPOSettings, store: Scen
         open_assessor(scorer, store, config.scoring_workers) as assessor,
     ):
         if config.engine == "vllm":
-            settings = replace(settings, vllm=VLLMSettings(pixels, **OmegaConf.to_container(config.vllm)))
+            settings = replace(settings, vllm=VLLMSettings(pixels, **asdict(config.vllm)))
         trainer = MTGRPOTrainer(
             planner,
             training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
@@ -97,7 +99,7 @@ def train(config: DictConfig, passes: int, settings: MTGRPOSettings, store: Scen
 
 @contextmanager
 def open_tasks(
-    config: DictConfig, planner: Planner, store: SceneStore
+    config: RlSettings, planner: Planner, store: SceneStore
 ) -> Iterator[tuple[Callable[[str], Task], Callable[[str], np.ndarray]]]:
     """Scene token -> task, and the hash of a task's image -> (H, W, 3) uint8 RGB.
 
@@ -121,48 +123,7 @@ def open_tasks(
         yield load, pixels
 
 
-def check(config: DictConfig) -> None:
-    """Refuse values that cannot work, before anything is loaded.
-
-    Raises:
-        MTDriveError: an evaluation split, an unknown feedback source or engine, no vLLM where it is asked for, a
-            planner without training, a missing data root, or numbers out of range or that do not divide.
-    """
-    check_training_split(config.split)
-    check_workers(config.scoring_workers, least=0, key="scoring_workers")
-    if config.feedback not in SOURCES:
-        raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
-    if config.planner.model == TINY:
-        raise MTDriveError("planner.model=tiny has random weights and answers nothing; run mtdrive sft first.")
-    if config.openscene_data_root is None:
-        raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT: the planner needs images.")
-    if config.engine not in ENGINES:
-        raise MTDriveError(f"There is no engine {config.engine!r}: choose {' or '.join(ENGINES)}.")
-    if config.engine == "vllm":
-        check_installed()
-    for name, least in {
-        "turns": 1,
-        "max_steps": 1,
-        "scenes_per_step": 1,
-        "group_size": 2,
-        "updates_per_step": 1,
-    }.items():
-        if config[name] < least:
-            raise MTDriveError(f"{name}={config[name]} must be at least {least}.")
-    if not 0 <= config.discount <= 1:
-        raise MTDriveError(f"discount={config.discount} must lie between 0 and 1.")
-    if not config.anchor_width > 0:
-        raise MTDriveError(f"anchor_width={config.anchor_width} must be above 0.")
-    if not config.temperature > 0:
-        raise MTDriveError(f"temperature={config.temperature} must be above 0: training needs episodes that differ.")
-    if config.save_steps % config.updates_per_step:
-        raise MTDriveError(
-            f"save_steps={config.save_steps} must be a multiple of updates_per_step={config.updates_per_step}, "
-            "so that a checkpoint never falls between two updates on the same episodes."
-        )
-
-
-def mtgrpo_settings(config: DictConfig) -> MTGRPOSettings:
+def mtgrpo_settings(config: RlSettings) -> MTGRPOSettings:
     """What GRPOConfig has no field for, without vLLM's part.
 
     Raises:
@@ -188,7 +149,7 @@ def mtgrpo_settings(config: DictConfig) -> MTGRPOSettings:
     )
 
 
-def passes_per_step(config: DictConfig) -> int:
+def passes_per_step(config: RlSettings) -> int:
     """Forward and backward passes of this process in one step.
 
     Raises:
@@ -204,7 +165,7 @@ def passes_per_step(config: DictConfig) -> int:
     return config.scenes_per_step // (per_pass * processes)
 
 
-def training_arguments(config: DictConfig, passes: int, on_cpu: bool) -> GRPOConfig:
+def training_arguments(config: RlSettings, passes: int, on_cpu: bool) -> GRPOConfig:
     """TRL's arguments for a process that makes `passes` passes a step."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return GRPOConfig(

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig
 from rich.text import Text
 
 from mtdrive.evaluation.explain import draw, explain, explanation_tables, row_of
 from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
 from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
+from mtdrive.settings.evaluation import ScoreSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import revisions
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
@@ -28,7 +28,7 @@ from mtdrive.simulation.scene_cache.store import (
     build_caches,
     build_synthetic_caches,
 )
-from mtdrive.simulation.scoring import LOG_REPLAY, OK, check_traffic, uses_human_filter
+from mtdrive.simulation.scoring import OK, uses_human_filter
 from mtdrive.simulation.submission.files import Submission, read_submission
 from mtdrive.simulation.submission.mapping import read_mapping
 from mtdrive.simulation.submission.one_stage import with_extended_comfort
@@ -39,10 +39,9 @@ from mtdrive.terminal import terminal
 WIDTH = 140  # of the tables in a file or pipe
 
 
-def run(config: DictConfig) -> int:
+def run(config: ScoreSettings) -> int:
     """Score; see configs/score.yaml. Exit status 1 if a scene could not be compiled."""
-    check(config)
-    out, cache_root = Path(config.out), Path(config.navsim_exp_root) / "scene_cache"
+    out, cache_root = Path(config.out), config.cache_root
     submission = read_submission(Path(config.trajectories))
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
     for suffix in (".csv", ".navsim.csv", ".json", *([] if explained is None else [f".{explained}.png"])):
@@ -74,26 +73,7 @@ def run(config: DictConfig) -> int:
     return 1 if failed else 0
 
 
-def check(config: DictConfig) -> None:
-    """Refuse what no file is needed to refuse.
-
-    Raises:
-        MTDriveError: a value that does not exist, is missing, or has no meaning for the metric.
-    """
-    for key in ("openscene_data_root", "nuplan_maps_root"):
-        if config[key] is None:
-            raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
-    if config.human_penalty_filter not in (None, True, False):
-        raise MTDriveError(f"human_penalty_filter={config.human_penalty_filter} must be true or false.")
-    uses_human_filter(config.metric, config.human_penalty_filter)
-    check_traffic(config.metric, config.traffic)
-    if config.explain is not None and config.traffic != LOG_REPLAY:
-        raise MTDriveError(f"explain={config.explain} tells of traffic={LOG_REPLAY} alone; leave one of both out.")
-    if Path(config.out).suffix != ".csv":
-        raise MTDriveError(f"out={config.out} must name a .csv file.")
-
-
-def build_missing(config: DictConfig, submission: Submission, cache_root: Path) -> dict[str, str]:
+def build_missing(config: ScoreSettings, submission: Submission, cache_root: Path) -> dict[str, str]:
     """Compile the scenes that are not yet; returns why, for those that cannot be.
 
     Raises:
@@ -116,7 +96,7 @@ def build_missing(config: DictConfig, submission: Submission, cache_root: Path) 
     return failed
 
 
-def failures(report: CacheReport, tokens: list[str], config: DictConfig, source: str) -> dict[str, str]:
+def failures(report: CacheReport, tokens: list[str], config: ScoreSettings, source: str) -> dict[str, str]:
     """Why scenes could not be compiled, by token.
 
     Raises:
@@ -144,7 +124,7 @@ def write_tables(out: Path, scores: SubmissionScores, stages: TwoStageScores | N
 
 
 def provenance(
-    config: DictConfig, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
+    config: ScoreSettings, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
 ) -> dict[str, object]:
     """How a table of scores was made, and its means over the rows with status "ok"."""
     table = pd.DataFrame({**scores.columns, "score": scores.score})
@@ -178,7 +158,7 @@ def source(path: Path) -> dict[str, str]:
 
 
 def print_summary(
-    config: DictConfig, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
+    config: ScoreSettings, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
 ) -> None:
     """The means, what has no score, and where everything lies."""
     console, out = terminal(WIDTH), Path(config.out)
@@ -198,7 +178,7 @@ def print_summary(
 
 
 def print_explanation(
-    config: DictConfig, submission: Submission, scores: SubmissionScores, row: int, cache_root: Path
+    config: ScoreSettings, submission: Submission, scores: SubmissionScores, row: int, cache_root: Path
 ) -> None:
     """Why one trajectory has its score, and a picture of it beside the CSV."""
     token, out = str(submission.tokens[row]), Path(config.out)

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from datasets import Dataset
-from omegaconf import DictConfig
 from trl import SFTConfig
 
 from mtdrive.datasets.reader import load_image, load_samples, read_manifest
 from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.models import load_planner
+from mtdrive.settings.training import SftSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.splits import check_held_out
@@ -29,9 +29,8 @@ FREE = (
 )
 
 
-def run(config: DictConfig) -> None:
+def run(config: SftSettings) -> None:
     """Train and save a planner; see configs/sft.yaml."""
-    check(config)
     samples = load(config)
     with only_run_in(Path(config.out)):
         train(config, *samples)
@@ -41,7 +40,7 @@ def run(config: DictConfig) -> None:
         terminal().print(f"{lines[-1]['step']} steps, {losses}; planner in {config.out}")
 
 
-def train(config: DictConfig, samples: Dataset, val: Dataset | None, read_image: ReadImage) -> None:
+def train(config: SftSettings, samples: Dataset, val: Dataset | None, read_image: ReadImage) -> None:
     """Train from where the run has come to, and save the planner."""
     sizes = {
         "samples_per_step": samples_per_step(config),
@@ -56,18 +55,7 @@ def train(config: DictConfig, samples: Dataset, val: Dataset | None, read_image:
         run.finish()
 
 
-def check(config: DictConfig) -> None:
-    """Refuse numbers that cannot work, before anything is loaded.
-
-    Raises:
-        MTDriveError: a number of steps or samples below 1.
-    """
-    for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps"):
-        if config[name] < 1:
-            raise MTDriveError(f"{name}={config[name]} must be at least 1.")
-
-
-def load(config: DictConfig) -> tuple[Dataset, Dataset | None, ReadImage]:
+def load(config: SftSettings) -> tuple[Dataset, Dataset | None, ReadImage]:
     """The samples to train on, those to evaluate on, and how their images are read.
 
     Raises:
@@ -75,7 +63,7 @@ def load(config: DictConfig) -> tuple[Dataset, Dataset | None, ReadImage]:
     """
     train_root = Path(config.dataset)
     train, val = load_samples(train_root), None
-    cache_root, data_root = Path(config.navsim_exp_root) / "scene_cache", config.openscene_data_root
+    cache_root, data_root = config.cache_root, config.openscene_data_root
     split = read_manifest(train_root)["split"]
     check_held_out(cache_root, split, None if data_root is None else Path(data_root), train["token"])
     image_roots = dict.fromkeys(train["image"], train_root)
@@ -90,12 +78,12 @@ def load(config: DictConfig) -> tuple[Dataset, Dataset | None, ReadImage]:
     return train, val, lambda name: load_image(image_roots[name], name)
 
 
-def samples_per_step(config: DictConfig) -> int:
+def samples_per_step(config: SftSettings) -> int:
     """Over all passes and devices."""
     return config.batch_size * config.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def training_arguments(config: DictConfig, evaluates: bool, on_cpu: bool) -> SFTConfig:
+def training_arguments(config: SftSettings, evaluates: bool, on_cpu: bool) -> SFTConfig:
     return SFTConfig(
         output_dir=config.out,
         max_steps=config.max_steps,

@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from mtdrive.simulation.errors import MTDriveError
+from mtdrive.settings.data import SynthSettings
 from mtdrive.simulation.synthetic.world import SPLITS, WorldConfig, write_world
 
 
-def run(config: DictConfig) -> None:
+def run(config: SynthSettings) -> None:
     """Write the world and say what is in it."""
-    scenes = {split: config[f"scenes_{split}"] for split in SPLITS}
-    if min(scenes.values()) < 0 or sum(scenes.values()) == 0:
-        raise MTDriveError(f"A world needs at least one scene and no negative number of them, not {scenes}.")
-    for name, family in config.families.items():
-        if family.weight < 0 or not 0 <= family.hidden <= 1:
-            raise MTDriveError(f"families.{name}={family}: weight must not be negative, hidden must lie in 0..1.")
-    if len(config.image_size) != 2 or min(config.image_size) < 32:
-        raise MTDriveError(f"image_size={config.image_size} must be a width and a height of at least 32 pixels.")
+    scenes = {"train": config.scenes_train, "val": config.scenes_val, "test": config.scenes_test}
     families = {name: (family.weight, family.hidden) for name, family in config.families.items() if family.weight > 0}
-    if not families:
-        raise MTDriveError("families holds no scenario family with a positive weight.")
     world = WorldConfig(
         config.seed,
         scenes,
@@ -31,7 +20,7 @@ def run(config: DictConfig) -> None:
         config.close_calls,
         config.images,
         config.history_images,
-        tuple(config.image_size),
+        config.image_size,
     )
     records = write_world(world, Path(config.out), config.workers)
     for split in SPLITS:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
+from mtdrive.settings.evaluation import VisualizeSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image, read_image
 from mtdrive.simulation.runtime.files import atomic_path
@@ -25,24 +25,22 @@ from mtdrive.visualization.records import (
     read_trajectories,
     scenes_alone,
 )
-from mtdrive.visualization.turns import REFERENCES, Turn, references, show_turns
+from mtdrive.visualization.turns import Turn, references, show_turns
 from mtdrive.visualization.viewer.page import write_viewer
 from mtdrive.visualization.viewer.scenes import ViewerScene, viewer_scene
 
 PICTURES = 8  # at most, if no limit is given; a page takes all scenes
-FORMATS = ("png", *WRITERS, "html")
 
 
-def run(config: DictConfig) -> None:
+def run(config: VisualizeSettings) -> None:
     """Write the pictures; see configs/visualize.yaml."""
-    check(config)
     recording, store = open_recording(config)
     with only_run_in(Path(config.out)):
         written = write(config, recording, store)
     terminal().print(written)
 
 
-def write(config: DictConfig, recording: Recording, store: SceneStore) -> str:
+def write(config: VisualizeSettings, recording: Recording, store: SceneStore) -> str:
     """Write what is asked for; returns what that is."""
     out, episodes = Path(config.out), recording.episodes
     bar = tqdm(episodes, desc="scenes", unit="scene")
@@ -55,34 +53,19 @@ def write(config: DictConfig, recording: Recording, store: SceneStore) -> str:
     return f"{len(episodes)} pictures in {out}"
 
 
-def check(config: DictConfig) -> None:
-    """Refuse what no file is needed to refuse.
-
-    Raises:
-        MTDriveError: an unknown format or reference, or two sources of plans at once.
-    """
-    if config.format not in FORMATS:
-        raise MTDriveError(f"There is no format {config.format!r}: choose from {', '.join(FORMATS)}.")
-    if unknown := sorted(set(config.references) - set(REFERENCES)):
-        raise MTDriveError(f"There is no reference {', '.join(unknown)}: choose from {', '.join(REFERENCES)}.")
-    if config.episodes and config.trajectories:
-        raise MTDriveError("Give episodes=... or trajectories=..., not both.")
-
-
-def open_recording(config: DictConfig) -> tuple[Recording, SceneStore]:
+def open_recording(config: VisualizeSettings) -> tuple[Recording, SceneStore]:
     """What is to be shown, and the scene caches that it needs.
 
     Raises:
         MTDriveError: there is nothing to show, or its images or caches are missing.
     """
-    tokens = config.token if isinstance(config.token, ListConfig) else [config.token] if config.token else []
-    tokens = [str(token) for token in tokens]
+    tokens = config.tokens
     if config.episodes:
         recording = read_recording(Path(config.episodes))
     elif config.trajectories:
         recording = read_trajectories(Path(config.trajectories), config.split, config.metric)
     else:
-        names = tokens or SceneStore(_cache_root(config), config.split).tokens
+        names = tokens or SceneStore(config.cache_root, config.split).tokens
         recording = scenes_alone(names, config.split, config.metric)
     limit = config.limit or (PICTURES if config.format != "html" and not tokens else None)
     recording = recording.of(tokens, limit)
@@ -91,15 +74,11 @@ def open_recording(config: DictConfig) -> tuple[Recording, SceneStore]:
     return recording, _store(config, recording)
 
 
-def _cache_root(config: DictConfig) -> Path:
-    return Path(config.navsim_exp_root) / "scene_cache"
-
-
-def _store(config: DictConfig, recording: Recording) -> SceneStore:
+def _store(config: VisualizeSettings, recording: Recording) -> SceneStore:
     """The scene caches of the split, with those of the recording's scenes."""
     wanted = list(dict.fromkeys(episode.token for episode in recording.episodes))
     try:
-        store = SceneStore(_cache_root(config), recording.split)
+        store = SceneStore(config.cache_root, recording.split)
         if set(wanted) <= set(store.tokens):
             return store
     except MTDriveError:
@@ -110,17 +89,17 @@ def _store(config: DictConfig, recording: Recording) -> SceneStore:
         config.openscene_data_root,
         config.nuplan_maps_root,
         recording.split,
-        _cache_root(config),
+        config.cache_root,
         tokens=wanted,
         workers=1,
     )
     for token, reason in report.failed.items():
         raise MTDriveError(f"Cannot compile scene {token} of split {recording.split}: {reason}.")
-    return SceneStore(_cache_root(config), recording.split)
+    return SceneStore(config.cache_root, recording.split)
 
 
 def load(
-    config: DictConfig, recording: Recording, store: SceneStore, episode: EpisodeRecord
+    config: VisualizeSettings, recording: Recording, store: SceneStore, episode: EpisodeRecord
 ) -> tuple[Scene, np.ndarray, tuple[Turn, ...]]:
     """An episode's scene, front image (H, W, 3) uint8 RGB and turns."""
     scene = store.load(episode.token)
@@ -131,7 +110,9 @@ def load(
     return scene, image, show_turns(scene, episode, recording.metric, recording.source, recording.interval)
 
 
-def draw(config: DictConfig, recording: Recording, store: SceneStore, episode: EpisodeRecord, path: Path) -> None:
+def draw(
+    config: VisualizeSettings, recording: Recording, store: SceneStore, episode: EpisodeRecord, path: Path
+) -> None:
     """Write one picture, still or moving as the ending of `path` says."""
     scene, image, turns = load(config, recording, store, episode)
     plans = [
@@ -149,7 +130,7 @@ def draw(config: DictConfig, recording: Recording, store: SceneStore, episode: E
 
 
 def _viewer_scenes(
-    config: DictConfig, recording: Recording, store: SceneStore, episodes: Iterator[EpisodeRecord]
+    config: VisualizeSettings, recording: Recording, store: SceneStore, episodes: Iterator[EpisodeRecord]
 ) -> Iterator[ViewerScene]:
     for episode in episodes:
         scene, image, turns = load(config, recording, store, episode)

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
@@ -66,7 +66,7 @@ class Planner:
         self.processor.save_pretrained(directory)
 
 
-def load_planner(config: DictConfig) -> Planner:
+def load_planner(config: Any) -> Planner:
     """Make the planner that the configuration group `planner` describes (`configs/planner/*.yaml`).
 
     Raises:
@@ -76,7 +76,7 @@ def load_planner(config: DictConfig) -> Planner:
     device = _device(config.device)
     dtype = _dtype(config.dtype)
     if config.model == TINY:
-        architecture = TinyArchitecture(**OmegaConf.to_container(config.tiny))
+        architecture = TinyArchitecture(**config.tiny)
         tokenizer = tiny_tokenizer()
         processor = tiny_processor(architecture, tokenizer)
         model = tiny_model(architecture, tokenizer, config.seed).to(dtype)
@@ -87,7 +87,7 @@ def load_planner(config: DictConfig) -> Planner:
         check_vocabulary(processor, model, config.model)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
     if config.lora is not None and not isinstance(model, PeftModel):
-        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **OmegaConf.to_container(config.lora)))
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config.lora))
     model.to(device).eval()
     check_loaded(model.state_dict(), config.model)
     return Planner(model, processor, prompt_style(config.prompt), config.max_new_tokens)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.files import atomic_path
@@ -17,9 +17,9 @@ from mtdrive.training.checkpoints import latest_checkpoint
 RUN_NAME = "run.json"
 
 
-def settings_of(config: DictConfig, free: Collection[str]) -> dict[str, object]:
-    """A configuration's values by key, those of groups by `group.key`, without the keys that a run may change."""
-    values = _flat(OmegaConf.to_container(config, resolve=True))
+def settings_of(config: Any, free: Collection[str]) -> dict[str, object]:
+    """The values of settings, a dataclass, by key (`group.key` in groups), without the keys that a run may change."""
+    values = _flat(asdict(config))
     return {key: value for key, value in values.items() if key not in free}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
+import yaml
 from safetensors import safe_open
 
 from mtdrive.evaluation.report.cards import scene_card
@@ -108,13 +108,13 @@ def check_agreement(table: pd.DataFrame, path: Path) -> None:
 
 def read_facts(run: Path, evaluation: dict[str, Any]) -> dict[str, str]:
     """Provenance, label to value."""
-    config = OmegaConf.load(run / "quickstart.yaml")
+    config = yaml.safe_load((run / "quickstart.yaml").read_text())
     world, dataset = read_json(run / "world" / "manifest.json"), read_json(run / "dataset" / "train" / "manifest.json")
     counts = Counter(scene["split"] for scene in world["scenes"])
     by_turns = ", ".join(f"{count} of {turns}" for turns, count in dataset["counts"]["turns"].items())
     return {
         "Metric": f"{evaluation['metric']}, version {evaluation['metric_version']}",
-        "Seed": str(config.seed),
+        "Seed": str(config["seed"]),
         "Scenes": ", ".join(f"{count} {split}" for split, count in counts.items()),
         "Recorded conversations": f"{dataset['samples']} (turns: {by_turns})",
         "Planner": f"{architecture(run / 'rl')}, {parameters(run / 'rl') / 1e6:.2f} M parameters, from random weights",

@@ -1,0 +1,91 @@
+"""Settings of the verbs that write data: synth, cache, record."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtdrive.settings.shared import FeedbackSource, MetricName, Paths, PromptStyleName
+from mtdrive.settings.types import (
+    STRICT,
+    Count,
+    CountOrNone,
+    Name,
+    NotNegative,
+    OneOf,
+    Seed,
+    Share,
+    Text,
+    Token,
+    Workers,
+)
+from mtdrive.simulation.errors import MTDriveError
+
+FamilyName = Annotated[str, OneOf("mtdrive.simulation.synthetic.families:FAMILIES")]
+Pixels = Annotated[int, Field(ge=32, le=8192)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FamilySettings:
+    """One scenario family in the mix."""
+
+    weight: NotNegative
+    hidden: Share
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SynthSettings:
+    """`configs/synth.yaml`"""
+
+    out: Text
+    seed: Seed
+    scenes_train: CountOrNone
+    scenes_val: CountOrNone
+    scenes_test: CountOrNone
+    images: bool
+    history_images: bool
+    image_size: tuple[Pixels, Pixels]
+    workers: Workers
+    close_calls: Share
+    families: dict[FamilyName, FamilySettings]
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError for a world without any scene."""
+        if not (self.scenes_train or self.scenes_val or self.scenes_test):
+            raise MTDriveError("A world needs at least one scene; raise scenes_train, scenes_val or scenes_test.")
+        if not any(family.weight for family in self.families.values()):
+            raise MTDriveError("families holds no scenario family with a positive weight.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CacheSettings(Paths):
+    """`configs/cache.yaml`"""
+
+    split: Name
+    log_names: list[Text] | None
+    tokens: list[Token] | None
+    workers: Workers
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError where a data root is not set."""
+        self.require("openscene_data_root", "nuplan_maps_root")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecordSettings(Paths):
+    """`configs/record.yaml`"""
+
+    recipe: dict[str, Any]
+    split: Name
+    out: Text
+    metric: MetricName
+    feedback: FeedbackSource
+    feedback_steps: bool
+    prompt: PromptStyleName
+    families: Text | None
+    answers: Text | None
+    check: Count | None
+    seed: Seed
+    workers: Workers

@@ -1,0 +1,110 @@
+"""Settings of the verbs that look at plans: score, evaluate, visualize, bench, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic.dataclasses import dataclass
+
+from mtdrive.settings.shared import BaselineName, FeedbackSource, MetricName, Paths, PlannerSettings
+from mtdrive.settings.types import STRICT, Count, Name, NotNegative, OneOf, Seed, Text, Token, Workers
+from mtdrive.simulation.errors import MTDriveError
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoreSettings(Paths):
+    """`configs/score.yaml`"""
+
+    split: Name
+    trajectories: Text
+    out: Text
+    metric: MetricName
+    human_penalty_filter: bool | None
+    traffic: Annotated[str, OneOf("mtdrive.simulation.scoring:TRAFFIC")]
+    synthetic_scenes: Text | None
+    mapping: Text | None
+    explain: Token | None
+    workers: Workers
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError where a data root is not set, or a value has no meaning for another."""
+        from mtdrive.simulation.scoring import LOG_REPLAY, check_traffic, uses_human_filter  # a second
+
+        self.require("openscene_data_root", "nuplan_maps_root")
+        uses_human_filter(self.metric, self.human_penalty_filter)
+        check_traffic(self.metric, self.traffic)
+        if self.explain is not None and self.traffic != LOG_REPLAY:
+            raise MTDriveError(f"explain={self.explain} tells of traffic={LOG_REPLAY} alone; leave one of both out.")
+        if Path(self.out).suffix != ".csv":
+            raise MTDriveError(f"out={self.out} must name a .csv file.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluateSettings(Paths):
+    """`configs/evaluate.yaml`"""
+
+    planner: PlannerSettings | None = None
+    split: Name
+    turns: Count
+    feedback: FeedbackSource
+    feedback_steps: bool | None
+    temperature: NotNegative
+    batch_size: Count
+    baselines: list[BaselineName]
+    metric: MetricName
+    limit: Count | None
+    families: Text | None
+    resamples: Count
+    seed: Seed
+    out: Text
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError where there is nothing to evaluate, or a planner would get no images."""
+        if self.planner is None and not self.baselines:
+            raise MTDriveError("There is nothing to evaluate: give planner=... or baselines=[...].")
+        if self.planner is not None:
+            self.require("openscene_data_root")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class VisualizeSettings(Paths):
+    """`configs/visualize.yaml`"""
+
+    out: Text
+    format: Literal["png", "gif", "mp4", "html"]
+    episodes: Text | None
+    trajectories: Text | None
+    split: Name
+    token: Token | list[Token] | None
+    limit: Count | None
+    references: list[Literal["human", "pdm_closed"]]
+    metric: MetricName
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError for two sources of plans at once."""
+        if self.episodes is not None and self.trajectories is not None:
+            raise MTDriveError("Give episodes=... or trajectories=..., not both.")
+
+    @property
+    def tokens(self) -> list[str]:
+        """The scenes that are named, if any is."""
+        return self.token if isinstance(self.token, list) else [] if self.token is None else [self.token]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BenchSettings(Paths):
+    """`configs/bench.yaml`"""
+
+    split: Name
+    metric: MetricName
+    scenes: Count
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError where a data root is not set."""
+        self.require("openscene_data_root", "nuplan_maps_root")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DoctorSettings(Paths):
+    """`configs/doctor.yaml`"""

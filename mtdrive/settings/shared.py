@@ -1,0 +1,51 @@
+"""Settings that several verbs share. The comments of `configs/*.yaml` say what each key means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic.dataclasses import dataclass
+
+from mtdrive.settings.types import STRICT, Count, OneOf, Positive, Seed, Text
+from mtdrive.simulation.errors import MTDriveError
+
+MetricName = Annotated[str, OneOf("mtdrive.simulation.metrics.registry:VERSIONS")]
+FeedbackSource = Annotated[str, OneOf("mtdrive.simulation.feedback.structured:SOURCES")]
+BaselineName = Annotated[str, OneOf("mtdrive.simulation.baselines:BASELINES")]
+PromptStyleName = Annotated[str, OneOf("mtdrive.planner.prompt:PROMPTS")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Paths:
+    """`configs/paths.yaml`: where the data is."""
+
+    openscene_data_root: Text | None
+    nuplan_maps_root: Text | None
+    navsim_exp_root: Text
+
+    @property
+    def cache_root(self) -> Path:
+        """Folder of the scene caches."""
+        return Path(self.navsim_exp_root) / "scene_cache"
+
+    def require(self, *roots: str) -> None:
+        """Raises MTDriveError for the first of the roots that is not set."""
+        for root in roots:
+            if getattr(self, root) is None:
+                raise MTDriveError(f"Say where the data is: {root}=... or the environment variable {root.upper()}.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PlannerSettings:
+    """`configs/planner`: which planner, and how it is loaded."""
+
+    model: Text
+    prompt: PromptStyleName | None
+    max_new_tokens: Count | None
+    device: Text
+    dtype: Literal["float32", "bfloat16", "float16"] | None
+    seed: Seed
+    lora: dict[str, Any] | None
+    tiny: dict[str, Positive] | None
+    allow_misfit: bool
