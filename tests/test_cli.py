@@ -13,10 +13,12 @@ import pytest
 from omegaconf import OmegaConf
 
 import mtdrive
-from mtdrive.cli import CONFIGS, VERBS, main
+from mtdrive.cli import main
 from mtdrive.commands import doctor
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.rollout.vllm_engine import VLLMSettings
+from mtdrive.settings import CONFIGS
+from mtdrive.settings.verbs import VERBS
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.installation import self_check
@@ -29,7 +31,7 @@ from mtdrive.training.rewards import PdmsReward
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_and_a_configuration_that_composes(verb, capsys):
     assert main([verb, "--help"]) == 0
-    assert VERBS[verb] in capsys.readouterr().out
+    assert VERBS[verb].summary in capsys.readouterr().out
     assert (CONFIGS / f"{verb}.yaml").is_file()
     assert callable(importlib.import_module(f"mtdrive.commands.{verb}").run)
 

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from omegaconf import OmegaConf
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from mtdrive.cli import main
@@ -50,7 +49,7 @@ KINDS = {"planning", "refinement", "collision", "off_road", "comparison"}
 
 def recipe(name: str, **changes) -> Recipe:
     """A recipe of configs/recipe with other values."""
-    config = OmegaConf.to_container(load_settings("record", ["out=unused", f"recipe={name}"]))
+    config = asdict(load_settings("record", ["out=unused", f"recipe={name}"]))
     values = config["recipe"] | {key: config[key] for key in ("metric", "feedback", "seed")}
     return Recipe(**values | changes)
 

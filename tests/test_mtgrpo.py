@@ -443,10 +443,10 @@ def test_the_order_of_scenes_is_fixed_and_grows_at_its_end():
         ("split=navtest", "evaluation alone"),
         ("split=test_small", "evaluation alone"),
         ("planner.model=tiny", "mtdrive sft first"),
-        ("estimator=ppo", "choose from"),
+        ("estimator=ppo", "one of grpo"),
         ("group_size=1", "at least 2"),
         ("temperature=0", "above 0"),
-        ("feedback=oracle", "no feedback source"),
+        ("feedback=oracle", "one of privileged"),
         ("scenes_per_pass=3", "multiple of"),
     ],
 )

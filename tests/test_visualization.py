@@ -243,7 +243,7 @@ def test_visualize_writes_a_picture_with_all_plans(data, monkeypatch):
     ("arguments", "sentence"),
     [
         (["openscene_data_root=null"], "openscene_data_root"),
-        (["references=[oracle]"], "no reference oracle"),
+        (["references=[oracle]"], "references.0=oracle must be one of human, pdm_closed"),
         (["trajectories=nowhere.npz"], "nowhere.npz"),
         (["token=0123456789abcdef", "split=val"], "no camera image"),
         (["token=ffffffffffffffff", "nuplan_maps_root=null"], "nuplan_maps_root"),

@@ -73,7 +73,7 @@ def measure(work: Path) -> Values:
     mtdrive(*sft, f"out={work}/sft20", f"max_steps={STEPS}", "batch_size=4", "gradient_accumulation_steps=2")
     mtdrive(*sft, f"out={work}/sft", "max_steps=300", "save_steps=300")
     mtdrive(
-        *("rl", f"planner.model={work}/sft", f"out={work}/rl", f"max_steps={STEPS}", "seed=2"),
+        *("rl", f"planner={work}/sft", f"out={work}/rl", f"max_steps={STEPS}", "seed=2"),
         *("scenes_per_step=4", "scenes_per_pass=2", "group_size=4", "updates_per_step=2", "kl=0.01"),
     )
     found = {**curve("sft", work / "sft20"), **curve("rl", work / "rl")}

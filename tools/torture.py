@@ -97,7 +97,7 @@ def jobs(material: Path, run: Path) -> dict[str, Job]:
             ["sft", f"dataset={material}/dataset", f"out={run}/sft", "batch_size=2", "logging_steps=1", *few],
         ),
         "rl": Job(
-            ["rl", f"planner.model={material}/sft", f"out={run}/rl", "max_parse_errors=1.0", "scenes_per_step=1",
+            ["rl", f"planner={material}/sft", f"out={run}/rl", "max_parse_errors=1.0", "scenes_per_step=1",
              "group_size=2", "turns=2", *few],
         ),
         "quickstart": Job(["quickstart", "preset=smoke", f"out={run}/quickstart"], reach=0.3),
