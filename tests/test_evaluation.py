@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from factories import RoadObject, straight_scene
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -24,6 +23,7 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene_cache.format import Fingerprint, save_scene
+from support.scenes import RoadObject, straight_scene
 
 
 def answer(status: TurnStatus, score: float | None = None) -> Turn:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_planner import tiny_config
 
 from mtdrive.cli import load_config
 from mtdrive.commands import rl
@@ -31,6 +30,7 @@ from mtdrive.simulation.runtime.processes import Pool
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
+from support.planners import tiny_config
 
 SCENES, GROUP, TURNS, STEPS = 3, 4, 3, 2
 

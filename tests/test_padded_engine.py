@@ -6,9 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_mtgrpo import any_text, load, make_trainer, steps_of, weights
-from test_planner import tiny_config
-from test_rollout import plain_log_probs
 from transformers import (
     GenerationConfig,
     InternVLConfig,
@@ -27,6 +24,9 @@ from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.training.log_probs import plain_inputs
+from support.planners import tiny_config
+from support.rollouts import plain_log_probs
+from support.training import any_text, load, make_trainer, steps_of, weights
 
 WINDOW = 16  # far shorter than a prompt
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_mtgrpo import make_trainer
-from test_planner import CONFIGS, tiny_config
 
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
+from support.planners import CONFIGS, tiny_config
+from support.training import make_trainer
 
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"]}

@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path, PurePosixPath
 
-import forged_caches
 import numpy as np
 import pytest
 
@@ -27,6 +26,7 @@ from mtdrive.simulation.scene import MapLayer, Scene
 from mtdrive.simulation.scene_cache import format as scene_file
 from mtdrive.simulation.scene_cache.format import Fingerprint, load_scene, save_scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from support import forged_caches
 
 REFERENCE = Path(__file__).parent / "data/navsim_reference"
 DATA = REFERENCE / "dataset"
@@ -211,7 +211,7 @@ def test_a_forged_header_is_refused(cache, edit, words):
 
 def test_forged_caches_are_refused_or_score(cache, tmp_path):
     """In a process of its own, which a crash would end."""
-    script = Path(__file__).parent / "forged_caches.py"
+    script = Path(forged_caches.__file__)
     command = [sys.executable, script, cache, tmp_path, "0", "300"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

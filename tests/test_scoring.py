@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from factories import straight_scene
 from fuzz_scoring import adversarial_plans, fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +16,8 @@ from mtdrive.simulation.runtime import kernels as compiled
 from mtdrive.simulation.scene import STEP
 from mtdrive.simulation.scoring import INVALID, OK, Scores, score
 from mtdrive.simulation.trajectory import SAMPLINGS
+from support import reference
+from support.scenes import straight_scene
 
 TOKENS = sorted(set(reference.load("trajectories.npz")["token"].tolist()))
 

@@ -1,13 +1,11 @@
 """Pictures of plans: what is drawn lies where the geometry says, and bad input gets a sentence."""
 
 import ast
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from factories import RoadObject, straight_scene
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,9 +14,7 @@ from mtdrive.cli import main
 from mtdrive.commands import visualize
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
-from mtdrive.simulation.camera import PinholeCamera
 from mtdrive.simulation.feedback.assessment import assess
-from mtdrive.simulation.scene import Camera
 from mtdrive.simulation.synthetic.rendering import render_front_camera
 from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Marking, Material, RenderScene, Surface
 from mtdrive.visualization import (
@@ -34,32 +30,8 @@ from mtdrive.visualization import (
 from mtdrive.visualization.bev import draw_bird_view, to_page
 from mtdrive.visualization.camera_view import camera_view
 from mtdrive.visualization.plan import violation_place
-
-INTRINSIC = np.array([[515.0, 0.0, 319.5], [0.0, 515.0, 186.0], [0.0, 0.0, 1.0]])
-TO_EGO = np.array([[0.0, 0.0, 1.0, 1.6], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.5], [0.0, 0.0, 0.0, 1.0]])
-CAMERA = PinholeCamera(INTRINSIC, TO_EGO, np.zeros(5), 640, 360)
-GREY = np.full((360, 640, 3), 90, np.uint8)
-
-
-def scene_with(*objects, **options):
-    scene = straight_scene(list(objects), **options)
-    return replace(scene, camera=Camera("log/CAM_F0/a.jpg", INTRINSIC, TO_EGO, np.zeros(5)))
-
-
-def arc(curvature=0.0, speed=8.0, label="turn 1", **fields):
-    """A plan along a circle; curvature > 0 turns left."""
-    travelled = speed * 0.1 * np.arange(1, 41)
-    heading = curvature * travelled
-    if curvature:
-        xy = np.column_stack([np.sin(heading), 1 - np.cos(heading)]) / curvature
-    else:
-        xy = np.column_stack([travelled, 0 * travelled])
-    return Plan(label, np.column_stack([xy, heading]), **fields)
-
-
-def near(image, colour, tolerance=40):
-    """Where an image has about a colour."""
-    return np.abs(image.astype(int) - np.array(style.rgb(colour))).max(axis=-1) < tolerance
+from support.pictures import CAMERA, GREY, arc, near, scene_with
+from support.scenes import RoadObject
 
 
 def bird_view(scene, plans):

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
-from test_mtgrpo import SETTINGS, any_text, load, make_trainer, steps_of
-from test_planner import tiny_config
-from test_rollout import image, plain_log_probs
 
 from mtdrive import cli
 from mtdrive.planner.models import load_planner
@@ -17,6 +14,10 @@ from mtdrive.rollout import multi_turn, vllm_engine
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.errors import MTDriveError
+from support.pictures import image
+from support.planners import tiny_config
+from support.rollouts import plain_log_probs
+from support.training import SETTINGS, any_text, load, make_trainer, steps_of
 
 
 @dataclass
