@@ -94,7 +94,7 @@ def test_prompt_and_own_tokens_attended_apart_and_joined_agree():
     inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
     weights = torch.randn(sum(episodes), 4, 8, dtype=torch.double)
     results = []
-    for way in ("_apart", "_joined"):
+    for way in ("apart", "joined"):
         segments = shared_prefix.TrainingSegments(prompts, episodes, scenes)
         out = getattr(segments, way)(*inputs, 0.3)
         results.append([out, *torch.autograd.grad(out, inputs, weights)])
@@ -138,6 +138,12 @@ def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, a
         assert (ours[name] - p.grad).norm() <= 1e-4 * p.grad.norm() + 1e-9, name
 
 
+def watched(trainer) -> dict[str, float]:
+    """What the trainer has to log."""
+    trainer.log({})
+    return trainer.state.log_history[-1]
+
+
 @pytest.mark.parametrize("filtered", [False, True])
 def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     planner, tmp_path, any_text_is_a_plan, filtered
@@ -155,7 +161,7 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     assert len(batch.continuations) == 6
     assert (batch.denominator == len(batch.tokens.sampled)) == filtered
     assert (batch.denominator > 2 * len(batch.tokens.sampled)) != filtered
-    assert trainer._watched["groups_without_gradient"] == [pytest.approx(2 / 3)]
+    assert watched(trainer)["groups_without_gradient"] == pytest.approx(2 / 3)
 
 
 def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is_a_plan):
@@ -166,13 +172,12 @@ def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is
         return [replace(result, score=result.score + more) for result in assess_letters(scene, poses)]
 
     settings = replace(SETTINGS, advantage=AdvantageConfig(scale=False))
-    trainer = make_trainer(planner, tmp_path, 1, settings=settings, assess=dearer)
     tasks = {
         token: Task.from_scene(planner, straight_scene(token=token), image(seed))
         for seed, token in enumerate(SCENES[:2])
     }
     np.testing.assert_array_equal(tasks["scene0"].prompt.ids, tasks["scene1"].prompt.ids)
-    trainer._load = tasks.__getitem__
+    trainer = make_trainer(planner, tmp_path, 1, settings=settings, assess=dearer, tasks=tasks)
     planner.model.train()
     [batch] = trainer.rollout([{"prompt": token} for token in tasks for _ in range(4)])
     first, second = (prompt.images["pixel_values"] for prompt in batch.prompts)
@@ -313,7 +318,7 @@ def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_
     planner.model.train()
     [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
     assert len(batch.prompts) == 2
-    assert trainer._watched["scorer_errors"] == [pytest.approx(1 / 3)]
+    assert watched(trainer)["scorer_errors"] == pytest.approx(1 / 3)
     with pytest.raises(MTDriveError, match="scorings failed"):
         make_trainer(planner, tmp_path, 10, assess=broken).train()
 

@@ -93,7 +93,7 @@ def test_broken_weights_are_refused_by_name(saved, tmp_path, kind, file, broken,
     assert "\n" not in str(refused.value)
     trainer = make_trainer(replace(load(saved / kind), max_new_tokens=8), tmp_path / "out", 1)
     with pytest.raises(MTDriveError, match=message):
-        trainer._load_from_checkpoint(str(folder))
+        trainer.train(resume_from_checkpoint=str(folder))
 
 
 def shards(folder: Path) -> list[Path]:

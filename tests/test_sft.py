@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 
 from mtdrive import cli
@@ -19,7 +21,7 @@ from mtdrive.datasets.schema import SCHEMA
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
-from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, answer_metrics, finetune, tokenise
+from mtdrive.training.sft_trainer import PlannerCollator, answer_metrics, finetune, tokenise
 from support.files import contents
 from support.fine_tuning import FEEDBACK, arguments, image, plan, read, sample
 from support.planners import tiny_config
@@ -226,17 +228,18 @@ def test_a_finished_command_changes_nothing_and_goes_on_only_when_more_is_asked(
 
 
 def test_a_command_that_was_cut_off_while_it_saved_its_planner_saves_it_again(command, tmp_path, monkeypatch):
-    save = PlannerSFTTrainer.save_planner
+    save, out = PreTrainedModel.save_pretrained, tmp_path / "out"
 
-    def half(self):
-        save(self)
-        os.truncate(tmp_path / "out" / "model.safetensors", 9)
-        raise KeyboardInterrupt
+    def half(model, folder, **kwargs):
+        save(model, folder, **kwargs)
+        if Path(folder) == out:  # no checkpoint
+            os.truncate(out / "model.safetensors", 9)
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(PlannerSFTTrainer, "save_planner", half)
-    with pytest.raises(KeyboardInterrupt):
-        cli.main(command)
-    monkeypatch.setattr(PlannerSFTTrainer, "save_planner", save)
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", half)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(command)
     assert cli.main(command) == 0
     saved = [load_file(tmp_path / "out" / name / "model.safetensors") for name in (".", "checkpoint-3")]
     assert all(torch.equal(saved[0][name], weight) for name, weight in saved[1].items())

@@ -1,6 +1,7 @@
 """Pictures of plans: what is drawn lies where the geometry says, and bad input gets a sentence."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mtdrive.cli import main
-from mtdrive.commands import visualize
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.feedback.assessment import assess
@@ -32,6 +32,7 @@ from mtdrive.visualization.camera_view import camera_view
 from mtdrive.visualization.plan import violation_place
 from support.pictures import CAMERA, GREY, arc, near, scene_with
 from support.scenes import RoadObject
+from support.stores import save_store
 
 
 def bird_view(scene, plans):
@@ -174,18 +175,11 @@ def test_no_picture_touches_the_global_state_of_pyplot():
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A data root with one image, and a store that holds its scene."""
+def data(tmp_path):
+    """A data root with one image, and the cache of its scene."""
     scene = scene_with(RoadObject(22.0))
-
-    class OneScene:
-        def __init__(self, cache_root, split):
-            self.tokens = [scene.token]
-
-        def load(self, token):
-            return scene
-
-    monkeypatch.setattr(visualize, "SceneStore", OneScene)
+    for split in ("test", "val"):
+        save_store(tmp_path / "scene_cache", split, replace(scene, split=split))
     picture = tmp_path / "sensor_blobs" / "test" / scene.camera.image
     picture.parent.mkdir(parents=True)
     cv2.imwrite(str(picture), GREY)
@@ -194,21 +188,26 @@ def data(tmp_path, monkeypatch):
     return tmp_path, scene
 
 
+def verb(root: Path) -> list[str]:
+    return ["visualize", f"openscene_data_root={root}", f"navsim_exp_root={root}", f"out={root}/out"]
+
+
 def test_visualize_writes_a_picture_with_all_plans(data, monkeypatch):
     root, scene = data
-    drawn = []
+    figures, save = [], Figure.savefig
 
-    def spy(*arguments):
-        drawn.append(arguments)
-        return figure_scene(*arguments)
+    def savefig(figure, *args, **kwargs):
+        figures.append(figure)
+        save(figure, *args, **kwargs)
 
-    monkeypatch.setattr(visualize, "figure_scene", spy)
-    assert main(["visualize", f"openscene_data_root={root}", f"trajectories={root}/T.npz", f"out={root}/out"]) == 0
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    assert main([*verb(root), f"trajectories={root}/T.npz"]) == 0
     picture = cv2.imread(str(root / "out" / f"{scene.token}.png"))
     assert picture.shape == (660, 1240, 3)
-    (plans,) = [arguments[2] for arguments in drawn]
-    assert [plan.label for plan in plans] == ["human", "PDM-Closed", "turn 1", "turn 2"]
-    assert plans[2].score == 0.0
+    [figure] = figures
+    lines = [text.get_text().split("  ") for legend in figure.legends for text in legend.get_texts()]
+    assert [line[0] for line in lines] == ["human", "PDM-Closed", "turn 1", "turn 2"]
+    assert lines[2][1] == "PDMS 0.00"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +223,7 @@ def test_visualize_writes_a_picture_with_all_plans(data, monkeypatch):
 )
 def test_visualize_answers_bad_input_with_one_sentence(data, capsys, arguments, sentence):
     root, _ = data
-    assert main(["visualize", f"openscene_data_root={root}", f"out={root}/out", *arguments]) == 2
+    assert main([*verb(root), *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert sentence in error.splitlines()[-1]
     assert "Traceback" not in error

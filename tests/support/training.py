@@ -42,7 +42,7 @@ def assess_letters(scene, poses) -> list[Assessment]:
     ]
 
 
-def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess=assess_letters, **changes):
+def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess=assess_letters, tasks=None, **changes):
     arguments = {
         "max_steps": steps,
         "per_device_train_batch_size": 2 * changes.get("num_generations", 4),
@@ -67,7 +67,7 @@ def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess
         config,
         settings,
         scene_order(SCENES, steps * scenes, 0),
-        load(planner).__getitem__,
+        (load(planner) if tasks is None else tasks).__getitem__,
         InProcess(assess),
         callbacks=[LogFile(out), *callbacks],
     )
