@@ -29,7 +29,7 @@ from mtdrive.simulation.splits import check_held_out
 SCENES_PER_SHARD = 32
 
 
-def record(recording: Recording, workers: int) -> tuple[dict, int]:
+def record(recording: Recording, workers: int, scenes_per_shard: int = SCENES_PER_SHARD) -> tuple[dict, int]:
     """Record the samples of a split; returns the manifest, and how many samples were recorded now.
 
     Raises:
@@ -40,16 +40,18 @@ def record(recording: Recording, workers: int) -> tuple[dict, int]:
     tokens = sorted(store.tokens)
     check_held_out(recording.cache_root, recording.split, recording.sensor_root)
     with only_run_in(recording.out):
-        return _record(recording, store, tokens, workers)
+        return _record(recording, store, tokens, workers, scenes_per_shard)
 
 
-def _record(recording: Recording, store: SceneStore, tokens: list[str], workers: int) -> tuple[dict, int]:
+def _record(
+    recording: Recording, store: SceneStore, tokens: list[str], workers: int, scenes_per_shard: int
+) -> tuple[dict, int]:
     out = recording.out
     identity = recording.identity(tokens, [store.fingerprint(token) for token in tokens])
     claim(out, identity)
     blocks = {
-        out / "samples" / f"part-{index:05d}.parquet": tokens[start : start + SCENES_PER_SHARD]
-        for index, start in enumerate(range(0, len(tokens), SCENES_PER_SHARD))
+        out / "samples" / f"part-{index:05d}.parquet": tokens[start : start + scenes_per_shard]
+        for index, start in enumerate(range(0, len(tokens), scenes_per_shard))
     }
     left = [(path, block) for path, block in blocks.items() if not path.exists()]
     new, done = 0, len(tokens) - sum(len(block) for _, block in left)

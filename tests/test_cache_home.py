@@ -11,7 +11,7 @@ from mtdrive.simulation.runtime import cache_home
 @pytest.fixture
 def no_home(monkeypatch, tmp_path):
     """The folder for temporary files of a user without a home."""
-    monkeypatch.setattr(cache_home, "AT_HOME", "/proc/nowhere/.cache")
+    monkeypatch.setenv("HOME", "/proc/nowhere")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield tmp_path

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, replace
@@ -390,24 +388,21 @@ def test_families_are_texts_whatever_they_say(world, store, tmp_path):
     assert {row["family"] for row in summary["families"]} == {*FAMILIES} - {""}
 
 
-def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path, monkeypatch):
+def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path):
+    """One scene a shard."""
     out = tmp_path / "killed"
-    script = (
-        "import sys; from mtdrive.datasets import builder; builder.SCENES_PER_SHARD = 1;"
-        "from mtdrive.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, "record", *overrides, f"out={out}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(out.glob("samples/*.parquet")) and process.poll() is None:
+    arguments = record.recording_of(load_config("record", [*overrides, f"out={out}"])), 1, 1
+    process = multiprocessing.get_context("spawn").Process(target=builder.record, args=arguments)
+    process.start()
+    while not list(out.glob("samples/*.parquet")) and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("samples/*.parquet")}
     assert kept
     assert not (out / "manifest.json").exists()
 
-    monkeypatch.setattr(builder, "SCENES_PER_SHARD", 1)
-    record.run(load_settings("record", [*overrides, f"out={out}"]))
+    builder.record(*arguments)
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     rows = sorted(map(str, load_samples(out).to_list()))
     assert rows == sorted(map(str, load_samples(recorded).to_list()))

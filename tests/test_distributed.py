@@ -5,11 +5,11 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing
-from distributed_step import PROCESSES, sft_step, step, worker
-from test_planner import tiny_config
 
 from mtdrive.planner.models import load_planner
 from mtdrive.training.checkpoints import latest_checkpoint
+from support.distributed_step import PROCESSES, sft_step, step, worker
+from support.planners import tiny_config
 
 
 def free_port() -> int:

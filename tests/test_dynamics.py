@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from mtdrive.simulation.dynamics import sample_plans, simulate
 from mtdrive.simulation.dynamics.lqr import PROFILE_STEPS, fit_curvatures, fit_speeds
 from mtdrive.simulation.geometry.frames import normalize_angle, poses_to_local
 from mtdrive.simulation.trajectory import SAMPLINGS
+from support import reference
 
 DT = 0.1
 

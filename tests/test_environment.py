@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import RoadObject, cruise, straight_scene
 from gymnasium.utils.env_checker import check_env
 
 from mtdrive.simulation.baselines import constant_velocity_plan, standstill_plan
 from mtdrive.simulation.environment import SceneEnvironment
 from mtdrive.simulation.errors import MTDriveError
+from support.scenes import RoadObject, cruise, straight_scene
 
 IMAGE = np.zeros((36, 64, 3), np.uint8)
 

@@ -7,9 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from factories import RoadObject
 from PIL import Image
-from test_visualization import CAMERA, GREY, arc, near, scene_with
 
 from mtdrive.cli import main
 from mtdrive.simulation import vehicle
@@ -22,6 +20,8 @@ from mtdrive.visualization.camera_view import camera_moment
 from mtdrive.visualization.plan import pose_at
 from mtdrive.visualization.records import EpisodeRecord, TurnRecord, read_evaluation
 from mtdrive.visualization.turns import Turn, change, in_force, show_turns
+from support.pictures import CAMERA, GREY, arc, near, scene_with
+from support.scenes import RoadObject
 
 ANSWER = "Here is the planning trajectory [PT, " + ", ".join(["(+10.00, +00.00, +00.00)"] * 8) + "]."
 TOLD = "Collision at +02.70 with vehicle at +22.22, +00.00. Travel -08.00 to +10.09, +00.00 by +04.00. PDMS +00.00."

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from factories import RoadObject, straight_scene
 from PIL import Image
 
 from mtdrive.cli import main
@@ -22,7 +21,8 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.scene_cache.format import Fingerprint, save_scene
+from support.scenes import RoadObject, straight_scene
+from support.stores import save_store
 
 
 def answer(status: TurnStatus, score: float | None = None) -> Turn:
@@ -88,13 +88,12 @@ def split(tmp_path):
     image = tmp_path / "sensor_blobs" / "test" / "front.jpg"
     image.parent.mkdir(parents=True)
     Image.new("RGB", (252, 140), "grey").save(image)
-    folder = tmp_path / "scene_cache" / "test"
-    tokens = ["a" * 16, "b" * 16]
-    for token, objects in zip(tokens, ([], [RoadObject(24.0)]), strict=True):
-        scene = straight_scene(objects, token=token, reference_distance=12.0 if objects else None)
-        scene = replace(scene, camera=replace(scene.camera, image="front.jpg"))
-        save_scene(folder / "hand-made" / f"{token}.scene", scene, Fingerprint("", ""))
-    (folder / "index.json").write_text(json.dumps({"hand-made": {"log": "", "tokens": tokens}}))
+    scenes = [
+        straight_scene(token="a" * 16),
+        straight_scene([RoadObject(24.0)], token="b" * 16, reference_distance=12.0),
+    ]
+    seen = [replace(scene, camera=replace(scene.camera, image="front.jpg")) for scene in scenes]
+    save_store(tmp_path / "scene_cache", "test", *seen)
     return tmp_path
 
 

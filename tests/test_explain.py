@@ -7,7 +7,6 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-import reference
 from rich.console import Console
 
 from mtdrive.cli import main
@@ -16,6 +15,7 @@ from mtdrive.evaluation.score_summary import summary_tables
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import STEP, ObjectType
 from mtdrive.visualization import Role
+from support import reference
 
 NEIGHBOURS = ["6bea526590790a85", "5118e69f55dd7a54"]  # now, and 0.5 s before
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import reference
-from factories import cruise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +18,8 @@ from mtdrive.simulation.metrics.extended_comfort import (
 )
 from mtdrive.simulation.metrics.registry import final_score
 from mtdrive.simulation.scoring import score
+from support import reference
+from support.scenes import cruise
 
 PAIRS = pd.read_csv(reference.FOLDER / "extended_comfort_v2.csv")
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from factories import RoadObject, cruise, observe, straight_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from mtdrive.simulation.feedback.structured import ChangeKind
 from mtdrive.simulation.feedback.text import number, render_text
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
 from mtdrive.simulation.scene import ObjectType
+from support.scenes import RoadObject, cruise, observe, straight_scene
 
 CENTERLINE = straight_scene().centerline
 STRAIGHT = constant_velocity_plan(straight_scene(speed=8.0))

@@ -5,9 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from datasets import Dataset
-from test_mtgrpo import any_text, assess_letters, make_trainer
-from test_planner import tiny_config
-from test_sft import arguments, read, sample
 
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
@@ -15,6 +12,9 @@ from mtdrive.rollout import multi_turn
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.checkpoints import checkpoints
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, finetune, tokenise
+from support.fine_tuning import arguments, read, sample
+from support.planners import tiny_config
+from support.training import any_text, assess_letters, make_trainer
 
 
 @pytest.fixture

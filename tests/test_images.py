@@ -8,15 +8,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from test_planner import tiny_config
 
 from mtdrive.commands import rl
-from mtdrive.planner import image_inputs as images
 from mtdrive.planner.answer import Parsed
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
@@ -27,10 +27,10 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.navsim_format.images import decode_image
-from mtdrive.simulation.runtime.processes import Pool
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
+from support.planners import tiny_config
 
 SCENES, GROUP, TURNS, STEPS = 3, 4, 3, 2
 
@@ -40,12 +40,11 @@ def planner():
     return replace(load_planner(tiny_config()), max_new_tokens=8)
 
 
-@pytest.fixture(autouse=True)
-def memory(tmp_path, monkeypatch):
+@pytest.fixture
+def memory(tmp_path):
     """Stands in for the machine's shared memory."""
     folder = tmp_path / "memory"
     folder.mkdir()
-    monkeypatch.setattr(images, "SHARED_MEMORY", folder)
     return folder
 
 
@@ -70,19 +69,25 @@ class Counter:
         monkeypatch.setattr(owner, name, counted)
 
 
+def locks() -> set[Path]:
+    """Of the folders in shared memory that this process is in."""
+    opened = {Path(os.path.realpath(link)) for link in Path("/proc/self/fd").iterdir()}
+    return {path for path in opened if path.name == "lock" and path.parents[1] == foreseen(path.parents[2])}
+
+
 def speed_by_letters(text: str) -> Parsed:
     """Random weights write no plan; take the number of letters for a speed."""
     return Parsed(float(sum(map(str.isalpha, text))) * np.arange(1, 9)[:, None] * [0.25, 0.0, 0.0], None)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path, monkeypatch, workers):
+def test_what_a_training_step_does_with_images(planner, world, tmp_path, monkeypatch, workers):
     """Two steps over the same scenes: decoded and processed once in all; encoded once a step in generation and once in
     the loss, whatever the group and the turns; nothing of an image is sent to a process."""
     monkeypatch.setattr(multi_turn, "parse_answer", speed_by_letters)
     decoded = Counter(monkeypatch, cv2, "imdecode")
     processed = Counter(monkeypatch, type(planner.processor.image_processor), "preprocess")
-    sent = Counter(monkeypatch, Pool, "submit")
+    sent = Counter(monkeypatch, Connection, "send")
     encoded = Counter(monkeypatch, planner.model.model.visual, "forward")
 
     keys = {"planner.model": "any", "out": tmp_path / "out", "scoring_workers": workers, "max_steps": STEPS}
@@ -90,7 +95,9 @@ def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path,
     config = load_settings("rl", [*world.overrides(), *(f"{key}={value}" for key, value in keys.items())])
     store = SceneStore(world.exp_root / "scene_cache", config.split)
     scorer = partial(assess, metric=config.metric, source=config.feedback)
+    before = locks()
     with rl.open_tasks(config, planner, store) as (load, _), open_assessor(scorer, store, workers) as assessor:
+        [lock] = locks() - before
         trainer = MTGRPOTrainer(
             planner,
             rl.training_arguments(config, passes=1, on_cpu=True),
@@ -114,12 +121,11 @@ def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path,
     assert (len(submissions) > 0) == (workers > 0)
     plans = GROUP * 8 * 3 * 8  # bytes
     assert all(len(pickle.dumps(arguments)) < plans + 500 for arguments in submissions)
-    assert not files(memory)
+    assert not lock.parent.exists()
 
 
 def look_at(memory, out, paths, barrier, results) -> None:
     """In either process: the images' tensors, and how many were decoded here, which takes long."""
-    images.SHARED_MEMORY = memory
     decode, count = cv2.imdecode, 0
 
     def slow(*args):
@@ -129,7 +135,7 @@ def look_at(memory, out, paths, barrier, results) -> None:
         return decode(*args)
 
     processor = load_planner(tiny_config()).processor
-    inputs = ImageInputs(processor, None, out)
+    inputs = ImageInputs(processor, None, out, shared_memory=memory)
     barrier.wait(60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cv2, "imdecode", slow)
@@ -159,9 +165,9 @@ def test_what_was_not_used_for_longest_is_forgotten(planner, memory):
         read.append(name)
         return image(int(name, 16))
 
-    with ImageInputs(planner.processor, read_image, memory / "out") as one:
+    with ImageInputs(planner.processor, read_image, memory / "out", shared_memory=memory) as one:
         size = len(one["0"]["pixel_values"]) * one["0"]["pixel_values"][0].nbytes
-    with ImageInputs(planner.processor, read_image, memory / "out", limit=3 * size) as inputs:
+    with ImageInputs(planner.processor, read_image, memory / "out", limit=3 * size, shared_memory=memory) as inputs:
         read.clear()
         for name in "0102":
             expected = planner.processor.image_processor(image(int(name)), return_tensors="pt")
@@ -175,11 +181,11 @@ def test_what_was_not_used_for_longest_is_forgotten(planner, memory):
 
 
 def test_a_run_takes_over_or_removes_what_a_killed_one_left(planner, memory):
-    left = ImageInputs(planner.processor, lambda name: image(0), memory / "out")["0"]
-    again = ImageInputs(planner.processor, None, memory / "out")["0"]  # nothing is read
+    left = ImageInputs(planner.processor, lambda name: image(0), memory / "out", shared_memory=memory)["0"]
+    again = ImageInputs(planner.processor, None, memory / "out", shared_memory=memory)["0"]  # nothing is read
     torch.testing.assert_close(left, again, atol=0, rtol=0)
     finer = load_planner(tiny_config(tiny={"image_pixels": 2 * 36288})).processor
-    with ImageInputs(finer, lambda name: image(0, 320), memory / "out") as inputs:
+    with ImageInputs(finer, lambda name: image(0, 320), memory / "out", shared_memory=memory) as inputs:
         assert not files(memory)
         assert len(inputs["0"]["pixel_values"]) != len(left["pixel_values"])
     assert not files(memory)
@@ -228,7 +234,7 @@ def file(memory, victim):
 def test_a_folder_that_others_have_made_is_left_alone(planner, memory, fallback, victim, attack, caplog):
     attack(memory, victim)
     before = sorted(memory.rglob("*"))
-    with ImageInputs(planner.processor, lambda name: image(0), memory / "out") as inputs:
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "out", shared_memory=memory) as inputs:
         assert len(inputs["0"]["pixel_values"]) > 0
         [made] = files(fallback)
         assert [path.stat().st_mode & 0o777 for path in made.parents[:2]] == [0o700, 0o700]
@@ -244,29 +250,28 @@ def test_without_a_private_folder_nothing_is_read(planner, memory, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: us + 1)
     foreseen(memory).mkdir(mode=0o700)
     with pytest.raises(MTDriveError, match=r"belongs to somebody else.*TMPDIR"):
-        ImageInputs(planner.processor, None, memory / "out")
+        ImageInputs(planner.processor, None, memory / "out", shared_memory=memory)
     assert not list(foreseen(memory).iterdir())
 
 
 def test_links_in_the_folder_are_not_followed(planner, memory, victim):
-    first = ImageInputs(planner.processor, lambda name: image(0), memory / "out")
+    first = ImageInputs(planner.processor, lambda name: image(0), memory / "out", shared_memory=memory)
     assert first["0"]
     [made] = files(memory)
     os.symlink(victim, made.parent / "deeper")
     os.symlink(victim, made.parents[1] / "beside")
     del first
-    with ImageInputs(planner.processor, lambda name: image(0), memory / "another") as inputs:
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "another", shared_memory=memory) as inputs:
         assert not made.exists()  # a dead run's
         assert inputs["0"]
     os.symlink(victim, made.parent)  # at the name of the run that starts
     with pytest.raises(MTDriveError, match="is no folder"):
-        ImageInputs(planner.processor, None, memory / "out")
+        ImageInputs(planner.processor, None, memory / "out", shared_memory=memory)
 
 
 def hold(memory, out, held, ended) -> None:
     """In another process: a run that is killed after a while."""
-    images.SHARED_MEMORY = memory
-    inputs = ImageInputs(load_planner(tiny_config()).processor, lambda name: image(0), out)
+    inputs = ImageInputs(load_planner(tiny_config()).processor, lambda name: image(0), out, shared_memory=memory)
     assert inputs["0"]
     held.set()
     ended.wait(60)
@@ -279,15 +284,15 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_run_is_not_tou
     other.start()
     assert held.wait(60)
     [theirs] = files(memory)
-    with ImageInputs(planner.processor, lambda name: image(0), memory / "out") as inputs:
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "out", shared_memory=memory) as inputs:
         assert inputs["0"]
         assert theirs.exists()
-    with ImageInputs(planner.processor, None, memory / "other") as inputs:
+    with ImageInputs(planner.processor, None, memory / "other", shared_memory=memory) as inputs:
         assert inputs["0"]  # theirs: nothing is read
     assert theirs.exists()
     other.kill()
     other.join()
-    with ImageInputs(planner.processor, None, memory / "out"):
+    with ImageInputs(planner.processor, None, memory / "out", shared_memory=memory):
         assert not files(memory)
 
 
@@ -314,7 +319,7 @@ def test_a_file_that_is_cut_or_not_what_its_name_says_is_made_anew(planner, memo
     front = memory / "front.png"
     cv2.imwrite(str(front), image(0))
     read = {"b": image(1)}
-    with ImageInputs(planner.processor, read.__getitem__, memory / "out") as inputs:
+    with ImageInputs(planner.processor, read.__getitem__, memory / "out", shared_memory=memory) as inputs:
         name = inputs.hash_of(front)
         read[name] = decode_image(front)
         expected, other = inputs[name], inputs["b"]
@@ -330,7 +335,7 @@ def test_a_file_that_is_cut_or_not_what_its_name_says_is_made_anew(planner, memo
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", ""])
 def test_a_name_that_is_no_hash_becomes_no_path(planner, memory, name):
-    with ImageInputs(planner.processor, lambda name: image(0), memory / "out") as inputs:
+    with ImageInputs(planner.processor, lambda name: image(0), memory / "out", shared_memory=memory) as inputs:
         with pytest.raises(MTDriveError, match="no content hash"):
             inputs[name]
         assert not list(memory.rglob("*.safetensors"))

@@ -9,7 +9,6 @@ from string import Formatter
 import numpy as np
 import pandas as pd
 import pytest
-from factories import RoadObject, polygons, rectangle, straight_scene
 
 from mtdrive.cli import main
 from mtdrive.datasets.reader import load_samples
@@ -26,6 +25,7 @@ from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import OK, Scores, score
 from mtdrive.visualization.plan import assessed_plan
+from support.scenes import RoadObject, polygons, rectangle, straight_scene
 
 METRICS = [(version, metric) for version in VERSIONS for metric in VERSIONS[version].metrics]
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import factories
 import numpy as np
 import pytest
 import shapely
-from factories import RoadObject, straight_scene
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
@@ -25,6 +23,7 @@ from mtdrive.simulation.metrics.polygon_index import build_polygon_index, mark_c
 from mtdrive.simulation.metrics.surroundings import prepare_surroundings
 from mtdrive.simulation.scene import DrivableMap, MapLayer, ObjectType, Scene
 from mtdrive.simulation.scoring import Scores, score_states
+from support.scenes import LANE_WIDTH, RoadObject, cruise, polygons, rectangle, straight_scene
 
 coordinate = st.floats(-8.0, 8.0)
 half = st.floats(0.2, 4.0)
@@ -160,7 +159,7 @@ def with_polygon(scene: Scene, layer: MapLayer, shell: np.ndarray) -> Scene:
     return replace(
         scene,
         drivable_map=DrivableMap(
-            polygons=factories.polygons(*shells, shell),
+            polygons=polygons(*shells, shell),
             layer=np.append(old.layer, layer).astype(np.int8),
             ids=np.append(old.ids, "added"),
             on_route=np.append(old.on_route, False),
@@ -168,8 +167,8 @@ def with_polygon(scene: Scene, layer: MapLayer, shell: np.ndarray) -> Scene:
     )
 
 
-CRUISE = factories.cruise(32.0, 8.0)
-STANDING = factories.cruise(0.0, 0.0)
+CRUISE = cruise(32.0, 8.0)
+STANDING = cruise(0.0, 0.0)
 FROM_THE_SIDE = RoadObject(0.0, 8.0, -0.6, 8.0 / np.cos(0.6), length=2.0, width=1.0)  # keeps pace and closes in
 
 
@@ -195,20 +194,20 @@ def test_collisions(objects, states, value, kind):
 def test_lateral_collision_counts_between_lanes():
     """Astride a lane marking, unless some other lane holds the whole footprint."""
     states = CRUISE.copy()
-    states[:, 1] = factories.LANE_WIDTH / 2
+    states[:, 1] = LANE_WIDTH / 2
     scene = straight_scene([FROM_THE_SIDE])
     scores = drive(scene, states=states)
     assert scores.events["collision_kind"][0] == CollisionKind.LATERAL
     assert scores.columns["no_at_fault_collisions"][0] == 0.0
-    scene = with_polygon(scene, MapLayer.LANE_CONNECTOR, factories.rectangle(-60.0, -2.0, 160.0, 6.0))
+    scene = with_polygon(scene, MapLayer.LANE_CONNECTOR, rectangle(-60.0, -2.0, 160.0, 6.0))
     assert drive(scene, states=states).columns["no_at_fault_collisions"][0] == 1.0
 
 
 def test_time_to_collision_counts_the_side_in_intersections():
     beside = RoadObject(0.5, 8.0, -1.2, 1.0 / np.cos(1.2), length=2.0, width=1.0)  # keeps pace with 1 m/s, closes in
-    scene, states = straight_scene([beside]), factories.cruise(4.0, 1.0)
+    scene, states = straight_scene([beside]), cruise(4.0, 1.0)
     assert drive(scene, states=states).columns["time_to_collision_within_bound"][0] == 1.0
-    scene = with_polygon(scene, MapLayer.INTERSECTION, factories.rectangle(-60.0, -2.0, 160.0, 6.0))
+    scene = with_polygon(scene, MapLayer.INTERSECTION, rectangle(-60.0, -2.0, 160.0, 6.0))
     assert drive(scene, states=states).columns["time_to_collision_within_bound"][0] == 0.0
 
 
@@ -248,13 +247,13 @@ def test_drivable_area_names_time_and_corner():
 
 @pytest.mark.parametrize(("speed", "value"), [(1.7, 1.0), (1.9, 0.5), (5.3, 0.5), (5.5, 0.0)])
 def test_driving_direction_sums_eleven_steps(speed, value):
-    states = factories.cruise(4 * speed, speed)
-    states[:, 1] = factories.LANE_WIDTH
+    states = cruise(4 * speed, speed)
+    states[:, 1] = LANE_WIDTH
     assert drive(straight_scene(), states=states).columns["driving_direction_compliance"][0] == value
 
 
 def test_comfort_bounds_are_strict_and_peaks_signed():
-    states = factories.cruise(32.0 - 8 * 4.05, 8.0)
+    states = cruise(32.0 - 8 * 4.05, 8.0)
     scores = drive(straight_scene(), states=states)
     assert scores.events["comfort_peak"][0, 0] == pytest.approx(-4.05)
     assert not scores.events["comfort_ok"][0, 0]
@@ -300,10 +299,10 @@ def test_comfort_quantities_are_scipys(with_past: bool):
 
 def test_lane_keeping_passes_over_intersections_without_reset():
     """The first 19 deviating steps and one after the intersection make 20 in a row."""
-    states = factories.cruise(32.0, 8.0)
+    states = cruise(32.0, 8.0)
     states[:, 1] = 0.51
     first_20 = states[19, 0] + 1.461 - 0.1
-    intersections = [factories.rectangle(first_20, -10.0, end, 10.0) for end in (states[39, 0] + 1.561, 100.0)]
+    intersections = [rectangle(first_20, -10.0, end, 10.0) for end in (states[39, 0] + 1.561, 100.0)]
     scene, kept = (with_polygon(straight_scene(), MapLayer.INTERSECTION, shell) for shell in intersections)
     assert drive(scene, "epdms_v2", states=states).events["lane_keeping_time"][0] == pytest.approx(4.0)
     assert drive(kept, "epdms_v2", states=states).columns["lane_keeping"][0] == 1.0
@@ -315,7 +314,7 @@ def test_red_light_counts_on_touch_while_red():
     observation = replace(
         scene.observations["epdms_v2"],
         light_ids=np.array(["7"]),
-        light_polygons=factories.polygons(factories.rectangle(stop, -2.0, stop + 60.0, 2.0)),
+        light_polygons=polygons(rectangle(stop, -2.0, stop + 60.0, 2.0)),
         light_red=np.arange(41)[:, None] >= 12,
     )
     scores = drive(replace(scene, observations={"epdms_v2": observation}), "epdms_v2", states=CRUISE)

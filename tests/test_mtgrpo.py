@@ -7,33 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import straight_scene
-from test_planner import tiny_config
-from test_rollout import image
 from transformers import TrainerCallback
-from trl import GRPOConfig
 
 from mtdrive import cli
-from mtdrive.planner.answer import Parsed
 from mtdrive.planner.models import load_planner
 from mtdrive.rollout import multi_turn, shared_prefix
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.sampling import sampling
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.feedback.assessment import Assessment, assess
-from mtdrive.simulation.feedback.worker_pool import InProcess
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
-from mtdrive.training.checkpoints import LogFile, checkpoints, latest_checkpoint, train_from_latest
+from mtdrive.training.checkpoints import checkpoints, latest_checkpoint, train_from_latest
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import episode_metrics, merged
-from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, group_advantages, scene_order
+from mtdrive.training.mtgrpo_trainer import group_advantages, scene_order
 from mtdrive.training.policy_batch import continuation
 from mtdrive.training.progress_bar import TokenBudget
-
-SCENES = ["scene0", "scene1", "scene2"]
-SETTINGS = MTGRPOSettings(turns=2, estimator=estimator("mtgrpo"))
-FEEDBACK = assess(straight_scene(), np.zeros((1, 8, 3)))[0].feedback  # of a plan that stands still
+from support.pictures import image
+from support.planners import tiny_config
+from support.scenes import straight_scene
+from support.training import SCENES, SETTINGS, any_text, assess_letters, load, make_trainer, steps_of, weights
 
 
 @pytest.fixture
@@ -41,71 +34,9 @@ def planner():
     return replace(load_planner(tiny_config()), max_new_tokens=8)
 
 
-def load(planner) -> dict[str, Task]:
-    return {
-        token: Task.from_scene(planner, straight_scene(speed=6.0 + 2 * i, token=token), image(i, (60, 120 + 40 * i)))
-        for i, token in enumerate(SCENES)
-    }
-
-
-def any_text(text: str) -> Parsed:
-    """Random weights write no plan; takes the number of letters as one."""
-    return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
-
-
 @pytest.fixture
 def any_text_is_a_plan(monkeypatch):
     monkeypatch.setattr(multi_turn, "parse_answer", any_text)
-
-
-def assess_letters(scene, poses) -> list[Assessment]:
-    """The fewer letters the better; none is clean."""
-    scores = np.exp(-poses[:, 0, 0] / 8)
-    return [
-        Assessment(
-            score, {"score": score, "ego_progress": score}, "ok", score == 1.0, FEEDBACK, np.zeros((41, 11)), 1.0
-        )
-        for score in map(float, scores)
-    ]
-
-
-def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess=assess_letters, **changes):
-    arguments = {
-        "max_steps": steps,
-        "per_device_train_batch_size": 2 * changes.get("num_generations", 4),
-        "num_generations": 4,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "use_cpu": True,
-        "bf16": False,
-        "activation_checkpointing": False,
-        "disable_tqdm": True,
-        "beta": 0.0,
-        **changes,
-    }
-    config = GRPOConfig(output_dir=str(out), **arguments)
-    scenes = config.generation_batch_size // config.num_generations
-    return MTGRPOTrainer(
-        planner,
-        config,
-        settings,
-        scene_order(SCENES, steps * scenes, 0),
-        load(planner).__getitem__,
-        InProcess(assess),
-        callbacks=[LogFile(out), *callbacks],
-    )
-
-
-def steps_of(trainer) -> list[dict]:
-    return [entry for entry in trainer.state.log_history if "turns" in entry]
-
-
-def weights(planner) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in planner.model.state_dict().items()}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +94,7 @@ def test_prompt_and_own_tokens_attended_apart_and_joined_agree():
     inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
     weights = torch.randn(sum(episodes), 4, 8, dtype=torch.double)
     results = []
-    for way in ("_apart", "_joined"):
+    for way in ("apart", "joined"):
         segments = shared_prefix.TrainingSegments(prompts, episodes, scenes)
         out = getattr(segments, way)(*inputs, 0.3)
         results.append([out, *torch.autograd.grad(out, inputs, weights)])
@@ -207,6 +138,12 @@ def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, a
         assert (ours[name] - p.grad).norm() <= 1e-4 * p.grad.norm() + 1e-9, name
 
 
+def watched(trainer) -> dict[str, float]:
+    """What the trainer has to log."""
+    trainer.log({})
+    return trainer.state.log_history[-1]
+
+
 @pytest.mark.parametrize("filtered", [False, True])
 def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     planner, tmp_path, any_text_is_a_plan, filtered
@@ -224,7 +161,7 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     assert len(batch.continuations) == 6
     assert (batch.denominator == len(batch.tokens.sampled)) == filtered
     assert (batch.denominator > 2 * len(batch.tokens.sampled)) != filtered
-    assert trainer._watched["groups_without_gradient"] == [pytest.approx(2 / 3)]
+    assert watched(trainer)["groups_without_gradient"] == pytest.approx(2 / 3)
 
 
 def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is_a_plan):
@@ -235,13 +172,12 @@ def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is
         return [replace(result, score=result.score + more) for result in assess_letters(scene, poses)]
 
     settings = replace(SETTINGS, advantage=AdvantageConfig(scale=False))
-    trainer = make_trainer(planner, tmp_path, 1, settings=settings, assess=dearer)
     tasks = {
         token: Task.from_scene(planner, straight_scene(token=token), image(seed))
         for seed, token in enumerate(SCENES[:2])
     }
     np.testing.assert_array_equal(tasks["scene0"].prompt.ids, tasks["scene1"].prompt.ids)
-    trainer._load = tasks.__getitem__
+    trainer = make_trainer(planner, tmp_path, 1, settings=settings, assess=dearer, tasks=tasks)
     planner.model.train()
     [batch] = trainer.rollout([{"prompt": token} for token in tasks for _ in range(4)])
     first, second = (prompt.images["pixel_values"] for prompt in batch.prompts)
@@ -382,7 +318,7 @@ def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_
     planner.model.train()
     [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
     assert len(batch.prompts) == 2
-    assert trainer._watched["scorer_errors"] == [pytest.approx(1 / 3)]
+    assert watched(trainer)["scorer_errors"] == pytest.approx(1 / 3)
     with pytest.raises(MTDriveError, match="scorings failed"):
         make_trainer(planner, tmp_path, 10, assess=broken).train()
 

@@ -6,9 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_mtgrpo import any_text, load, make_trainer, steps_of, weights
-from test_planner import tiny_config
-from test_rollout import plain_log_probs
 from transformers import (
     GenerationConfig,
     InternVLConfig,
@@ -26,7 +23,10 @@ from mtdrive.rollout import multi_turn, shared_prefix
 from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling
-from mtdrive.training.log_probs import plain_inputs
+from mtdrive.training.log_probs import inputs_of, plain_inputs
+from support.planners import tiny_config
+from support.rollouts import plain_log_probs
+from support.training import any_text, load, make_trainer, steps_of, weights
 
 WINDOW = 16  # far shorter than a prompt
 
@@ -104,7 +104,7 @@ def test_a_windowed_model_is_trained_by_the_plain_pass_and_the_log_says_so(plann
     said = [record.getMessage() for record in caplog.records if record.name.startswith("mtdrive")]
     assert len(said) == 2
     assert all("Qwen2_5_VLForConditionalGeneration" in line and "sliding_attention" in line for line in said)
-    assert trainer._loss_arguments is plain_inputs
+    assert inputs_of(planner.model) is plain_inputs
     assert any(not torch.equal(before[name], value) for name, value in weights(planner).items())
     assert steps_of(trainer)[0]["clip_ratio/region_mean"] == 0.0  # old and new log-probabilities agree
 

@@ -1,13 +1,10 @@
 """The planner: prompts, token ids over several turns, the tiny model, its processor, and loading."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from factories import straight_scene
-from omegaconf import OmegaConf
 from transformers import AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
@@ -18,16 +15,11 @@ from mtdrive.planner.prompt import PROMPTS, SceneView, messages, user_text
 from mtdrive.planner.tokens import encode, expand_image, feedback_delta_ids
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import DrivingCommand
+from support.planners import tiny_config
+from support.scenes import straight_scene
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "planner"
 FEEDBACK = "Collision at +02.30 with vehicle at +18.20, -00.40. Travel -04.50 by +04.00. PDMS +00.00."
 PLANS = np.random.default_rng(0).uniform(-3.0, 3.0, (2, 8, 3))
-
-
-def tiny_config(**changes):
-    small = {"hidden_size": 32, "layers": 2, "mlp_size": 64, "vision_size": 32, "vision_layers": 1}
-    config = OmegaConf.merge(OmegaConf.load(CONFIGS / "tiny.yaml"), {"tiny": small})
-    return OmegaConf.merge(config, changes)
 
 
 def image(seed: int = 0) -> np.ndarray:

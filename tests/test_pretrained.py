@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_mtgrpo import make_trainer
-from test_planner import CONFIGS, tiny_config
 
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
+from support.planners import CONFIGS, tiny_config
+from support.training import make_trainer
 
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
@@ -93,7 +93,7 @@ def test_broken_weights_are_refused_by_name(saved, tmp_path, kind, file, broken,
     assert "\n" not in str(refused.value)
     trainer = make_trainer(replace(load(saved / kind), max_new_tokens=8), tmp_path / "out", 1)
     with pytest.raises(MTDriveError, match=message):
-        trainer._load_from_checkpoint(str(folder))
+        trainer.train(resume_from_checkpoint=str(folder))
 
 
 def shards(folder: Path) -> list[Path]:

@@ -12,13 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_sft import contents
 
 from mtdrive.cli import main
 from mtdrive.commands.quickstart import Stage, execute, finished, only_run_in, plan, prepare, to_override
 from mtdrive.commands.quickstart import write_marker as mark
 from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
+from support.files import contents
 
 NAMES = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), max_size=12)
 VALUES = st.recursive(

@@ -9,8 +9,6 @@ from itertools import chain, zip_longest
 import numpy as np
 import pytest
 import torch
-from factories import straight_scene
-from test_planner import tiny_config
 
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.prompt import SceneView
@@ -23,6 +21,10 @@ from mtdrive.rollout.sampling import Sampling, sampling
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import InProcess
+from support.pictures import image
+from support.planners import tiny_config
+from support.rollouts import plain_log_probs
+from support.scenes import straight_scene
 
 GROUP = 3
 KEEPS_SPEED = 4.0 * np.arange(1, 9)[:, None] * [1.0, 0.0, 0.0]  # 8 m/s, as `straight_scene` drives
@@ -33,10 +35,6 @@ def planner():
     return load_planner(tiny_config())
 
 
-def image(seed: int, size: tuple[int, int] = (90, 160)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
-
-
 @pytest.fixture(scope="module")
 def tasks(planner):
     """Scenes of different speeds, whose images have different numbers of tokens."""
@@ -45,18 +43,6 @@ def tasks(planner):
         Task.from_scene(planner, straight_scene(speed=8.0 + i, token=f"scene{i}"), image(i, size))
         for i, size in enumerate(sizes)
     ]
-
-
-def plain_log_probs(planner, law: Sampling, prompt, ids: np.ndarray) -> torch.Tensor:
-    """Of each of `ids` after the prompt, by one ordinary forward pass of the model."""
-    whole = torch.from_numpy(np.concatenate([prompt.ids, ids]))[None]
-    types = torch.zeros_like(whole)
-    types[0, : len(prompt.ids)] = torch.from_numpy(prompt.token_types)
-    with torch.no_grad():
-        logits = planner.model(
-            input_ids=whole, attention_mask=torch.ones_like(whole), mm_token_type_ids=types, **prompt.images
-        ).logits
-    return law.log_probs(logits[0, len(prompt.ids) - 1 : -1]).gather(-1, torch.from_numpy(ids)[:, None])[:, 0]
 
 
 def test_log_probs_are_those_of_a_plain_forward_pass(planner, tasks):

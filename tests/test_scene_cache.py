@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path, PurePosixPath
 
-import forged_caches
 import numpy as np
 import pytest
 
@@ -24,9 +23,9 @@ from mtdrive.simulation.geometry.polygons import unpack
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.navsim_format.logs import log_names
 from mtdrive.simulation.scene import MapLayer, Scene
-from mtdrive.simulation.scene_cache import format as scene_file
 from mtdrive.simulation.scene_cache.format import Fingerprint, load_scene, save_scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from support import forged_caches
 
 REFERENCE = Path(__file__).parent / "data/navsim_reference"
 DATA = REFERENCE / "dataset"
@@ -146,11 +145,11 @@ def test_a_truncated_cache_is_named(cache, size):
         load_scene(cache)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("FORMAT_VERSION", 0), ("revisions", lambda: {"pdms_v1": 0, "epdms_v2": 1})]
-)
-def test_a_cache_of_another_version_is_refused(cache, monkeypatch, name, value):
-    monkeypatch.setattr(scene_file, name, value)
+@pytest.mark.parametrize(("name", "value"), [("format_version", 0), ("metric_versions", {"pdms_v1": 0, "epdms_v2": 1})])
+def test_a_cache_of_another_version_is_refused(cache, name, value):
+    header, body = forged_caches.read(cache)
+    assert name in header
+    forged_caches.write(cache, header | {name: value}, body)
     with pytest.raises(MTDriveError, match="where this code needs"):
         load_scene(cache)
 
@@ -211,7 +210,7 @@ def test_a_forged_header_is_refused(cache, edit, words):
 
 def test_forged_caches_are_refused_or_score(cache, tmp_path):
     """In a process of its own, which a crash would end."""
-    script = Path(__file__).parent / "forged_caches.py"
+    script = Path(forged_caches.__file__)
     command = [sys.executable, script, cache, tmp_path, "0", "300"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

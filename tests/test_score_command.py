@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import reference
 
 from mtdrive.cli import main
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scoring import INVALID, score
 from mtdrive.simulation.submission.files import read_submission
+from support import reference
 
 TOKENS = ["e1c33c4c39967974", "5118e69f55dd7a54"]
 SUB_METRICS = [

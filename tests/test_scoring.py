@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from factories import straight_scene
 from fuzz_scoring import adversarial_plans, fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.runtime import kernels as compiled
+from mtdrive.simulation.runtime.kernels import fingerprint
 from mtdrive.simulation.scene import STEP
 from mtdrive.simulation.scoring import INVALID, OK, Scores, score
 from mtdrive.simulation.trajectory import SAMPLINGS
+from support import reference
+from support.scenes import straight_scene
 
 TOKENS = sorted(set(reference.load("trajectories.npz")["token"].tolist()))
 
@@ -133,13 +133,12 @@ def test_refuses_in_one_sentence(poses, options, words):
     assert words in str(refusal.value)
 
 
-def test_compilation_cache_follows_every_kernel_and_constant(tmp_path: Path, monkeypatch):
+def test_compilation_cache_follows_every_kernel_and_constant(tmp_path: Path):
     """numba looks at the file of a kernel alone; ours must notice a changed callee and a changed constant."""
-    monkeypatch.setattr(compiled, "PACKAGE", tmp_path)
     (tmp_path / "dynamics").mkdir()
     fingerprints = set()
     for name in ("kernels.py", "scene.py", "dynamics/state.py"):
         for content in ("@kernel\n# one", "@kernel\n# two"):
             (tmp_path / name).write_text(content)
-            fingerprints.add(compiled._fingerprint())
+            fingerprints.add(fingerprint(tmp_path))
     assert len(fingerprints) == 6

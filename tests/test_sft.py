@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,50 +13,20 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
-from test_planner import tiny_config
+from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import SFTConfig
 
 from mtdrive import cli
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
-from mtdrive.planner.prompt import SceneView
-from mtdrive.simulation.scene import DrivingCommand
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
-from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, answer_metrics, finetune, tokenise
+from mtdrive.training.sft_trainer import PlannerCollator, answer_metrics, finetune, tokenise
+from support.files import contents
+from support.fine_tuning import FEEDBACK, arguments, image, plan, read, sample
+from support.planners import tiny_config
 
-FEEDBACK = "Travel -2.00 by +4.00. PDMS +0.50."
 EXAMPLES = 8
-
-
-def image(index: int) -> np.ndarray:
-    """A bright square on grey, whose place tells the example."""
-    pixels = np.full((90, 160, 3), 110, np.uint8)
-    pixels[20:70, 18 * index : 18 * index + 30] = 240
-    return pixels
-
-
-def plan(index: int) -> np.ndarray:
-    seconds = 0.5 * np.arange(1, 9)
-    return np.column_stack([(1.0 + index) * seconds, 0.1 * (index - 4) * seconds, np.zeros(8)])
-
-
-def sample(planner, index: int, turns: int) -> dict:
-    """The right plan for image `index`, after `turns` - 1 plans of 9 m/s and their feedback."""
-    exchanges = [(planner.format_answer(plan(8)), FEEDBACK)] * (turns - 1)
-    return worded(planner, index, planner.format_answer(plan(index)), exchanges)
-
-
-def worded(planner, index: int, text: str, exchanges=()) -> dict:
-    """The answer `text` for image `index`."""
-    seen = SceneView(f"scene{index}", "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT)
-    answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-    return {"messages": [*planner.messages(seen, exchanges), answer], "image": str(index), "token": seen.token}
-
-
-def read(name: str) -> np.ndarray:
-    return image(int(name))
 
 
 @pytest.fixture
@@ -74,23 +44,6 @@ def samples(planner):
 def collator(planner, tmp_path):
     with ImageInputs(planner.processor, lambda name: image(int(name)), tmp_path) as images:
         yield PlannerCollator(planner.processor, images)
-
-
-def arguments(out, **changes) -> SFTConfig:
-    settings = {
-        "per_device_train_batch_size": 8,
-        "per_device_eval_batch_size": 8,
-        "learning_rate": 5e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 5,
-        "save_strategy": "no",
-        "bf16": False,
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "activation_checkpointing": False,
-        "report_to": [],
-    }
-    return SFTConfig(output_dir=str(out), **settings | changes)
 
 
 def test_the_target_is_the_last_answer_alone(planner, samples, collator):
@@ -254,11 +207,6 @@ def command(planner, tmp_path) -> list[str]:
     return ["sft", *keys, "planner.tiny.hidden_size=32", "planner.tiny.layers=1"]
 
 
-def contents(folder) -> dict:
-    """Files by path, with their times."""
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_finished_command_changes_nothing_and_goes_on_only_when_more_is_asked(command, tmp_path, capsys):
     """Also with fewer steps than a line of the log has."""
     assert cli.main(command) == 0
@@ -280,17 +228,18 @@ def test_a_finished_command_changes_nothing_and_goes_on_only_when_more_is_asked(
 
 
 def test_a_command_that_was_cut_off_while_it_saved_its_planner_saves_it_again(command, tmp_path, monkeypatch):
-    save = PlannerSFTTrainer.save_planner
+    save, out = PreTrainedModel.save_pretrained, tmp_path / "out"
 
-    def half(self):
-        save(self)
-        os.truncate(tmp_path / "out" / "model.safetensors", 9)
-        raise KeyboardInterrupt
+    def half(model, folder, **kwargs):
+        save(model, folder, **kwargs)
+        if Path(folder) == out:  # no checkpoint
+            os.truncate(out / "model.safetensors", 9)
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(PlannerSFTTrainer, "save_planner", half)
-    with pytest.raises(KeyboardInterrupt):
-        cli.main(command)
-    monkeypatch.setattr(PlannerSFTTrainer, "save_planner", save)
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", half)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(command)
     assert cli.main(command) == 0
     saved = [load_file(tmp_path / "out" / name / "model.safetensors") for name in (".", "checkpoint-3")]
     assert all(torch.equal(saved[0][name], weight) for name, weight in saved[1].items())

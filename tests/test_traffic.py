@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import reference
 import shapely
-from factories import RoadObject, cruise, straight_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +17,8 @@ from mtdrive.simulation.scoring import prepare, score
 from mtdrive.simulation.traffic.reactive import simulate_tracks
 from mtdrive.simulation.traffic.search_tree import first_nearest
 from mtdrive.simulation.traffic.strips import bounds_of, distance_between, fill_strip, path_sides
+from support import reference
+from support.scenes import RoadObject, cruise, straight_scene
 
 TOKENS = sorted(set(reference.load("trajectories.npz")["token"].tolist()))
 

@@ -10,7 +10,6 @@ from pathlib import Path, PosixPath
 import numpy as np
 import pandas as pd
 import pytest
-import reference
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +30,7 @@ from mtdrive.simulation.scoring import INVALID, OK, score
 from mtdrive.simulation.submission.mapping import read_mapping
 from mtdrive.simulation.submission.scoring import DrivenTrajectories, SubmissionScores
 from mtdrive.simulation.submission.two_stage import Group, aggregate, kernel_weights
+from support import reference
 
 GOLDEN = reference.load("two_stage_v2.npz")
 OFFICIAL = pd.read_csv(reference.FOLDER / "two_stage_v2.csv", index_col=0)

@@ -9,10 +9,8 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
-from factories import RoadObject
 from hypothesis import given
 from hypothesis import strategies as st
-from test_visualization import CAMERA, GREY, scene_with
 
 from mtdrive.cli import main
 from mtdrive.simulation import vehicle
@@ -22,6 +20,8 @@ from mtdrive.visualization.records import EpisodeRecord, TurnRecord
 from mtdrive.visualization.turns import Turn, references, show_turns
 from mtdrive.visualization.viewer.page import embedded, look, write_viewer
 from mtdrive.visualization.viewer.scenes import viewer_scene
+from support.pictures import CAMERA, GREY, scene_with
+from support.scenes import RoadObject
 
 
 class Scripts(HTMLParser):

@@ -7,18 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from factories import RoadObject, straight_scene
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mtdrive.cli import main
-from mtdrive.commands import visualize
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
-from mtdrive.simulation.camera import PinholeCamera
 from mtdrive.simulation.feedback.assessment import assess
-from mtdrive.simulation.scene import Camera
 from mtdrive.simulation.synthetic.rendering import render_front_camera
 from mtdrive.simulation.synthetic.rendering.scene import Atmosphere, Marking, Material, RenderScene, Surface
 from mtdrive.visualization import (
@@ -34,32 +30,9 @@ from mtdrive.visualization import (
 from mtdrive.visualization.bev import draw_bird_view, to_page
 from mtdrive.visualization.camera_view import camera_view
 from mtdrive.visualization.plan import violation_place
-
-INTRINSIC = np.array([[515.0, 0.0, 319.5], [0.0, 515.0, 186.0], [0.0, 0.0, 1.0]])
-TO_EGO = np.array([[0.0, 0.0, 1.0, 1.6], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.5], [0.0, 0.0, 0.0, 1.0]])
-CAMERA = PinholeCamera(INTRINSIC, TO_EGO, np.zeros(5), 640, 360)
-GREY = np.full((360, 640, 3), 90, np.uint8)
-
-
-def scene_with(*objects, **options):
-    scene = straight_scene(list(objects), **options)
-    return replace(scene, camera=Camera("log/CAM_F0/a.jpg", INTRINSIC, TO_EGO, np.zeros(5)))
-
-
-def arc(curvature=0.0, speed=8.0, label="turn 1", **fields):
-    """A plan along a circle; curvature > 0 turns left."""
-    travelled = speed * 0.1 * np.arange(1, 41)
-    heading = curvature * travelled
-    if curvature:
-        xy = np.column_stack([np.sin(heading), 1 - np.cos(heading)]) / curvature
-    else:
-        xy = np.column_stack([travelled, 0 * travelled])
-    return Plan(label, np.column_stack([xy, heading]), **fields)
-
-
-def near(image, colour, tolerance=40):
-    """Where an image has about a colour."""
-    return np.abs(image.astype(int) - np.array(style.rgb(colour))).max(axis=-1) < tolerance
+from support.pictures import CAMERA, GREY, arc, near, scene_with
+from support.scenes import RoadObject
+from support.stores import save_store
 
 
 def bird_view(scene, plans):
@@ -202,18 +175,11 @@ def test_no_picture_touches_the_global_state_of_pyplot():
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A data root with one image, and a store that holds its scene."""
+def data(tmp_path):
+    """A data root with one image, and the cache of its scene."""
     scene = scene_with(RoadObject(22.0))
-
-    class OneScene:
-        def __init__(self, cache_root, split):
-            self.tokens = [scene.token]
-
-        def load(self, token):
-            return scene
-
-    monkeypatch.setattr(visualize, "SceneStore", OneScene)
+    for split in ("test", "val"):
+        save_store(tmp_path / "scene_cache", split, replace(scene, split=split))
     picture = tmp_path / "sensor_blobs" / "test" / scene.camera.image
     picture.parent.mkdir(parents=True)
     cv2.imwrite(str(picture), GREY)
@@ -222,21 +188,26 @@ def data(tmp_path, monkeypatch):
     return tmp_path, scene
 
 
+def verb(root: Path) -> list[str]:
+    return ["visualize", f"openscene_data_root={root}", f"navsim_exp_root={root}", f"out={root}/out"]
+
+
 def test_visualize_writes_a_picture_with_all_plans(data, monkeypatch):
     root, scene = data
-    drawn = []
+    figures, save = [], Figure.savefig
 
-    def spy(*arguments):
-        drawn.append(arguments)
-        return figure_scene(*arguments)
+    def savefig(figure, *args, **kwargs):
+        figures.append(figure)
+        save(figure, *args, **kwargs)
 
-    monkeypatch.setattr(visualize, "figure_scene", spy)
-    assert main(["visualize", f"openscene_data_root={root}", f"trajectories={root}/T.npz", f"out={root}/out"]) == 0
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    assert main([*verb(root), f"trajectories={root}/T.npz"]) == 0
     picture = cv2.imread(str(root / "out" / f"{scene.token}.png"))
     assert picture.shape == (660, 1240, 3)
-    (plans,) = [arguments[2] for arguments in drawn]
-    assert [plan.label for plan in plans] == ["human", "PDM-Closed", "turn 1", "turn 2"]
-    assert plans[2].score == 0.0
+    [figure] = figures
+    lines = [text.get_text().split("  ") for legend in figure.legends for text in legend.get_texts()]
+    assert [line[0] for line in lines] == ["human", "PDM-Closed", "turn 1", "turn 2"]
+    assert lines[2][1] == "PDMS 0.00"
 
 
 @pytest.mark.parametrize(
@@ -252,7 +223,7 @@ def test_visualize_writes_a_picture_with_all_plans(data, monkeypatch):
 )
 def test_visualize_answers_bad_input_with_one_sentence(data, capsys, arguments, sentence):
     root, _ = data
-    assert main(["visualize", f"openscene_data_root={root}", f"out={root}/out", *arguments]) == 2
+    assert main([*verb(root), *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert sentence in error.splitlines()[-1]
     assert "Traceback" not in error

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
-from test_mtgrpo import SETTINGS, any_text, load, make_trainer, steps_of
-from test_planner import tiny_config
-from test_rollout import image, plain_log_probs
+from trl import import_utils
+from trl.generation import vllm_generation
 
 from mtdrive import cli
 from mtdrive.planner.models import load_planner
-from mtdrive.rollout import multi_turn, vllm_engine
+from mtdrive.rollout import multi_turn
 from mtdrive.rollout.sampling import sampling
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.errors import MTDriveError
+from support.pictures import image
+from support.planners import tiny_config
+from support.rollouts import plain_log_probs
+from support.training import SETTINGS, any_text, load, make_trainer, steps_of
 
 
 @dataclass
@@ -148,8 +151,8 @@ def vllm(planner, tasks, monkeypatch) -> VLLM:
     module = types.ModuleType("vllm")
     module.SamplingParams = SamplingParams
     monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setattr(vllm_engine, "is_vllm_available", lambda: True)
-    monkeypatch.setattr(vllm_engine, "VLLMGeneration", VLLMGeneration)
+    monkeypatch.setattr(import_utils, "is_vllm_available", lambda: True)
+    monkeypatch.setattr(vllm_generation, "VLLMGeneration", VLLMGeneration)
     return made
 
 
@@ -205,7 +208,7 @@ def test_what_does_not_fit_is_refused(planner, tasks, vllm, monkeypatch):
 
 @pytest.mark.parametrize(("engine", "message"), [("vllm", "needs vLLM"), ("sglang", "hf or vllm")])
 def test_the_verb_says_what_is_missing(tmp_path, capsys, monkeypatch, engine, message):
-    monkeypatch.setattr(vllm_engine, "is_vllm_available", lambda: False)
+    monkeypatch.setattr(import_utils, "is_vllm_available", lambda: False)
     keys = [f"out={tmp_path}", "openscene_data_root=x", "planner.model=tiny2", f"engine={engine}"]
     assert cli.main(["rl", *keys]) == 2
     assert message in capsys.readouterr().err

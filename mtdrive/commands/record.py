@@ -34,9 +34,23 @@ def run(config: RecordSettings) -> int:
     console = terminal()
     if config.check is not None:
         return check_rows(config, console)
+    started = time.perf_counter()
+    manifest, new = record(recording_of(config), config.workers)
+    minutes = (time.perf_counter() - started) / 60.0
+    print_counts(manifest, console)
+    console.print(f"{manifest['samples']} samples in {config.out}, {new} of them now: {new / minutes:.0f} a minute")
+    return 0
+
+
+def recording_of(config: RecordSettings) -> Recording:
+    """What the configuration asks to be recorded.
+
+    Raises:
+        MTDriveError: an evaluation split, no data root, an unknown prompt, or a damaged file of families or answers.
+    """
     check_training_split(config.split)
     config.require("openscene_data_root")
-    recording = Recording(
+    return Recording(
         sensor_root=Path(config.openscene_data_root),
         cache_root=config.cache_root,
         split=config.split,
@@ -54,12 +68,6 @@ def run(config: RecordSettings) -> int:
         families=read_families(config.families) if config.families else {},
         answers=read_answers(Path(config.answers)) if config.answers else {},
     )
-    started = time.perf_counter()
-    manifest, new = record(recording, config.workers)
-    minutes = (time.perf_counter() - started) / 60.0
-    print_counts(manifest, console)
-    console.print(f"{manifest['samples']} samples in {config.out}, {new} of them now: {new / minutes:.0f} a minute")
-    return 0
 
 
 def check_rows(config: RecordSettings, console: Console) -> int:

@@ -46,6 +46,7 @@ class ImageInputs:
         read_image: image hash -> (H, W, 3) uint8 RGB.
         out: folder of the run; processes of one `out` share their images.
         limit: bytes of shared memory, and at most half of what is free.
+        shared_memory: where processed images are kept; without a private folder there, among temporary files.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class ImageInputs:
         read_image: Callable[[str], np.ndarray],
         out: Path | str,
         limit: int = LIMIT,
+        shared_memory: Path = SHARED_MEMORY,
     ):
         self._image_processor, self._read_image = processor.image_processor, read_image
         run = [str(Path(out).resolve()), transformers.__version__, self._image_processor.to_dict()]
-        roots = SHARED_MEMORY, Path(tempfile.gettempdir())
+        roots = shared_memory, Path(tempfile.gettempdir())
         self._run = RunFolder(roots, _digest(json.dumps(run, sort_keys=True, default=str)))
         self._folder = self._run.path
         self._limit = min(limit, shutil.disk_usage(self._folder).free // 2)

@@ -206,9 +206,9 @@ class TrainingSegments:
         prompts = _causal(self.prompts, prompt_query, prompt_key, prompt_value, scaling)
         context = (key, value, self.prompts.pad(prompt_key), self.prompts.pad(prompt_value))
         apart = query.device.type == "cpu" and query.dtype == value.dtype  # autocast mixes types
-        return torch.cat([prompts, (self._apart if apart else self._joined)(query, *context, scaling)])
+        return torch.cat([prompts, (self.apart if apart else self.joined)(query, *context, scaling)])
 
-    def _apart(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
+    def apart(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
         """Episodes' queries (H, T, D), keys and values (K, T, D), prompts' (S, K, P, D) -> (T, H, D)."""
         if self.bias is None and not self.prompts.dense:
             visible = self.prompts.valid[:, None, None].expand(-1, -1, self.scene_rows.width, -1)
@@ -218,8 +218,8 @@ class TrainingSegments:
         prompt_key, prompt_value = repeat_kv(prompt_key, groups), repeat_kv(prompt_value, groups)
         return _TwoParts.apply(query, key, value, prompt_key, prompt_value, self, scaling)
 
-    def _joined(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
-        """As `_apart`, over a copy of each episode's whole context, on any device."""
+    def joined(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
+        """As `apart`, over a copy of each episode's whole context, on any device."""
         if self.bias is None:
             width = self.episodes.width
             causal = torch.ones(width, width, dtype=torch.bool, device=query.device).tril()

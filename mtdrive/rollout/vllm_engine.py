@@ -22,9 +22,9 @@ from accelerate import Accelerator
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
+from trl import import_utils
+from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient
-from trl.generation.vllm_generation import VLLMGeneration
-from trl.import_utils import is_vllm_available
 
 from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.generation import Completion
@@ -47,7 +47,7 @@ class VLLMSettings:
 
 def check_installed() -> None:
     """Raises MTDriveError where there is no vLLM."""
-    if not is_vllm_available():
+    if not import_utils.is_vllm_available():
         raise MTDriveError("engine=vllm needs vLLM: pip install 'trl[vllm]', on a machine with a GPU; or engine=hf.")
 
 
@@ -70,7 +70,9 @@ class VLLMEngine:
         check_installed()
         self.sampling, self.max_new_tokens, self.read_image = sampling, max_new_tokens, settings.read_image
         self.image_token, self._accelerator = processor.image_token_id, accelerator
-        self.generation = VLLMGeneration(model, accelerator, processor, mode=settings.mode, **settings.options)
+        self.generation = vllm_generation.VLLMGeneration(
+            model, accelerator, processor, mode=settings.mode, **settings.options
+        )
         self.client: VLLMClient | None = None
         if settings.mode == "server":
             own = getattr(self.generation, "vllm_client", None)  # TRL makes one for the main process alone

@@ -23,6 +23,7 @@ from mtdrive.simulation.scoring import score_states
 
 STORED = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-9
+DELETE = f"delete {numba.config.CACHE_DIR} and try again"
 NUM_STEPS = 51
 RADIUS = 60.0  # [m] of the road, a left bend that starts at the ego
 LANE_WIDTH = 3.5  # [m]
@@ -35,15 +36,22 @@ def check_numerics() -> float:
     Raises:
         MTDriveError: they differ by more than TOLERANCE, or cannot be computed; says which, and the cure.
     """
-    delete = f"delete {numba.config.CACHE_DIR} and try again"
     try:
         compiled = scores_of_case()
     except Exception as error:  # a damaged file of compiled code can raise almost any exception
-        raise MTDriveError(f"The compiled scorer does not run ({type(error).__name__}: {error}); {delete}.") from error
-    plain, stored = plain_scores(), json.loads(STORED.read_text())
+        raise MTDriveError(f"The compiled scorer does not run ({type(error).__name__}: {error}); {DELETE}.") from error
+    return compare(compiled, plain_scores(), json.loads(STORED.read_text()))
+
+
+def compare(compiled: dict[str, list[float]], plain: dict[str, list[float]], stored: dict[str, list[float]]) -> float:
+    """Largest difference between three results of `scores_of_case`.
+
+    Raises:
+        MTDriveError: they differ by more than TOLERANCE; says which, and the cure.
+    """
     uncompiled, name = difference(compiled, plain)
     if not uncompiled <= TOLERANCE:
-        raise MTDriveError(f"Compiled {name} is off by {uncompiled:.1e} from the same code in plain NumPy; {delete}.")
+        raise MTDriveError(f"Compiled {name} is off by {uncompiled:.1e} from the same code in plain NumPy; {DELETE}.")
     old, name = difference(plain, stored)
     if not old <= TOLERANCE:
         raise MTDriveError(f"NumPy here gives a {name} that is off by {old:.1e}; install another numpy build.")

@@ -15,13 +15,11 @@ from pathlib import Path
 
 from mtdrive.simulation.runtime.private_folders import make_private
 
-AT_HOME = os.path.join(os.path.expanduser("~"), ".cache")  # begins with ~ where the user has no home
-
 
 @lru_cache
 def cache_home() -> Path:
     """XDG_CACHE_HOME, ~/.cache, or a private folder for temporary files: the first that can be written to."""
-    for folder in (os.environ.get("XDG_CACHE_HOME", ""), AT_HOME):
+    for folder in (os.environ.get("XDG_CACHE_HOME", ""), at_home()):
         if os.path.isabs(folder) and writable(Path(folder)):
             return Path(folder)
     private = Path(tempfile.gettempdir()) / f"mtdrive-{os.getuid()}"
@@ -30,6 +28,11 @@ def cache_home() -> Path:
     own = Path(tempfile.mkdtemp(prefix="mtdrive-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own
+
+
+def at_home() -> str:
+    """~/.cache; where the user has no home, that is no absolute path."""
+    return os.path.join(os.path.expanduser("~"), ".cache")
 
 
 def writable(folder: Path) -> bool:
@@ -43,7 +46,7 @@ def writable(folder: Path) -> bool:
 
 def without_home() -> None:
     """Tell libraries that keep caches at home, and the processes to come, where they can, if there is no home."""
-    if os.path.isabs(AT_HOME) and writable(Path(AT_HOME)):
+    if os.path.isabs(at_home()) and writable(Path(at_home())):
         return
     folder = cache_home()
     os.environ["XDG_CACHE_HOME"] = str(folder)

@@ -19,11 +19,12 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONSTANTS = ("scene.py", "vehicle.py", "dynamics/state.py")  # compiled into kernels, without kernels of their own
 
 
-def _fingerprint() -> str:
+def fingerprint(package: Path) -> str:
+    """Digest of a package's kernels and of the constants that are compiled into them."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(package.rglob("*.py")):
         source = path.read_bytes()
-        if b"@kernel" in source or path.relative_to(PACKAGE).as_posix() in CONSTANTS:
+        if b"@kernel" in source or path.relative_to(package).as_posix() in CONSTANTS:
             digest.update(source)
     return digest.hexdigest()[:16]
 
@@ -35,7 +36,7 @@ def _cache_folder() -> Path:
     return beside if writable(beside) else cache_home() / "mtdrive"
 
 
-numba.config.CACHE_DIR = str(_cache_folder() / f"kernels-{_fingerprint()}")
+numba.config.CACHE_DIR = str(_cache_folder() / f"kernels-{fingerprint(PACKAGE)}")
 
 
 def kernel(function: Callable) -> Callable:

@@ -13,7 +13,7 @@ from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.compile import compile_scene
 
-FOLDER = Path(__file__).parent / "data" / "navsim_reference"
+FOLDER = Path(__file__).parents[1] / "data" / "navsim_reference"
 DATA_ROOT, MAPS_ROOT = FOLDER / "dataset", FOLDER / "dataset" / "maps"
 
 

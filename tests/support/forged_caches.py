@@ -1,6 +1,6 @@
 """Forge scene caches with right checksums, read and score them; a process of its own, since it might crash.
 
-    python tests/forged_caches.py CACHE FOLDER FIRST COUNT
+    python tests/support/forged_caches.py CACHE FOLDER FIRST COUNT
 
 Each of COUNT forgeries is one edit of the scene cache CACHE, drawn from its number. Prints how many were refused in a
 sentence and how many scored; what else happens ends the process.

@@ -10,9 +10,6 @@ import torch
 from accelerate import DistributedType
 from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
-from test_mtgrpo import SETTINGS, any_text, make_trainer
-from test_planner import tiny_config
-from test_sft import arguments, image, sample, worded
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
@@ -22,6 +19,9 @@ from mtdrive.rollout import multi_turn
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.checkpoints import LogFile
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
+from support.fine_tuning import arguments, image, sample, worded
+from support.planners import tiny_config
+from support.training import SETTINGS, any_text, make_trainer
 
 SCENES, GROUP = 4, 4
 SAMPLES, UNSEEN = 8, 5  # of supervised fine-tuning; an odd number is evaluated

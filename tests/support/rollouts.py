@@ -1,0 +1,18 @@
+"""What a rollout is compared with: one ordinary forward pass of the model."""
+
+import numpy as np
+import torch
+
+from mtdrive.rollout.sampling import Sampling
+
+
+def plain_log_probs(planner, law: Sampling, prompt, ids: np.ndarray) -> torch.Tensor:
+    """Of each of `ids` after the prompt, by one ordinary forward pass of the model."""
+    whole = torch.from_numpy(np.concatenate([prompt.ids, ids]))[None]
+    types = torch.zeros_like(whole)
+    types[0, : len(prompt.ids)] = torch.from_numpy(prompt.token_types)
+    with torch.no_grad():
+        logits = planner.model(
+            input_ids=whole, attention_mask=torch.ones_like(whole), mm_token_type_ids=types, **prompt.images
+        ).logits
+    return law.log_probs(logits[0, len(prompt.ids) - 1 : -1]).gather(-1, torch.from_numpy(ids)[:, None])[:, 0]
