@@ -391,7 +391,7 @@ def test_families_are_texts_whatever_they_say(world, store, tmp_path):
 def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path):
     """One scene a shard."""
     out = tmp_path / "killed"
-    arguments = record.recording_of(load_config("record", [*overrides, f"out={out}"])), 1, 1
+    arguments = record.recording_of(load_settings("record", [*overrides, f"out={out}"])), 1, 1
     process = multiprocessing.get_context("spawn").Process(target=builder.record, args=arguments)
     process.start()
     while not list(out.glob("samples/*.parquet")) and process.is_alive():
