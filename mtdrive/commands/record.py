@@ -22,6 +22,7 @@ from mtdrive.evaluation.families import read_families
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
 from mtdrive.planner.prompt import prompt_style
+from mtdrive.planner.wording import wording_fingerprint
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.json_files import read_json_lines
 from mtdrive.simulation.splits import check_training_split
@@ -38,7 +39,7 @@ def run(config: DictConfig) -> int:
     check_training_split(config.split)
     if config.openscene_data_root is None:
         raise MTDriveError("Set openscene_data_root=... or the variable OPENSCENE_DATA_ROOT.")
-    prompt_style(config.prompt)
+    style = prompt_style(config.prompt)
     recording = Recording(
         sensor_root=Path(config.openscene_data_root),
         cache_root=Path(config.navsim_exp_root) / "scene_cache",
@@ -52,7 +53,8 @@ def run(config: DictConfig) -> int:
             seed=config.seed,
         ),
         to_messages=partial(conversation, style_name=config.prompt),
-        wording=config.prompt,
+        wording=style.name,
+        wording_fingerprint=wording_fingerprint(style),
         generator=f"mtdrive {__version__}",
         families=read_families(config.families) if config.families else {},
         answers=read_answers(Path(config.answers)) if config.answers else {},
