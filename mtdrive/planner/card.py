@@ -6,6 +6,7 @@ holds no time and no path.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -95,11 +96,6 @@ class PlannerCard:
     stages: tuple[Stage, ...] = ()
     """The runs that trained it, oldest first."""
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for an answer without tokens."""
-        if self.max_new_tokens < 1:
-            raise ValueError("its max_new_tokens is below 1")
-
 
 def read_card(folder: str | Path) -> PlannerCard:
     """The card of a planner's folder.
@@ -108,13 +104,13 @@ def read_card(folder: str | Path) -> PlannerCard:
         MTDriveError: there is none, or it is damaged, too large or of a newer version.
     """
     path = Path(folder) / CARD
-    if not path.exists():
+    if not has_card(folder):
         raise MTDriveError(
             f"{folder} holds no {CARD}; for weights from elsewhere say planner=qwen2_5_vl_7b planner.model={folder}."
         )
     try:
-        content = _document(path)
-        version = content.pop("version", None) if isinstance(content, dict) else None
+        content = _mapping(path)
+        version = content.pop("version", None)
         if not _has_type(version, int):
             raise ValueError("it has no version")
         if version != VERSION:
@@ -125,6 +121,11 @@ def read_card(folder: str | Path) -> PlannerCard:
             f"{path} is damaged ({_reason(error)}); copy the planner again, or delete the file and name the weights "
             f"alone: planner=qwen2_5_vl_7b planner.model={folder}."
         ) from error
+
+
+def has_card(folder: str | Path) -> bool:
+    """Whether a folder holds a card; False for a name that no file can have, too."""
+    return os.path.exists(Path(folder) / CARD)
 
 
 def write_card(folder: str | Path, card: PlannerCard) -> None:
@@ -142,8 +143,8 @@ def saving(folder: str | Path, card: PlannerCard) -> Iterator[None]:
     write_card(folder, card)
 
 
-def _document(path: Path) -> object:
-    """The YAML in a file. Raises OSError, ValueError or yaml.YAMLError."""
+def _mapping(path: Path) -> dict:
+    """The keys and values in a file. Raises OSError, ValueError or yaml.YAMLError."""
     with path.open("rb") as file:
         text = file.read(LARGEST + 1).decode()
     if len(text) > LARGEST:
@@ -153,7 +154,10 @@ def _document(path: Path) -> object:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST or isinstance(event, yaml.AliasEvent):  # a few aliases can stand for gigabytes
             raise ValueError("it has aliases, or is nested too deep")
-    return yaml.safe_load(text)
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise ValueError("it has no keys")
+    return content
 
 
 def _card(content: dict) -> PlannerCard:
@@ -161,7 +165,10 @@ def _card(content: dict) -> PlannerCard:
     stages = content.get("stages")
     if not isinstance(stages, list):
         raise ValueError("it has no list of stages")
-    return _checked(PlannerCard, content | {"stages": tuple(_checked(Stage, stage) for stage in stages)})
+    card = _checked(PlannerCard, content | {"stages": tuple(_checked(Stage, stage) for stage in stages)})
+    if card.max_new_tokens < 1:
+        raise ValueError("its max_new_tokens is 0")
+    return card
 
 
 def _checked(kind: type[T], content: object) -> T:

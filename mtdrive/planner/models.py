@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from mtdrive import __version__
 from mtdrive.planner import prompt
 from mtdrive.planner.answer import format_answer
-from mtdrive.planner.card import CARD, PlannerCard, Stage, read_card, saving
+from mtdrive.planner.card import PlannerCard, Stage, has_card, read_card, saving
 from mtdrive.planner.fits import check_words
 from mtdrive.planner.pretrained import (
     ADAPTER,
@@ -80,7 +82,7 @@ class Planner:
         """
         check_saved(self.model.state_dict(), directory)
         with saving(directory, self.card):
-            self.model.save_pretrained(directory)
+            self.model.save_pretrained(str(directory))
             self.model.config.save_pretrained(directory)  # a LoRA adapter comes without it; the processor needs it
             self.processor.save_pretrained(directory)
 
@@ -91,8 +93,8 @@ def load_planner(config: DictConfig) -> Planner:
     Raises:
         MTDriveError: a folder without a card where the configuration leaves anything to it, a damaged card, one of
             other words than the planner is to be used with, a model that does not load whole, has weights that are not
-            finite, wants to run code of its own, is not a vision-language model or has another's tokenizer, or an
-            unknown prompt style, device or dtype.
+            finite, wants to run code of its own, is not a vision-language model or has another's tokenizer, sizes or
+            LoRA settings that make no model, or an unknown prompt style, device or dtype.
     """
     card = _learned(config)
     style, max_new_tokens = prompt_style(config.prompt or card.prompt), config.max_new_tokens or card.max_new_tokens
@@ -102,26 +104,24 @@ def load_planner(config: DictConfig) -> Planner:
     if config.model == TINY:
         processor, model = _tiny(config, dtype)
     else:
-        refuse_code(config.model)
-        processor, model = load_processor(config.model), _pretrained(config.model, dtype)
-        check_vocabulary(processor, model, config.model)
+        processor, model = _pretrained(config.model, dtype)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
     if config.lora is not None and not isinstance(model, PeftModel):
         model = _with_lora(model, config.lora)
-    model.to(device).eval()
+    module: nn.Module = model  # whose `to` has types
+    module.to(device).eval()
     check_loaded(model.state_dict(), config.model)
     return Planner(model, processor, style, max_new_tokens, card)
 
 
 def _learned(config: DictConfig) -> PlannerCard:
-    """The card of the configured folder, or a new one for weights that come without where nothing is left to it."""
+    """The card of the configured folder; for other weights a new one, unless the configuration leaves values to it."""
     left_to_card = None in (config.prompt, config.max_new_tokens, config.dtype)
-    if left_to_card or (config.model != TINY and (Path(config.model) / CARD).exists()):
+    if left_to_card or (config.model != TINY and has_card(config.model)):
         return read_card(config.model)
-    if config.model == TINY:
-        base = f"{TINY}, seed {config.seed}"
-    else:  # the place of a folder says nothing about what is in it
-        base = Path(config.model).resolve().name if Path(config.model).is_dir() else config.model
+    base = f"{TINY}, seed {config.seed}" if config.model == TINY else config.model
+    if os.path.isdir(base):
+        base = Path(base).resolve().name  # where a folder lies says nothing about what it holds
     return _card(base, prompt_style(config.prompt), config.max_new_tokens, _dtype(config.dtype))
 
 
@@ -141,16 +141,26 @@ def _card(
     )
 
 
-def _tiny(config: DictConfig, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel]:
+def _tiny(config: DictConfig, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
     if config.tiny is None:
         raise MTDriveError(f"planner.model={TINY} needs the sizes of a new model; say planner=tiny.")
-    architecture, tokenizer = TinyArchitecture(**dict(config.tiny)), tiny_tokenizer()
-    model = tiny_model(architecture, tokenizer, config.seed).to(dtype)
+    try:
+        architecture = TinyArchitecture(**dict(config.tiny))
+    except (TypeError, ValueError) as error:
+        raise MTDriveError(f"planner.tiny={config.tiny} has other keys than configs/planner/tiny.yaml.") from error
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(architecture, tokenizer, config.seed)
+    module: nn.Module = model
+    module.to(dtype)
     return tiny_processor(architecture, tokenizer), model
 
 
 def _with_lora(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **_plain(settings)))
+    try:
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **_plain(settings)))
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise MTDriveError(f"planner.lora={settings} does not work as peft's LoraConfig: {reason}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -162,7 +172,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _pretrained(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
+def _pretrained(name_or_path: str, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
+    refuse_code(name_or_path)
+    processor = load_processor(name_or_path)
+    model = _weights(name_or_path, dtype)
+    check_vocabulary(processor, model, name_or_path)
+    return processor, model
+
+
+def _weights(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
     if not (Path(name_or_path) / ADAPTER).is_file():
         return load_model(AutoModelForImageTextToText, name_or_path, dtype)
     with reading("planner", name_or_path):
