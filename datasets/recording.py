@@ -27,24 +27,40 @@ ToMessages = Callable[[Scene, str, Sample], list[dict]]
 
 @dataclass(frozen=True)
 class Recording:
-    """A dataset to record.
-
-    sensor_root: an OPENSCENE_DATA_ROOT. cache_root: holds the scene caches. out: its folder.
-    to_messages: renders (scene, image hash, sample) as a conversation; a module-level function, because worker
-    processes call it. wording: names what it does; a dataset has one. generator: program and version.
-    families: token -> family. answers: token -> plans (K, 8, 3) of a planner in training. Both may lack scenes.
-    """
+    """A dataset to record."""
 
     sensor_root: Path
+    """An OPENSCENE_DATA_ROOT."""
+
     cache_root: Path
+    """Folder of the scene caches."""
+
     split: str
+    """Split under navsim_logs."""
+
     out: Path
+    """Folder of the dataset."""
+
     recipe: Recipe
+    """How many samples of each kind a scene gives, and what they are made from."""
+
     to_messages: ToMessages
+    """Renders (scene, image hash, sample) as a conversation; can be pickled, because worker processes call it."""
+
     wording: str
+    """Name of the prompt style that `to_messages` renders."""
+
+    wording_fingerprint: str
+    """Fingerprint of everything that is said in that style; a dataset has one wording."""
+
     generator: str
+    """Program that records, with its version."""
+
     families: Mapping[str, str] = field(default_factory=dict)
+    """Scene token -> family; scenes may be missing."""
+
     answers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Scene token -> (K, 8, 3) plans of a planner in training, x, y [m], heading [rad]; scenes may be missing."""
 
     def identity(self, tokens: list[str], sources: list[Fingerprint]) -> dict:
         """What tells this recording of these scenes, compiled from these sources, from another one, for JSON."""
@@ -54,6 +70,7 @@ class Recording:
             "split": self.split,
             "recipe": asdict(self.recipe),
             "wording": self.wording,
+            "wording_fingerprint": self.wording_fingerprint,
             "metric_version": score_version(self.recipe.metric).revision,
             "scenes": len(tokens),
             "tokens": digest(tokens),

@@ -33,6 +33,8 @@ from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.answer import format_answer, parse_answer
 from mtdrive.planner.models import load_planner
+from mtdrive.planner.prompt import PROMPTS
+from mtdrive.planner.wording import wording_fingerprint
 from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
@@ -207,7 +209,9 @@ def test_families_change_the_numbers_of_samples(store):
 
 def test_samples_read_back_as_conversations_with_their_images(world, store, recorded):
     samples = load_samples(recorded)
-    assert len(set(samples["id"])) == len(samples) == json.loads((recorded / "manifest.json").read_text())["samples"]
+    manifest = json.loads((recorded / "manifest.json").read_text())
+    assert len(set(samples["id"])) == len(samples) == manifest["samples"]
+    assert manifest["wording_fingerprint"] == wording_fingerprint(PROMPTS[manifest["wording"]])
     assert len(list((recorded / "images").iterdir())) == len(store.tokens)
     assert set(samples["kind"]) == KINDS
     for sample in samples:

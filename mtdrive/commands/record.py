@@ -20,6 +20,8 @@ from mtdrive.datasets.validator import check
 from mtdrive.evaluation.families import read_families
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
+from mtdrive.planner.prompt import prompt_style
+from mtdrive.planner.wording import wording_fingerprint
 from mtdrive.settings.data import RecordSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.json_files import read_json_lines
@@ -50,6 +52,7 @@ def recording_of(config: RecordSettings) -> Recording:
     """
     check_training_split(config.split)
     config.require("openscene_data_root")
+    style = prompt_style(config.prompt)
     return Recording(
         sensor_root=Path(config.openscene_data_root),
         cache_root=config.cache_root,
@@ -63,7 +66,8 @@ def recording_of(config: RecordSettings) -> Recording:
             seed=config.seed,
         ),
         to_messages=partial(conversation, style_name=config.prompt),
-        wording=config.prompt,
+        wording=style.name,
+        wording_fingerprint=wording_fingerprint(style),
         generator=f"mtdrive {__version__}",
         families=read_families(config.families) if config.families else {},
         answers=read_answers(Path(config.answers)) if config.answers else {},

@@ -1,4 +1,4 @@
-"""The planner's answer: a trajectory written as text, and how it is read back.
+"""The planner's answer: a trajectory as text, and how it is parsed.
 
 `Here is the planning trajectory [PT, (+x.xx, +y.yy, +h.hh), ... x8].` with x and y in metres and the heading in
 radians, ego rear-axle frame at t0, one pose every 0.5 s. The released MTDrive checkpoints answer in this format.
@@ -26,7 +26,7 @@ class AnswerError(StrEnum):
     """Why an answer is refused; the values are what logs and records count."""
 
     MISSING_PREFIX = "missing_prefix"  # the text does not begin with PREFIX
-    REPEATED_ANSWER = "repeated_answer"  # PREFIX stands there more than once
+    REPEATED_ANSWER = "repeated_answer"  # PREFIX occurs more than once
     NOT_CLOSED = "not_closed"  # no SUFFIX: usually cut off at the token limit
     TEXT_AFTER = "text_after"  # something follows SUFFIX
     MALFORMED_POSE = "malformed_pose"  # parentheses, commas, or not three values in a pose
@@ -37,13 +37,13 @@ class AnswerError(StrEnum):
 
 @dataclass(frozen=True)
 class Parsed:
-    """A parsed answer: exactly one of the two fields is set.
-
-    poses: (8, 3) float64 x, y [m], heading [rad]. error: the first reason for refusal.
-    """
+    """A parsed answer: exactly one of the two fields is set."""
 
     poses: np.ndarray | None
+    """(8, 3) float64 x, y [m], heading [rad], ego frame at t0."""
+
     error: AnswerError | None
+    """The first reason why the text is refused."""
 
 
 def format_number(value: float, integer_digits: int = 1) -> str:
@@ -58,21 +58,21 @@ def format_poses(poses: np.ndarray, integer_digits: int = 1) -> str:
 
 
 def format_answer(poses: np.ndarray, integer_digits: int = 1) -> str:
-    """The answer that states `poses`, (8, 3) x, y [m], heading [rad].
+    """`poses`, (8, 3) x, y [m], heading [rad], as an answer.
 
     Raises:
         ValueError: not (8, 3), or a value that is not finite or that `parse_answer` would refuse.
     """
     poses = np.asarray(poses, dtype=np.float64)
     if poses.shape != (NUM_POSES, 3):
-        raise ValueError(f"An answer states ({NUM_POSES}, 3) poses, not {poses.shape}.")
+        raise ValueError(f"An answer has ({NUM_POSES}, 3) poses, not {poses.shape}.")
     if not _in_range(np.round(poses, 2)):
-        raise ValueError(f"Poses beyond {MAX_DISTANCE} m or pi rad, or not finite, cannot be stated in an answer.")
+        raise ValueError(f"Poses beyond {MAX_DISTANCE} m or pi rad, or not finite, do not fit into an answer.")
     return f"{PREFIX}{format_poses(poses, integer_digits)}{SUFFIX}"
 
 
 def parse_answer(text: str) -> Parsed:
-    """Read an answer strictly: nothing before, nothing after, eight poses, plain numbers of any width, in range."""
+    """Parse an answer strictly: nothing before, nothing after, eight poses, plain numbers of any width, in range."""
     text = text.strip()
     if not text.startswith(PREFIX):
         return _refuse(AnswerError.MISSING_PREFIX)

@@ -10,24 +10,28 @@ from mtdrive.simulation.scene import Scene
 
 NO = "No."
 YES = "Yes. {violation}"
-WHERE = " Rear axle at {place}."  # after leaving the road, which names no place
+WHERE = " Rear axle at {place}."  # of a violation whose sentence names no place, such as leaving the road
 SAFER = "{safer} is safer. {other}: {violation}"
 
 
 def conversation(scene: Scene, image_hash: str, sample: Sample, style_name: str) -> list[dict]:
-    """The messages of one sample, the target answer last."""
+    """The messages of one sample in TRL's conversational format, the target answer last.
+
+    Raises:
+        MTDriveError: unknown prompt style.
+    """
     style = prompt_style(style_name)
     view = SceneView.from_scene(scene, image_hash)
     if isinstance(sample, Question):
-        told, answer = question_messages(view, sample.kind, sample.plans, style), question_answer(sample)
+        prompt, answer = question_messages(view, sample.kind, sample.plans, style), question_answer(sample)
     else:
         exchanges = [(format_answer(turn.poses, style.integer_digits), turn.feedback) for turn in sample.exchanges]
-        told, answer = messages(view, exchanges, style), format_answer(sample.target.poses, style.integer_digits)
-    return [*told, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        prompt, answer = messages(view, exchanges, style), format_answer(sample.target.poses, style.integer_digits)
+    return [*prompt, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 
 def question_answer(question: Question) -> str:
-    """The answer of a question in words, in the language of the feedback.
+    """The answer to a question in words, in the language of the feedback.
 
     For instance `Yes. Collision at +02.30 with vehicle at +18.20, -00.40.` or `B is safer. A: Off road at +01.10 on the
     left by +00.40. Rear axle at +09.10, +01.00.`

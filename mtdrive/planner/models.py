@@ -1,21 +1,26 @@
-"""Loading planners: the embedded `tiny` one, a Hugging Face name, or a directory saved by training."""
+"""Loading planners: the embedded `tiny` one, a folder that training saved, or a Hugging Face name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
+from mtdrive import __version__
 from mtdrive.planner import prompt
 from mtdrive.planner.answer import format_answer
+from mtdrive.planner.card import PlannerCard, Stage, has_card, read_card, saving
+from mtdrive.planner.fits import check_words
 from mtdrive.planner.pretrained import (
     ADAPTER,
     check_loaded,
@@ -28,23 +33,33 @@ from mtdrive.planner.pretrained import (
 from mtdrive.planner.processor import check_vocabulary, load_processor
 from mtdrive.planner.prompt import PromptStyle, SceneView, prompt_style
 from mtdrive.planner.tiny import TinyArchitecture, tiny_model, tiny_processor, tiny_tokenizer
+from mtdrive.planner.wording import answer_fingerprint, wording_fingerprint
 from mtdrive.simulation.errors import MTDriveError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 TINY = "tiny"
 
 
 @dataclass(frozen=True)
 class Planner:
-    """A vision-language model with its processor and the wording it is used with.
+    """A vision-language model with its processor and the wording that it is used with."""
 
-    model: on its device, in eval mode. processor: image processor and tokenizer. style: wording of its prompts.
-    max_new_tokens: upper bound for the tokens of one answer.
-    """
+    model: PreTrainedModel | PeftModel
+    """On its device, in eval mode."""
 
-    model: PreTrainedModel
     processor: ProcessorMixin
+    """Image processor and tokenizer."""
+
     style: PromptStyle
+    """Wording of its prompts."""
+
     max_new_tokens: int
+    """Upper bound for the tokens of one answer."""
+
+    card: PlannerCard
+    """What it has learned: its folder's `planner.yaml`, or a new one without a stage."""
 
     def messages(self, view: SceneView, exchanges: Sequence[tuple[str, str]] = ()) -> list[dict]:
         """See `prompt.messages`."""
@@ -54,46 +69,118 @@ class Planner:
         """See `answer.format_answer`."""
         return format_answer(poses, self.style.integer_digits)
 
+    def after(self, stage: Stage) -> Planner:
+        """The planner with one more stage on its card, which it went through in the wording that it is used with."""
+        stages = (*self.card.stages, stage)
+        return replace(self, card=_card(self.card.base, self.style, self.max_new_tokens, self.model.dtype, stages))
+
     def save(self, directory: str | Path) -> None:
-        """Write model and processor so that `load_planner` reads them back.
+        """Write model, processor and, last, `planner.yaml`, so that `load_planner` reads them back.
 
         Raises:
             MTDriveError: a weight is NaN or infinite.
         """
         check_saved(self.model.state_dict(), directory)
-        self.model.save_pretrained(directory)
-        self.model.config.save_pretrained(directory)  # a LoRA adapter comes without it, but the processor needs it
-        self.processor.save_pretrained(directory)
+        with saving(directory, self.card):
+            self.model.save_pretrained(str(directory))
+            self.model.config.save_pretrained(directory)  # a LoRA adapter comes without it; the processor needs it
+            self.processor.save_pretrained(directory)
 
 
 def load_planner(config: Any) -> Planner:
     """Make the planner that the configuration group `planner` describes (`configs/planner/*.yaml`).
 
     Raises:
-        MTDriveError: a model that does not load whole, has weights that are not finite, wants to run code of its own,
-            is not a vision-language model or has another's tokenizer, or an unknown device or dtype.
+        MTDriveError: a folder without a card where the configuration leaves anything to it, a damaged card, one of
+            other words than the planner is to be used with, a model that does not load whole, has weights that are not
+            finite, wants to run code of its own, is not a vision-language model or has another's tokenizer, sizes or
+            LoRA settings that make no model, or an unknown prompt style, device or dtype.
     """
-    device = _device(config.device)
-    dtype = _dtype(config.dtype)
+    card = _learned(config)
+    style, max_new_tokens = prompt_style(config.prompt or card.prompt), config.max_new_tokens or card.max_new_tokens
+    if not config.allow_misfit:
+        check_words(card, style, config.model)
+    device, dtype = _device(config.device), _dtype(config.dtype or card.dtype)
     if config.model == TINY:
-        architecture = TinyArchitecture(**config.tiny)
-        tokenizer = tiny_tokenizer()
-        processor = tiny_processor(architecture, tokenizer)
-        model = tiny_model(architecture, tokenizer, config.seed).to(dtype)
+        processor, model = _tiny(config, dtype)
     else:
-        refuse_code(config.model)
-        processor = load_processor(config.model)
-        model = _pretrained(config.model, dtype)
-        check_vocabulary(processor, model, config.model)
+        processor, model = _pretrained(config.model, dtype)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
     if config.lora is not None and not isinstance(model, PeftModel):
-        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config.lora))
-    model.to(device).eval()
+        model = _with_lora(model, config.lora)
+    module: nn.Module = model  # whose `to` has types
+    module.to(device).eval()
     check_loaded(model.state_dict(), config.model)
-    return Planner(model, processor, prompt_style(config.prompt), config.max_new_tokens)
+    return Planner(model, processor, style, max_new_tokens, card)
 
 
-def _pretrained(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
+def _learned(config: DictConfig) -> PlannerCard:
+    """The card of the configured folder; for other weights a new one, unless the configuration leaves values to it."""
+    left_to_card = None in (config.prompt, config.max_new_tokens, config.dtype)
+    if left_to_card or (config.model != TINY and has_card(config.model)):
+        return read_card(config.model)
+    base = f"{TINY}, seed {config.seed}" if config.model == TINY else config.model
+    if os.path.isdir(base):
+        base = Path(base).resolve().name  # where a folder lies says nothing about what it holds
+    return _card(base, prompt_style(config.prompt), config.max_new_tokens, _dtype(config.dtype))
+
+
+def _card(
+    base: str, style: PromptStyle, max_new_tokens: int, dtype: torch.dtype, stages: tuple[Stage, ...] = ()
+) -> PlannerCard:
+    """The card of a planner that has been through these stages in the wording of today."""
+    return PlannerCard(
+        mtdrive=__version__,
+        base=base,
+        prompt=style.name,
+        wording=wording_fingerprint(style),
+        answer=answer_fingerprint(style),
+        max_new_tokens=max_new_tokens,
+        dtype=str(dtype).removeprefix("torch."),
+        stages=stages,
+    )
+
+
+def _tiny(config: DictConfig, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
+    if config.tiny is None:
+        raise MTDriveError(f"planner.model={TINY} needs the sizes of a new model; say planner=tiny.")
+    try:
+        architecture = TinyArchitecture(**dict(config.tiny))
+    except (TypeError, ValueError) as error:
+        raise MTDriveError(f"planner.tiny={config.tiny} has other keys than configs/planner/tiny.yaml.") from error
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(architecture, tokenizer, config.seed)
+    module: nn.Module = model
+    module.to(dtype)
+    return tiny_processor(architecture, tokenizer), model
+
+
+def _with_lora(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:
+    try:
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **_plain(settings)))
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise MTDriveError(f"planner.lora={settings} does not work as peft's LoraConfig: {reason}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as dict and list, which is all that peft can write down."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _pretrained(name_or_path: str, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
+    refuse_code(name_or_path)
+    processor = load_processor(name_or_path)
+    model = _weights(name_or_path, dtype)
+    check_vocabulary(processor, model, name_or_path)
+    return processor, model
+
+
+def _weights(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
     if not (Path(name_or_path) / ADAPTER).is_file():
         return load_model(AutoModelForImageTextToText, name_or_path, dtype)
     with reading("planner", name_or_path):

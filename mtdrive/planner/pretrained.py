@@ -1,8 +1,8 @@
-"""Reading planners that others have made: whole and finite, or refused in one sentence, and never run.
+"""Reading planners that others have made: whole and finite, or refused in one sentence; code of theirs is never run.
 
-transformers and peft fill in at random what a file of weights lacks, say so in a warning at most, and offer to run code
-that a folder brings along. Here a planner's weights are complete and finite numbers in safetensors files, code of its
-own is refused, and its chat template is rendered in transformers' sandbox alone.
+Where a file of weights is incomplete, transformers and peft fill in random numbers with a warning at most, and they
+offer to run code that comes with a folder. Here the weights of a planner must be complete and finite, in safetensors
+files; code of its own is refused, and its chat template is rendered in transformers' sandbox only.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from transformers.utils import logging
 from mtdrive.simulation.errors import MTDriveError
 
 ADAPTER = "adapter_config.json"
-NEVER_RUN = {"trust_remote_code": False}
+NEVER_RUN: dict[str, Any] = {"trust_remote_code": False}
 KERNEL = re.compile(r'attn_implementation": (\{[^}]*|"[^"]*)/')  # the name of a repository
 LONGEST_REASON = 400  # characters; some name every weight of a model
-TELLING = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)  # whose messages are sentences
+WELL_WORDED = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)  # whose messages are sentences
 
 
 @contextmanager
 def reading(what: str, name: str | Path) -> Iterator[None]:
-    """Turn whatever transformers raises about a folder or Hugging Face name into one sentence.
+    """Turn any exception of transformers about a folder or Hugging Face name into one sentence.
 
     Raises:
         MTDriveError: in place of any other exception.
     """
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the tables in which it says what is missing
+    logging.set_verbosity_error()  # or it prints tables of what is missing
     try:
         yield
     except MTDriveError:
         raise
     except Exception as error:  # files of others: any field can have any type
-        reason = str(error) if isinstance(error, TELLING) else repr(error)
+        reason = str(error) if isinstance(error, WELL_WORDED) else repr(error)
         reason = textwrap.shorten(_unreadable(name) + reason, LONGEST_REASON, placeholder=" ...")
         raise MTDriveError(f"Cannot load {what} {str(name)!r}: {reason}") from error
     finally:
@@ -54,25 +54,29 @@ def reading(what: str, name: str | Path) -> Iterator[None]:
 
 
 def refuse_code(name: str | Path) -> None:
-    """Raises MTDriveError for a planner that asks for code of its own, or for an attention kernel from elsewhere."""
+    """Refuse a planner that asks for code of its own, or for an attention kernel from elsewhere.
+
+    Raises:
+        MTDriveError: it does, or its configuration cannot be read.
+    """
     with reading("planner", name):
         config = json.dumps(PreTrainedConfig.get_config_dict(name)[0])
         texts = [config, *(path.read_text() for path in Path(name).glob("*config.json"))]
     if any('"auto_map"' in text for text in texts) or KERNEL.search(config):
         raise MTDriveError(
             f"Planner {str(name)!r} asks to run code of its own (auto_map or attn_implementation), which is never "
-            "done; give a model that transformers knows, and take the key out of its *config.json."
+            "done; give a model that transformers knows, and remove the key from its *config.json."
         )
 
 
 def load_model(model_class: Any, name: str | Path, dtype: torch.dtype, **arguments: Any) -> PreTrainedModel:
-    """`model_class.from_pretrained`, for a model none of whose weights is missing, left over or of another shape.
+    """`model_class.from_pretrained` for a folder or Hugging Face name with exactly the weights of the model.
 
     Raises:
-        MTDriveError: names the weight, or says why nothing loads.
+        MTDriveError: nothing loads, or a weight is missing, left over or of another shape.
     """
     with reading("planner", name):
-        arguments |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are told below, by name
+        arguments |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # reported below, by name
         model, found = model_class.from_pretrained(name, dtype=dtype, use_safetensors=True, **NEVER_RUN, **arguments)
     for key, stored, expected in sorted(found["mismatched_keys"]):
         raise MTDriveError(
@@ -83,13 +87,13 @@ def load_model(model_class: Any, name: str | Path, dtype: torch.dtype, **argumen
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
-    """`model` with the trainable LoRA adapter of a folder.
+    """`model` with the LoRA adapter of a folder, which can be trained further.
 
     Raises:
-        MTDriveError: see `fill_adapter`, or no plain LoRA.
+        MTDriveError: the adapter is no plain LoRA, or its weights do not load (`fill_adapter`).
     """
     with reading("planner", folder):
-        config = PeftConfig.from_pretrained(folder)
+        config = PeftConfig.from_pretrained(str(folder))
         if not isinstance(config, LoraConfig) or config.megatron_config is not None:
             raise MTDriveError(f"The adapter of planner {str(folder)!r} is no LoRA that peft applies by itself.")
         config.inference_mode = False
@@ -99,10 +103,10 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
 
 
 def fill_adapter(model: PeftModel, folder: str | Path, adapter: str = "default") -> None:
-    """Read the weights of an adapter from a folder.
+    """Load the weights of an adapter of `model` from a folder.
 
     Raises:
-        MTDriveError: they do not read, or one is missing, left over or of another shape.
+        MTDriveError: they cannot be read, or one is missing, left over or of another shape.
     """
     with reading("planner", folder):
         if not (path := Path(folder) / SAFETENSORS_WEIGHTS_NAME).is_file():
@@ -112,16 +116,20 @@ def fill_adapter(model: PeftModel, folder: str | Path, adapter: str = "default")
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """The first of the weights that holds NaN or an infinite number, or None."""
+    """Name of the first weight with NaN or an infinite number, or None."""
     for name, weight in weights.items():
-        # One pass without a copy; NaN comes through as either bound.
+        # One pass without a copy; NaN makes both bounds NaN.
         if weight.is_floating_point() and weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
             return name
     return None
 
 
 def check_saved(weights: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Raises MTDriveError if weights that are about to be saved are not finite."""
+    """Refuse to save weights that are not finite.
+
+    Raises:
+        MTDriveError: names the first such weight.
+    """
     if (weight := not_finite(weights)) is not None:
         raise MTDriveError(
             f"Training has made the weight {weight} NaN or infinite, so the planner is not saved in {folder}; "
@@ -130,7 +138,11 @@ def check_saved(weights: Mapping[str, Tensor], folder: str | Path) -> None:
 
 
 def check_loaded(weights: Mapping[str, Tensor], name: str | Path) -> None:
-    """Raises MTDriveError if weights that were loaded are not finite."""
+    """Refuse to use weights that are not finite.
+
+    Raises:
+        MTDriveError: names the first such weight.
+    """
     if (weight := not_finite(weights)) is not None:
         raise MTDriveError(
             f"Planner {str(name)!r} cannot be used: its weight {weight} holds NaN or an infinite number, as after a "
@@ -145,7 +157,7 @@ def _check_names(name: str | Path, missing: Iterable[str], unexpected: Iterable[
 
 
 def _unreadable(name: str | Path) -> str:
-    """Which file of weights in a folder does not read, which safetensors itself does not say."""
+    """Name of the file of weights in a folder that cannot be read, which safetensors' own message leaves out."""
     for path in sorted(Path(name).glob("*.safetensors")):
         try:
             with safe_open(path, "pt"):

@@ -1,8 +1,8 @@
-"""What the planner is told: system prompt, the first user message, and the conversation over several turns.
+"""The text that a planner reads: system prompt, first user message, and the conversation over several turns.
 
-Numbers are written as in the answer (`answer.format_number`): a sign, two decimals, metres, seconds and radians.
-A conversation holds exactly one image, in its first user message. Questions about plans, which are asked in training
-alone, begin with the same situation.
+Numbers have the format of the answer (`answer.format_number`): a sign, two decimals, metres, seconds and radians.
+A conversation holds exactly one image, in its first user message. Questions about plans are asked in training only and
+begin with the same situation.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ from mtdrive.simulation.scene import DrivingCommand, Scene
 
 @dataclass(frozen=True)
 class SceneView:
-    """What a planner may see of a scene at t0: nothing of the map, of other objects, or of the future.
-
-    token: scene token. image_hash: content hash of the front camera's image, by which its pixels are found.
-    history_poses: (4, 3) x, y [m], heading [rad] at -1.5, -1.0, -0.5 and 0 s, ego frame at t0 (last row zero).
-    velocity [m/s], acceleration [m/s^2]: (2,) of the rear axle, ego frame. command: the route's next direction.
-    """
+    """What a planner may see of a scene at t0: nothing of the map, of other objects, or of the future."""
 
     token: str
+    """Scene token."""
+
     image_hash: str
+    """Content hash of the front camera's image, by which its pixels are found."""
+
     history_poses: np.ndarray
+    """(4, 3) x, y [m], heading [rad] at -1.5, -1.0, -0.5 and 0 s, ego frame at t0 (last row zero)."""
+
     velocity: np.ndarray
+    """(2,) velocity of the rear axle [m/s], ego frame at t0."""
+
     acceleration: np.ndarray
+    """(2,) acceleration of the rear axle [m/s^2], ego frame at t0."""
+
     command: DrivingCommand
+    """Next direction of the route."""
 
     @classmethod
     def from_scene(cls, scene: Scene, image_hash: str) -> SceneView:
@@ -48,20 +54,28 @@ class SceneView:
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """Wording of the prompt.
+    """Wording of the prompt."""
 
-    system: system message, or empty for none. user: first user message, a template over velocity, acceleration,
-    history and command. integer_digits: digits before the point that numbers of prompt and answer are padded to.
-    question_system, question: likewise where a question about plans is asked, a template over the question, too.
-    questions: by kind (`datasets.schema.Question`), templates over the plans `first` and `second`.
-    """
+    name: str
+    """Name in `PROMPTS` and in the configuration."""
 
     system: str
+    """System message; empty for none."""
+
     user: str
+    """First user message: a template with `velocity`, `acceleration`, `history` and `command`."""
+
     integer_digits: int
+    """Digits before the decimal point that numbers of prompt and answer are padded to."""
+
     question_system: str
+    """System message where a question about plans is asked; empty for none."""
+
     question: str
+    """First user message where a question about plans is asked: the template of `user` with `question`."""
+
     questions: Mapping[str, str]
+    """Kind (`datasets.schema.Question`) -> question: a template with the plans `first` and `second`."""
 
 
 FRAME = (
@@ -74,9 +88,10 @@ SITUATION = (
 )
 COMPACT_SITUATION = "velocity {velocity} acceleration {acceleration} history {history} command {command}"
 
-PROMPTS = {
+STYLES = (
     # For pretrained models.
-    "full": PromptStyle(
+    PromptStyle(
+        name="full",
         system=(
             f"{FRAME}Plan the next 4 seconds as {NUM_POSES} poses (x, y, heading), 0.5 s apart, the first one 0.5 s "
             "from now. Answer with exactly `Here is the planning trajectory [PT, (+x.xx, +y.yy, +h.hh), ...].` and "
@@ -97,7 +112,8 @@ PROMPTS = {
     ),
     # For models trained from scratch on this task alone: no word more than what differs between scenes, and a fixed
     # number of digits, which a tokenizer made for it turns into a fixed number of tokens.
-    "compact": PromptStyle(
+    PromptStyle(
+        name="compact",
         system="",
         user=COMPACT_SITUATION,
         integer_digits=2,
@@ -109,7 +125,8 @@ PROMPTS = {
             "comparison": "A {first} B {second} safer?",
         },
     ),
-}
+)
+PROMPTS = {style.name: style for style in STYLES}
 
 
 def prompt_style(name: str) -> PromptStyle:
@@ -119,7 +136,7 @@ def prompt_style(name: str) -> PromptStyle:
         MTDriveError: unknown name.
     """
     if name not in PROMPTS:
-        raise MTDriveError(f"There is no prompt style {name!r}; choose from {', '.join(PROMPTS)}.")
+        raise MTDriveError(f"There is no prompt style prompt={name}; choose from {', '.join(PROMPTS)}.")
     return PROMPTS[name]
 
 
@@ -145,8 +162,8 @@ def messages(view: SceneView, exchanges: Sequence[tuple[str, str]], style: Promp
 
     Args:
         view: the scene; its image is the one `{"type": "image"}` part, first in the first user message.
-        exchanges: the turns so far, each the planner's answer and the feedback it got.
-        style: wording.
+        exchanges: the turns so far, each the planner's answer and the feedback on it.
+        style: wording of the first messages.
     """
     conversation = _opening(style.system, user_text(view, style))
     for answer, feedback in exchanges:
@@ -155,12 +172,16 @@ def messages(view: SceneView, exchanges: Sequence[tuple[str, str]], style: Promp
 
 
 def question_messages(view: SceneView, kind: str, plans: np.ndarray, style: PromptStyle) -> list[dict]:
-    """The conversation up to the answer of a question about plans (K, 8, 3), K = 2 for a comparison.
+    """The conversation up to the answer to a question about plans, in TRL's conversational format.
 
-    kind: of `datasets.schema.Question`.
+    Args:
+        view: the scene, as in `messages`.
+        kind: of the question (`datasets.schema.Question`).
+        plans: (K, 8, 3) x, y [m], heading [rad]; K is 2 for a comparison, else 1.
+        style: wording of the question.
     """
-    stated = (f"[PT, {format_poses(plan, style.integer_digits)}]" for plan in plans)
-    question = style.questions[kind].format(**dict(zip(("first", "second"), stated)))
+    texts = (f"[PT, {format_poses(plan, style.integer_digits)}]" for plan in plans)
+    question = style.questions[kind].format(**dict(zip(("first", "second"), texts)))
     return _opening(style.question_system, style.question.format(question=question, **_situation(view, style)))
 
 

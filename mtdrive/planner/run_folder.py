@@ -1,9 +1,9 @@
-"""A private folder in shared memory, or another place that all users write to, for the processes of one run.
+"""A private folder for the processes of one run, in shared memory or another place that every user can write to.
 
-`<root>/mtdrive-images-<user id>/<name>`: others may foresee the name and be there first, so a folder is used only
-if it is no link, belongs to this user and nobody else may enter it. Every process of the run holds the folder's lock,
-which dies with the process; the last one to leave removes the folder, and a run that starts removes what dead ones have
-left.
+`<root>/mtdrive-images-<user id>/<name>`: other users can guess the name and make the folder first, so it is used only
+if it is no link, belongs to this user and nobody else can enter it. Every process of the run holds the folder's lock,
+which ends with the process; the last one to leave removes the folder, and a run that starts removes those of runs that
+were killed.
 """
 
 from __future__ import annotations
@@ -27,27 +27,30 @@ LOCK = "lock"
 
 
 class RunFolder:
-    """The folder `path`, from now to `leave`, or to the end of the process.
+    """A folder that exists until every process of the run has called `leave` or ended.
 
     Args:
-        roots: the first that lets this user have a private folder is taken.
-        name: the same in all processes of a run and when it starts again.
+        roots: places for the folder; the first in which this user can have a private one is taken.
+        name: of the run, the same in all its processes and when it resumes.
 
     Raises:
-        MTDriveError: no root does.
+        MTDriveError: there is no such place.
+
+    Attributes:
+        path: the folder.
     """
 
     def __init__(self, roots: Sequence[Path], name: str):
         base = _base(roots)
         for entry in os.scandir(base):
             if entry.name != name and entry.is_dir(follow_symlinks=False):
-                with suppress(OSError), _opened(Path(entry.path)) as lock:
+                with suppress(OSError), _open_lock(Path(entry.path)) as lock:
                     _remove_if_alone(Path(entry.path), lock)
         self.path = base / name
-        self._lock = _entered(self.path)
+        self._lock = _enter(self.path)
 
     def leave(self) -> None:
-        """Remove the folder, unless other processes are still in it."""
+        """Leave the folder, and remove it if no other process is in it."""
         with suppress(BlockingIOError), self._lock as lock:
             _remove_if_alone(self.path, lock)
 
@@ -70,34 +73,34 @@ def _base(roots: Sequence[Path]) -> Path:
     )
 
 
-def _entered(path: Path) -> FileIO:
-    """The lock of the folder, held together with the other processes of the run."""
+def _enter(path: Path) -> FileIO:
+    """Make the folder if needed; returns its lock, shared with the other processes of the run."""
     while True:
-        with suppress(FileNotFoundError):  # removed since, by one that left
+        with suppress(FileNotFoundError):  # another process has just removed it
             if (reason := make_private(path)) is not None:
                 raise MTDriveError(f"The folder {path} for processed images {reason}; remove it.")
-            lock = _opened(path)
+            lock = _open_lock(path)
             fcntl.flock(lock, fcntl.LOCK_SH)
-            if _stands(lock):
+            if _exists(lock):
                 return lock
             lock.close()
 
 
-def _opened(path: Path) -> FileIO:
-    return open(path / LOCK, "ab", buffering=0, opener=partial(_open, mode=0o600))
+def _open_lock(path: Path) -> FileIO:
+    return open(path / LOCK, "ab", buffering=0, opener=partial(_open_no_link, mode=0o600))
 
 
-def _open(path: Path, flags: int, mode: int) -> int:
+def _open_no_link(path: str, flags: int, mode: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, mode)
 
 
 def _remove_if_alone(path: Path, lock: FileIO) -> None:
-    """Raises BlockingIOError if another process is in the folder."""
+    """Remove the folder. Raises BlockingIOError if another process is in it."""
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if _stands(lock):
+    if _exists(lock):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _stands(lock: FileIO) -> bool:
-    """Whether this is still the folder's lock, not that of one removed before it could be taken."""
+def _exists(lock: FileIO) -> bool:
+    """Whether the lock's file still exists: the folder may have been removed before the lock was taken."""
     return os.fstat(lock.fileno()).st_nlink > 0

@@ -1,9 +1,9 @@
 """The embedded `tiny` planner: a real Qwen2.5-VL of about a million parameters, with its own tokenizer.
 
-Random weights; saved, it is an ordinary Hugging Face directory. It exists to run the whole method on two CPU cores,
-so every token is made to count: a number is two tokens (`+12` and `.34`, the fraction taking the separator that
-follows it along), and each constant phrase of prompt, answer and feedback is one. Everything else falls back to
-words and then to bytes, so that no text is unknown.
+It starts from random weights; saved, it is an ordinary Hugging Face folder. It exists to run the whole method on two
+CPU cores, so its tokenizer is made for few tokens: a number is two (`+12` and `.34`, the fraction with the separator
+that follows it), and each constant phrase of prompt, answer and feedback is one. Everything else falls back to words
+and then to bytes, so that no text is unknown.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from mtdrive.planner.answer import PREFIX, SUFFIX, AnswerError
 from mtdrive.planner.processor import PlannerProcessor
 from mtdrive.planner.prompt import PROMPTS
+from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback import text as feedback
 from mtdrive.simulation.scene import DrivingCommand
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+LARGEST = 1 << 20  # of any size
 SPECIAL_TOKENS = (PAD, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 
-# ChatML, as Qwen writes it, without a default system message and with the marks that give assistant masks.
+# ChatML as in Qwen, without a default system message and with the markers that assistant masks need.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\\n' -}}"
     "{%- set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string "
@@ -47,31 +49,65 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TinyArchitecture:
-    """Sizes of the tiny planner.
-
-    hidden_size, layers, heads, mlp_size: language model (tied embeddings). vision_size, vision_layers, vision_heads,
-    vision_mlp_size: vision tower. patch_size: [px]; one image token covers 2 x 2 patches. image_pixels: upper bound
-    for the pixels of the resized image. initializer_range: standard deviation of the random weights.
-    """
+    """Sizes of the tiny planner."""
 
     hidden_size: int
+    """Width of the language model, whose input and output embeddings are tied."""
+
     layers: int
+    """Layers of the language model."""
+
     heads: int
+    """Attention heads of each of its layers."""
+
     mlp_size: int
+    """Hidden width of its feed-forward blocks."""
+
     vision_size: int
+    """Width of the vision tower."""
+
     vision_layers: int
+    """Layers of the vision tower."""
+
     vision_heads: int
+    """Attention heads of each of its layers."""
+
     vision_mlp_size: int
+    """Hidden width of its feed-forward blocks."""
+
     patch_size: int
+    """Side of an image patch [px]; an image token covers 2 x 2 patches."""
+
     image_pixels: int
+    """Most pixels of the resized image."""
+
     initializer_range: float
+    """Standard deviation of the random weights."""
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError for values that no model can have."""
+        sizes = vars(self).copy()
+        spread = sizes.pop("initializer_range")
+        if not isinstance(spread, float) or not 0.0 < spread < 1.0:
+            raise MTDriveError(f"planner.tiny.initializer_range={spread} must be a number between 0 and 1.")
+        for name, value in sizes.items():
+            if type(value) is not int or not 0 < value <= LARGEST:
+                raise MTDriveError(f"planner.tiny.{name}={value} must be a whole number from 1 to {LARGEST}.")
+        for size, heads, dimensions in (("hidden_size", "heads", 2), ("vision_size", "vision_heads", 4)):
+            if getattr(self, size) % (dimensions * getattr(self, heads)):
+                raise MTDriveError(
+                    f"planner.tiny.{size}={getattr(self, size)} must be a multiple of {dimensions} times "
+                    f"planner.tiny.{heads}={getattr(self, heads)}."
+                )
 
 
-def tiny_model(architecture: TinyArchitecture, tokenizer: PreTrainedTokenizerFast, seed: int):
-    """A randomly initialised `Qwen2_5_VLForConditionalGeneration`, float32, the same for the same seed."""
-    size, token_id = architecture, tokenizer.convert_tokens_to_ids
+def tiny_model(
+    architecture: TinyArchitecture, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A model with random weights, float32, the same for the same seed."""
+    size, token_ids = architecture, tokenizer.get_vocab()
     rotary_pairs = size.hidden_size // size.heads // 2
-    config = Qwen2_5_VLConfig(
+    config = Qwen2_5_VLConfig(  # type: ignore[call-arg]  # takes initializer_range, but does not declare it
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": size.hidden_size,
@@ -83,8 +119,8 @@ def tiny_model(architecture: TinyArchitecture, tokenizer: PreTrainedTokenizerFas
             "initializer_range": size.initializer_range,
             "tie_word_embeddings": True,
             "bos_token_id": None,
-            "eos_token_id": token_id(END),
-            "pad_token_id": token_id(PAD),
+            "eos_token_id": token_ids[END],
+            "pad_token_id": token_ids[PAD],
             # Time, height and width share the rotary pairs 2 : 3 : 3, as in the large models.
             "rope_parameters": {
                 "rope_type": "default",
@@ -107,10 +143,10 @@ def tiny_model(architecture: TinyArchitecture, tokenizer: PreTrainedTokenizerFas
             "fullatt_block_indexes": list(range(size.vision_layers)),
             "initializer_range": size.initializer_range,
         },
-        image_token_id=token_id(IMAGE),
-        video_token_id=token_id(VIDEO),
-        vision_start_token_id=token_id(VISION_START),
-        vision_end_token_id=token_id(VISION_END),
+        image_token_id=token_ids[IMAGE],
+        video_token_id=token_ids[VIDEO],
+        vision_start_token_id=token_ids[VISION_START],
+        vision_end_token_id=token_ids[VISION_END],
         initializer_range=size.initializer_range,
         tie_word_embeddings=True,
     )
@@ -120,7 +156,7 @@ def tiny_model(architecture: TinyArchitecture, tokenizer: PreTrainedTokenizerFas
 
 
 def tiny_processor(architecture: TinyArchitecture, tokenizer: PreTrainedTokenizerFast) -> PlannerProcessor:
-    """Resizes the image to at most `image_pixels`, keeping its aspect, in multiples of two patches."""
+    """A processor that resizes images to at most `image_pixels` in multiples of two patches and keeps their aspect."""
     image_processor = Qwen2VLImageProcessorPil(
         size={"shortest_edge": (2 * architecture.patch_size) ** 2, "longest_edge": architecture.image_pixels},
         patch_size=architecture.patch_size,
@@ -131,7 +167,7 @@ def tiny_processor(architecture: TinyArchitecture, tokenizer: PreTrainedTokenize
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer described at the top of this module."""
+    """The tokenizer that the top of this module describes."""
     phrases = _phrases()
     split = "|".join(
         [
@@ -173,7 +209,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _phrases() -> set[str]:
-    """The constant parts of everything that is written to the planner or by it."""
+    """The constant parts of prompts, answers and feedback."""
     templates = (PROMPTS["compact"].user, *feedback.templates())
     phrases = {literal for template in templates for literal, *_ in Formatter().parse(template) if literal}
     phrases |= {f"{role}\n" for role in ("system", "user", "assistant")}

@@ -1,7 +1,7 @@
-"""Conversations as token ids: what training sees, and what generation continues with.
+"""Conversations as token ids, for training and for generation turn by turn.
 
-A conversation is tokenised with its one image placeholder still single (`encode`); `expand_image` puts in as many
-image tokens as the processed image has. So the text is tokenised once per sample and each image processed once.
+A conversation is tokenised with one placeholder for its image (`encode`); `expand_image` replaces it by as many image
+tokens as the processed image has. So the text is tokenised once per sample and each image processed once.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-# Stands for an answer or a feedback text in a rendered conversation; no tokenizer or template touches it.
+# Placeholders for an answer and a feedback text in a rendered conversation, which no template changes.
 _ANSWER, _FEEDBACK = "\x00answer\x00", "\x00feedback\x00"
 
 
 def encode(processor: ProcessorMixin, messages: list[dict]) -> tuple[list[int], list[int]]:
-    """Token ids of a whole conversation, image placeholder single, and a mask of its last answer.
+    """Token ids of a whole conversation, with one placeholder for the image, and a mask of its last answer.
 
     Args:
         processor: its chat template, or TRL's training version of it, marks what the assistant generates.
-        messages: conversational format, the last one the assistant's.
+        messages: TRL's conversational format, the last one the assistant's.
 
     Returns:
-        ids and mask of equal length; mask is 1 on the tokens of the last message, its end-of-turn token included.
+        (n,) ids and (n,) mask, 1 on the tokens of the last message with its end-of-turn token.
     """
     encoded = processor.tokenizer.apply_chat_template(
         messages,
@@ -46,26 +46,28 @@ def expand_image(
     """Replace the image placeholder in `ids` by the tokens of the processed image.
 
     Args:
-        image_inputs: what the image processor made of the one image.
-        extras: lists parallel to `ids` (masks, labels); the value at the placeholder is repeated.
+        ids: (n,) of a conversation.
+        image_inputs: output of the image processor for its image.
+        extras: (n,) lists parallel to `ids` (masks, labels); the value at the placeholder is repeated.
 
     Returns:
-        (ids, *extras), expanded.
+        (ids, *extras) with the image tokens in place.
     """
-    replacement = processor.tokenizer.encode(processor.replace_image_token(image_inputs, 0), add_special_tokens=False)
-    at = ids.index(processor.image_token_id)
+    image = processor.replace_image_token(dict(image_inputs), 0)
+    replacement = processor.tokenizer.encode(image, add_special_tokens=False)
+    at = ids.index(processor.image_token_id)  # type: ignore[attr-defined]  # of every processor with images
     expanded = [*ids[:at], *replacement, *ids[at + 1 :]]
     return expanded, *([*extra[:at], *[extra[at]] * len(replacement), *extra[at + 1 :]] for extra in extras)
 
 
 def feedback_delta_ids(processor: ProcessorMixin, feedback: str, *, closed: bool = True) -> list[int]:
-    """The ids that continue a conversation after an answer: end of turn, feedback, and the next generation prompt.
+    """Ids that continue a conversation after an answer: end of turn, feedback, and the next generation prompt.
 
-    Appended to the ids of prompt and answer they equal the chat template's tokens of the whole conversation.
+    Appended to the ids of prompt and answer, they equal the chat template's tokens of the whole conversation.
 
     Args:
         feedback: text of the user's next message.
-        closed: the answer already ends with the end-of-sequence token (False when it was cut off).
+        closed: whether the answer ends with the end-of-sequence token; False when it was cut off.
     """
     text = _delta_template(processor).replace(_FEEDBACK, feedback)
     ids = processor.tokenizer.encode(text, add_special_tokens=False)
@@ -73,16 +75,17 @@ def feedback_delta_ids(processor: ProcessorMixin, feedback: str, *, closed: bool
 
 
 @lru_cache(maxsize=8)
-def _training_template(processor: ProcessorMixin) -> str:
-    if has_generation_markers(processor.chat_template):
-        return processor.chat_template
+def _training_template(processor: ProcessorMixin) -> str | dict[str, str] | None:
+    template = processor.chat_template
+    if template is not None and has_generation_markers(template):
+        return template
     return get_training_chat_template(processor)
 
 
 @lru_cache(maxsize=8)
 def _delta_template(processor: ProcessorMixin) -> str:
-    """What the chat template writes after an answer, up to the next answer, around a feedback text."""
-    conversation = [
+    """The chat template's text between an answer and the next one, with a placeholder for the feedback."""
+    conversation: list[dict] = [
         {"role": "user", "content": [{"type": "text", "text": ""}]},
         {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]},
         {"role": "user", "content": [{"type": "text", "text": _FEEDBACK}]},
