@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from mtdrive.planner import conversation
 from mtdrive.planner.card import CARD, LARGEST, PlannerCard, Stage, read_card, saving, write_card
@@ -13,11 +12,12 @@ from mtdrive.planner.fits import check_dataset, check_feedback_steps, check_word
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import PROMPTS
 from mtdrive.planner.wording import answer_fingerprint, wording_fingerprint
+from mtdrive.settings import planner_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback import text as feedback
 from mtdrive.simulation.metrics import registry
 from mtdrive.simulation.metrics.registry import VERSIONS
-from support.planners import CONFIGS, tiny_config
+from support.planners import tiny_config
 
 COMPACT = PROMPTS["compact"]
 SFT = Stage(
@@ -48,7 +48,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
 
 
 def trained(folder: Path, **changes) -> Planner:
-    return load_planner(OmegaConf.merge(OmegaConf.load(CONFIGS / "trained.yaml"), {"model": str(folder)}, changes))
+    return load_planner(planner_settings(str(folder), **changes))
 
 
 def logits(planner: Planner) -> torch.Tensor:

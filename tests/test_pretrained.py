@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from mtdrive.planner.models import load_planner
 from mtdrive.simulation.errors import MTDriveError
-from support.planners import CONFIGS, tiny_config
+from support.planners import tiny_config
 from support.training import make_trainer
 
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
@@ -207,16 +207,16 @@ def test_a_chat_template_is_rendered_in_a_sandbox(folder):
 
 SAVE = """
 import sys
-from omegaconf import OmegaConf
 from mtdrive.planner.models import load_planner
-load_planner(OmegaConf.load(sys.argv[1])).save(sys.argv[2])
+from mtdrive.settings import planner_settings
+load_planner(planner_settings("tiny")).save(sys.argv[1])
 """
 
 
 def test_a_saved_planner_is_the_same_for_every_hash_seed(tmp_path):
     made = [
         subprocess.Popen(
-            [sys.executable, "-c", SAVE, CONFIGS / "tiny.yaml", tmp_path / seed],
+            [sys.executable, "-c", SAVE, tmp_path / seed],
             env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         for seed in "012"

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from mtdrive.cli import CONFIGS
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.models import load_planner
+from mtdrive.settings import planner_settings
 
 TOLD = re.compile(r" to ([+-]\d+\.\d+), ([+-]\d+\.\d+) by ([+-]\d+\.\d+)\.")
 
@@ -24,7 +23,7 @@ def teach_copying(monkeypatch):
 
 
 def test_exactly_the_told_places_of_the_answer_count_in_full(teach_copying):
-    tokenizer = load_planner(OmegaConf.load(CONFIGS / "planner" / "tiny.yaml")).processor.tokenizer
+    tokenizer = load_planner(planner_settings("tiny")).processor.tokenizer
     conversations = teach_copying.Conversations(tokenizer, seed=0)
     for _, row in zip(range(30), conversations):
         told = TOLD.findall(tokenizer.decode(row["before"]))
@@ -37,10 +36,10 @@ def test_exactly_the_told_places_of_the_answer_count_in_full(teach_copying):
 
 
 def test_it_trains_and_saves_a_planner(teach_copying, tmp_path, monkeypatch):
-    new = load_planner(OmegaConf.load(CONFIGS / "planner" / "tiny.yaml"))
+    new = load_planner(planner_settings("tiny"))
     monkeypatch.setattr(sys, "argv", ["teach_copying", "--out", str(tmp_path), "--steps", "2"])
     teach_copying.main()
-    planner = load_planner(OmegaConf.merge(OmegaConf.load(CONFIGS / "planner" / "tiny.yaml"), {"model": str(tmp_path)}))
+    planner = load_planner(planner_settings(str(tmp_path)))
     changed = [
         not np.array_equal(a.detach().numpy(), b.detach().numpy())
         for a, b in zip(new.model.parameters(), planner.model.parameters(), strict=True)

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 
-from mtdrive.cli import CONFIGS
 from mtdrive.planner.answer import PREFIX, SUFFIX
 from mtdrive.planner.models import load_planner
+from mtdrive.settings import planner_settings
 from mtdrive.simulation.feedback.text import number
 
 TIMES = np.arange(1, 9) * 0.5  # [s]
@@ -125,7 +124,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    planner = load_planner(OmegaConf.load(CONFIGS / "planner" / "tiny.yaml"))
+    planner = load_planner(planner_settings("tiny"))
     conversations = Conversations(planner.processor.tokenizer, arguments.seed)
     settings = TrainingArguments(
         output_dir=str(arguments.out),

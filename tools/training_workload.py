@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.rollout.sampling import Sampling, sampling
+from mtdrive.settings import planner_settings
 from mtdrive.simulation.feedback.assessment import Assessment, assess
 from mtdrive.simulation.installation.timing import evenly, varied_plans
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
@@ -94,10 +94,16 @@ def material(workload: Workload) -> Material:
     """Everything in memory before the clock starts: scenes, images in their final size, weights."""
     torch.set_num_threads(workload.threads)
     across, down = GRIDS[workload.image_tokens]
-    config = OmegaConf.load(TINY)
-    config.tiny = OmegaConf.merge(config.tiny, SIZES[workload.model], {"image_pixels": across * down * TOKEN**2})
-    config.device, config.dtype, config.max_new_tokens = workload.device, workload.dtype, workload.answer_tokens
-    planner = load_planner(config)
+    tiny = planner_settings("tiny")
+    planner = load_planner(
+        replace(
+            tiny,
+            tiny=replace(tiny.tiny, **SIZES[workload.model], image_pixels=across * down * TOKEN**2),
+            device=workload.device,
+            dtype=workload.dtype,
+            max_new_tokens=workload.answer_tokens,
+        )
+    )
     law = sampling(planner.model, planner.processor.tokenizer, greedy=True)
     law = replace(law, stop=(), suppressed=tuple(sorted({*law.suppressed, *law.stop})))
 

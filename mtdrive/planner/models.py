@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,12 +32,10 @@ from mtdrive.planner.pretrained import (
 )
 from mtdrive.planner.processor import check_vocabulary, load_processor
 from mtdrive.planner.prompt import PromptStyle, SceneView, prompt_style
-from mtdrive.planner.tiny import TinyArchitecture, tiny_model, tiny_processor, tiny_tokenizer
+from mtdrive.planner.settings import PlannerSettings
+from mtdrive.planner.tiny import tiny_model, tiny_processor, tiny_tokenizer
 from mtdrive.planner.wording import answer_fingerprint, wording_fingerprint
 from mtdrive.simulation.errors import MTDriveError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 TINY = "tiny"
 
@@ -87,7 +85,7 @@ class Planner:
             self.processor.save_pretrained(directory)
 
 
-def load_planner(config: Any) -> Planner:
+def load_planner(config: PlannerSettings) -> Planner:
     """Make the planner that the configuration group `planner` describes (`configs/planner/*.yaml`).
 
     Raises:
@@ -114,7 +112,7 @@ def load_planner(config: Any) -> Planner:
     return Planner(model, processor, style, max_new_tokens, card)
 
 
-def _learned(config: DictConfig) -> PlannerCard:
+def _learned(config: PlannerSettings) -> PlannerCard:
     """The card of the configured folder; for other weights a new one, unless the configuration leaves values to it."""
     left_to_card = None in (config.prompt, config.max_new_tokens, config.dtype)
     if left_to_card or (config.model != TINY and has_card(config.model)):
@@ -141,18 +139,14 @@ def _card(
     )
 
 
-def _tiny(config: DictConfig, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
+def _tiny(config: PlannerSettings, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
     if config.tiny is None:
         raise MTDriveError(f"planner.model={TINY} needs the sizes of a new model; say planner=tiny.")
-    try:
-        architecture = TinyArchitecture(**dict(config.tiny))
-    except (TypeError, ValueError) as error:
-        raise MTDriveError(f"planner.tiny={config.tiny} has other keys than configs/planner/tiny.yaml.") from error
     tokenizer = tiny_tokenizer()
-    model = tiny_model(architecture, tokenizer, config.seed)
+    model = tiny_model(config.tiny, tokenizer, config.seed)
     module: nn.Module = model
     module.to(dtype)
-    return tiny_processor(architecture, tokenizer), model
+    return tiny_processor(config.tiny, tokenizer), model
 
 
 def _with_lora(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from string import Formatter
 
 import torch
@@ -21,13 +20,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from mtdrive.planner.answer import PREFIX, SUFFIX, AnswerError
 from mtdrive.planner.processor import PlannerProcessor
 from mtdrive.planner.prompt import PROMPTS
-from mtdrive.simulation.errors import MTDriveError
+from mtdrive.planner.settings import TinyArchitecture
 from mtdrive.simulation.feedback import text as feedback
 from mtdrive.simulation.scene import DrivingCommand
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
-LARGEST = 1 << 20  # of any size
 SPECIAL_TOKENS = (PAD, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 
 # ChatML as in Qwen, without a default system message and with the markers that assistant masks need.
@@ -45,60 +43,6 @@ CHAT_TEMPLATE = (
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
-
-
-@dataclass(frozen=True)
-class TinyArchitecture:
-    """Sizes of the tiny planner."""
-
-    hidden_size: int
-    """Width of the language model, whose input and output embeddings are tied."""
-
-    layers: int
-    """Layers of the language model."""
-
-    heads: int
-    """Attention heads of each of its layers."""
-
-    mlp_size: int
-    """Hidden width of its feed-forward blocks."""
-
-    vision_size: int
-    """Width of the vision tower."""
-
-    vision_layers: int
-    """Layers of the vision tower."""
-
-    vision_heads: int
-    """Attention heads of each of its layers."""
-
-    vision_mlp_size: int
-    """Hidden width of its feed-forward blocks."""
-
-    patch_size: int
-    """Side of an image patch [px]; an image token covers 2 x 2 patches."""
-
-    image_pixels: int
-    """Most pixels of the resized image."""
-
-    initializer_range: float
-    """Standard deviation of the random weights."""
-
-    def __post_init__(self) -> None:
-        """Raises MTDriveError for values that no model can have."""
-        sizes = vars(self).copy()
-        spread = sizes.pop("initializer_range")
-        if not isinstance(spread, float) or not 0.0 < spread < 1.0:
-            raise MTDriveError(f"planner.tiny.initializer_range={spread} must be a number between 0 and 1.")
-        for name, value in sizes.items():
-            if type(value) is not int or not 0 < value <= LARGEST:
-                raise MTDriveError(f"planner.tiny.{name}={value} must be a whole number from 1 to {LARGEST}.")
-        for size, heads, dimensions in (("hidden_size", "heads", 2), ("vision_size", "vision_heads", 4)):
-            if getattr(self, size) % (dimensions * getattr(self, heads)):
-                raise MTDriveError(
-                    f"planner.tiny.{size}={getattr(self, size)} must be a multiple of {dimensions} times "
-                    f"planner.tiny.{heads}={getattr(self, heads)}."
-                )
 
 
 def tiny_model(

@@ -4,6 +4,6 @@ Defaults and help stand in the YAML files, types and bounds here, and a test hol
 values: OmegaConf's own structured configs know types alone, neither bounds nor choices nor alternatives.
 """
 
-from mtdrive.settings.compose import CONFIGS, load_settings
+from mtdrive.settings.compose import CONFIGS, load_settings, planner_settings
 
-__all__ = ["CONFIGS", "load_settings"]
+__all__ = ["CONFIGS", "load_settings", "planner_settings"]

@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import yaml
+
+from mtdrive.planner.settings import PlannerSettings
 from mtdrive.settings.types import AsTyped, OneOf
 from mtdrive.settings.validate import typed
 from mtdrive.settings.verbs import VERBS
@@ -48,6 +51,21 @@ def load_settings(verb: str, overrides: Sequence[str] = ()) -> Any:
     if missing:
         raise MTDriveError(f"mtdrive {verb} needs {' and '.join(f'{key}=...' for key in missing)}.")
     return typed(settings, OmegaConf.to_container(config))
+
+
+def planner_settings(planner: str, **changes: Any) -> PlannerSettings:
+    """What `mtdrive.planner.models.load_planner` needs of a planner.
+
+    Args:
+        planner: as in planner=... of a command: a file of `configs/planner`, or a folder that training has made.
+        changes: of its keys.
+
+    Raises:
+        MTDriveError: there is no such planner, or a value is not allowed.
+    """
+    trained = {"model": planner} if _is_folder(planner) else {}
+    with (CONFIGS / "planner" / f"{TRAINED if trained else planner}.yaml").open() as file:
+        return typed(PlannerSettings, yaml.safe_load(file) | trained | changes)
 
 
 def _prepared(override: str, settings: type) -> Iterator[str]:

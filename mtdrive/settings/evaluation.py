@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic.dataclasses import dataclass
 
-from mtdrive.settings.shared import BaselineName, FeedbackSource, MetricName, Paths, PlannerSettings
+from mtdrive.planner.settings import PlannerSettings
+from mtdrive.settings.shared import BaselineName, FeedbackSource, MetricName, Paths
 from mtdrive.settings.types import STRICT, Count, Name, NotNegative, OneOf, Seed, Text, Token, Workers
 from mtdrive.simulation.errors import MTDriveError
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from mtdrive.settings.types import STRICT, Count, OneOf, Positive, Seed, Text
+from mtdrive.settings.types import STRICT, OneOf, Text
 from mtdrive.simulation.errors import MTDriveError
 
 MetricName = Annotated[str, OneOf("mtdrive.simulation.metrics.registry:VERSIONS")]
@@ -34,18 +34,3 @@ class Paths:
         for root in roots:
             if getattr(self, root) is None:
                 raise MTDriveError(f"Say where the data is: {root}=... or the environment variable {root.upper()}.")
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class PlannerSettings:
-    """`configs/planner`: which planner, and how it is loaded."""
-
-    model: Text
-    prompt: PromptStyleName | None
-    max_new_tokens: Count | None
-    device: Text
-    dtype: Literal["float32", "bfloat16", "float16"] | None
-    seed: Seed
-    lora: dict[str, Any] | None
-    tiny: dict[str, Positive] | None
-    allow_misfit: bool

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtdrive.settings.shared import FeedbackSource, MetricName, Paths, PlannerSettings
+from mtdrive.planner.settings import PlannerSettings
+from mtdrive.settings.shared import FeedbackSource, MetricName, Paths
 from mtdrive.settings.types import (
     STRICT,
     Count,

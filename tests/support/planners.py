@@ -1,13 +1,14 @@
-"""Configurations of planners that are small enough for tests."""
+"""Planners that are small enough for tests."""
 
-from pathlib import Path
+from dataclasses import replace
 
-from omegaconf import OmegaConf
+from mtdrive.planner.settings import PlannerSettings
+from mtdrive.settings import planner_settings
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "planner"
+SMALL = {"hidden_size": 32, "layers": 2, "mlp_size": 64, "vision_size": 32, "vision_layers": 1}
 
 
-def tiny_config(**changes):
-    small = {"hidden_size": 32, "layers": 2, "mlp_size": 64, "vision_size": 32, "vision_layers": 1}
-    config = OmegaConf.merge(OmegaConf.load(CONFIGS / "tiny.yaml"), {"tiny": small})
-    return OmegaConf.merge(config, changes)
+def tiny_config(*, tiny=(), **changes) -> PlannerSettings:
+    """The settings of a tiny planner; tiny: other sizes of it."""
+    settings = planner_settings("tiny")
+    return replace(settings, tiny=replace(settings.tiny, **SMALL | dict(tiny)), **changes)
