@@ -20,10 +20,13 @@ OFFSETS = (-6.0, -4.4, -3.2, -1.6, 0.0, 1.6, 3.2, 4.4, 6.0)  # [m]
 
 @dataclass(frozen=True)
 class BrokenPlans:
-    """A scene's plans and what they violate. poses: (M, 8, 3). violated: column that counts -> (M,) bool."""
+    """Valid plans for a scene, and which sub-metrics each of them violates."""
 
     poses: np.ndarray
+    """(M, 8, 3) plans."""
+
     violated: dict[str, np.ndarray]
+    """Column of each sub-metric that counts in the score -> (M,) bool, whether the plan violates it."""
 
     def breaking(self, column: str) -> np.ndarray:
         """Those (K, 8, 3) that violate a sub-metric and as few others as can be; none if no plan does."""

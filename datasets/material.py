@@ -24,11 +24,16 @@ SHARES = np.arange(1, 20) / 20.0  # of the way from a plan that fails to one tha
 
 @dataclass(frozen=True)
 class Material:
-    """A scene, the recipe for it, and the plans (K, 8, 3) that a planner in training answered in it (K may be 0)."""
+    """What the samples of one scene are made from."""
 
     scene: Scene
+    """The scene to make samples of."""
+
     recipe: Recipe
+    """The recipe, with the numbers of samples for this scene."""
+
     answers: np.ndarray
+    """(K, 8, 3) plans that a planner in training answered in this scene; K may be 0."""
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """See `Recipe.rng`."""

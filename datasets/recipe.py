@@ -20,32 +20,57 @@ COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding",
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a scene gives; `configs/recipe` has the recipes.
-
-    one_turn .. four_turns, understanding, comparison: samples of each kind; fewer where a scene has no such plans.
-    flaws: shares of the sources of flawed plans. perturbations: shares within the source `perturbed`.
-    metrics: weights of the sub-metrics to break (navsim's column names); None for all that count, equally.
-    corrections: source -> how far it may fall short of the expert's score; tried in this order, then the expert.
-    families: family -> factor on the numbers of samples of its scenes; 1 for those not named.
-    decimals: that plans are rounded to before they are scored, so that their text says what was scored; None for none.
-    """
+    """How many samples of each kind a scene gives, and from what plans; see `configs/recipe`."""
 
     one_turn: int
+    """Single-turn planning samples of a scene."""
+
     two_turns: int
+    """Refinement samples of two turns; fewer where a scene has no such plans, as for all kinds below."""
+
     three_turns: int
+    """Refinement samples of three turns."""
+
     four_turns: int
+    """Refinement samples of four turns."""
+
     understanding: int
+    """Questions about one plan."""
+
     comparison: int
+    """Questions about two plans."""
+
     flaws: Mapping[str, float]
+    """Source of flawed plans -> its share."""
+
     perturbations: Mapping[str, float]
+    """Perturbation -> its share among the plans of the source `perturbed`."""
+
     metrics: Mapping[str, float] | None
+    """navsim column of a sub-metric -> weight with which plans that break it are drawn; None: all equally."""
+
     corrections: Mapping[str, float]
+    """Source of corrections -> how far it may fall short of the expert's score. They are tried in this order, then the
+    expert."""
+
     families: Mapping[str, float]
+    """Scenario family -> factor on the numbers of samples of its scenes; 1 for families that are not named."""
+
     decimals: int | None
+    """Decimals that plans are rounded to before they are scored, so that their text is what was scored; None for no
+    rounding."""
+
     metric: str
+    """Score version, such as `pdms_v1`."""
+
     feedback: str
+    """Source of the feedback, `privileged` or `perceived`."""
+
     seed: int
+    """Seed of all that is drawn at random."""
+
     feedback_steps: bool = False
+    """Whether feedback names changes second by second, not only at the end of the plan."""
 
     def __post_init__(self) -> None:
         """Raises MTDriveError for unknown names and impossible numbers."""

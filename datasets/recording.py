@@ -27,24 +27,37 @@ ToMessages = Callable[[Scene, str, Sample], list[dict]]
 
 @dataclass(frozen=True)
 class Recording:
-    """A dataset to record.
-
-    sensor_root: an OPENSCENE_DATA_ROOT. cache_root: holds the scene caches. out: its folder.
-    to_messages: renders (scene, image hash, sample) as a conversation; a module-level function, because worker
-    processes call it. wording: names what it does; a dataset has one. generator: program and version.
-    families: token -> family. answers: token -> plans (K, 8, 3) of a planner in training. Both may lack scenes.
-    """
+    """A dataset to record."""
 
     sensor_root: Path
+    """An OPENSCENE_DATA_ROOT, which holds the camera images."""
+
     cache_root: Path
+    """Folder of the scene caches."""
+
     split: str
+    """Split to record, by its folder in both roots."""
+
     out: Path
+    """Folder of the dataset."""
+
     recipe: Recipe
+    """What each scene gives."""
+
     to_messages: ToMessages
+    """Renders (scene, image hash, sample) as a conversation; a module-level function, as worker processes call it."""
+
     wording: str
+    """Names the wording of the conversations; all of a dataset have the same."""
+
     generator: str
+    """Program and version that record."""
+
     families: Mapping[str, str] = field(default_factory=dict)
+    """Token -> scenario family; scenes may be missing."""
+
     answers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Token -> (K, 8, 3) plans of a planner in training; scenes may be missing."""
 
     def identity(self, tokens: list[str], sources: list[Fingerprint]) -> dict:
         """What tells this recording of these scenes, compiled from these sources, from another one, for JSON."""

@@ -39,10 +39,13 @@ TOLERANCE = 1e-9  # of scores
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that disagrees. where: a row's id, or a file's name."""
+    """Something in a dataset that disagrees with the simulation."""
 
     where: str
+    """Id of a row, or name of a file."""
+
     what: str
+    """What is wrong, to be read after `where`."""
 
 
 def check(
@@ -147,5 +150,6 @@ def shows(root: Path, name: str) -> bool:
 
 
 def shorten(value: object) -> str:
+    """The text of a value, without its middle where it is long."""
     text = str(value)
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-55:]}"

@@ -23,10 +23,13 @@ DRAWS = 4  # flawed plans drawn for each one wanted; those without fault are dro
 
 @dataclass(frozen=True)
 class Chain:
-    """Turns so far, and the correction of the last one's plan."""
+    """The turns of an interaction so far."""
 
     exchanges: tuple[Exchange, ...]
+    """Flawed plans with their feedback, oldest first."""
+
     target: Target
+    """The correction of the last flawed plan."""
 
 
 def refinements(material: Material) -> list[Interaction]:

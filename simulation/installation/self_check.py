@@ -12,12 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from mtdrive.simulation.dynamics import sample_plans, simulate
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import VERSIONS
+from mtdrive.simulation.runtime.kernels import KERNEL_CACHE
 from mtdrive.simulation.scene import STEP, DrivableMap, MapLayer, ObjectType, Observation, Polygons
 from mtdrive.simulation.scoring import score_states
 
@@ -35,7 +35,7 @@ def check_numerics() -> float:
     Raises:
         MTDriveError: they differ by more than TOLERANCE, or cannot be computed; says which, and the cure.
     """
-    delete = f"delete {numba.config.CACHE_DIR} and try again"
+    delete = f"delete {KERNEL_CACHE} and try again"
     try:
         compiled = scores_of_case()
     except Exception as error:  # a damaged file of compiled code can raise almost any exception

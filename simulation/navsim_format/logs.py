@@ -42,16 +42,19 @@ _KINDS = {kind.name.lower(): int(kind) for kind in ObjectType}
 
 @dataclass(frozen=True)
 class Detections:
-    """Annotated objects of one frame, ordered by class (nuplan-devkit `TrackedObjects` sorts them so).
-
-    tokens: N track tokens. kind: (N,) int8 ObjectType. boxes: (N, 5) x, y, heading, length, width of the box centre
-    and velocity: (N, 2), both in the ego rear-axle frame of the frame; the velocity of static objects is 0.
-    """
+    """Annotated objects of one frame, ordered by class (nuplan-devkit `TrackedObjects` sorts them so)."""
 
     tokens: list[str]
+    """N track tokens."""
+
     kind: np.ndarray
+    """(N,) int8 ObjectType."""
+
     boxes: np.ndarray
+    """(N, 5) x, y, heading of the box centre, length, width [m, rad], in the ego rear-axle frame of the frame."""
+
     velocity: np.ndarray
+    """(N, 2) [m/s] in the same frame; 0 for static objects."""
 
 
 def log_names(data_root: Path | str, split: str) -> list[str]:

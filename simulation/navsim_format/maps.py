@@ -30,18 +30,25 @@ _MOST_SPEED = 1e3  # [m/s] that is a limit
 
 @dataclass(frozen=True)
 class Lane:
-    """A lane or lane connector.
-
-    line: centre line as a shapely LineString. speed_limit: [m/s] or None. successors: ids of lanes or connectors.
-    polygon and line are None where the map has none.
-    """
+    """A lane or lane connector."""
 
     id: str
+    """Feature id."""
+
     roadblock: str
+    """Id of the roadblock or roadblock connector that it belongs to."""
+
     polygon: shapely.Polygon | None
+    """Its area in UTM [m]; None where the map has none."""
+
     line: shapely.LineString | None
+    """Its centre line in UTM [m]; None where the map has none."""
+
     speed_limit: float | None
+    """[m/s]; None where the map has none."""
+
     successors: tuple[str, ...]
+    """Ids of the lanes or connectors that follow."""
 
     @property
     def center_line(self) -> shapely.LineString:
@@ -65,25 +72,40 @@ class Lane:
 
 @dataclass(frozen=True)
 class Roadblock:
-    """A roadblock or roadblock connector. lanes, incoming and outgoing: ids in ascending order."""
+    """A roadblock or roadblock connector."""
 
     id: str
+    """Feature id."""
+
     polygon: shapely.Polygon
+    """Its area in UTM [m]."""
+
     is_connector: bool
+    """Whether it leads across an intersection."""
+
     lanes: tuple[str, ...]
+    """Ids of its lanes or lane connectors, ascending."""
+
     incoming: tuple[str, ...]
+    """Ids of the roadblocks that lead into it, ascending."""
+
     outgoing: tuple[str, ...]
+    """Ids of the roadblocks that it leads into, ascending."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """A polygon layer. ids: N; polygons: (N,) object array of shapely polygons."""
+    """A layer of N polygons."""
 
     ids: list[str]
+    """N feature ids."""
+
     polygons: np.ndarray
+    """(N,) object array of shapely polygons in UTM [m]."""
 
     @cached_property
     def tree(self) -> shapely.STRtree:
+        """Search tree of the polygons."""
         return shapely.STRtree(self.polygons)
 
     def within_window(self, center: np.ndarray, radius: float) -> list[int]:
@@ -94,17 +116,34 @@ class Area:
 
 @dataclass(frozen=True)
 class RoadMap:
-    """A map in memory. lanes and roadblocks also hold the connectors; connector_area is that of roadblocks."""
+    """A map in memory."""
 
     location: str
+    """Name of the location, such as us-ma-boston."""
+
     lanes: dict[str, Lane]
+    """Lanes and lane connectors, by id."""
+
     roadblocks: dict[str, Roadblock]
+    """Roadblocks and roadblock connectors, by id."""
+
     lane_area: Area
+    """Polygons of the lanes."""
+
     lane_connector_area: Area
+    """Polygons of the lane connectors."""
+
     roadblock_area: Area
+    """Polygons of the roadblocks."""
+
     connector_area: Area
+    """Polygons of the roadblock connectors."""
+
     intersection_area: Area
+    """Polygons of the intersections."""
+
     carpark_area: Area
+    """Polygons of the car parks."""
 
     def lane(self, id_: str) -> Lane:
         """Raises MTDriveError when the map has no such lane or lane connector."""

@@ -45,23 +45,32 @@ Verdict = IntEnum("Verdict", "FINE TRUNCATED DAMAGED FOREIGN FORBIDDEN DEEP LARG
 
 
 class Names(NamedTuple):
-    """The names that a pickle may hold.
-
-    text: uint8, `module` + newline + `name` of all of them. start: (N + 1,) where each begins. role: (N,) Role.
-    """
+    """The N names that a pickle may hold."""
 
     text: np.ndarray
+    """(B,) uint8, `module` + newline + `name` of all names, one after the other."""
+
     start: np.ndarray
+    """(N + 1,) where each name begins in the text."""
+
     role: np.ndarray
+    """(N,) Role of each name."""
 
 
 class Finding(NamedTuple):
-    """position: byte of the opcode that decided. module, name: spans of bytes of a foreign name."""
+    """What a check found."""
 
     verdict: Verdict
+    """Whether the pickle may be loaded, or why not."""
+
     position: int
+    """Byte of the opcode that decided."""
+
     module: slice
+    """Bytes of the file that hold the module of a foreign name."""
+
     name: slice
+    """Bytes of the file that hold the foreign name itself."""
 
 
 _Op = IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})

@@ -1,4 +1,7 @@
-"""Remembering what was derived from an object, for as long as the object lives."""
+"""Cache what was derived from an object, for as long as the object lives.
+
+functools and cachetools need an argument that can be hashed, and would keep the object alive.
+"""
 
 from __future__ import annotations
 

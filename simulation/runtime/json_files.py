@@ -1,4 +1,4 @@
-"""Reading JSON from strangers: documents of bounded size and depth."""
+"""Read JSON of unknown origin: documents of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_json(path: Path) -> object:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, larger than LARGEST_JSON, or nested deeper than can be read.
+        ValueError: it is not JSON, is larger than LARGEST_JSON, or is nested too deep.
     """
     if path.stat().st_size > LARGEST_JSON:
         raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
@@ -23,7 +23,7 @@ def read_json(path: Path) -> object:
 
 
 def read_json_lines(path: Path) -> Iterator[object]:
-    """The documents in a file, one in each line. Raises as `read_json`."""
+    """The documents in a file, one a line (JSONL). Raises as `read_json`."""
     with path.open(encoding="utf-8") as file:
         while line := file.readline(LARGEST_LINE):
             if len(line) == LARGEST_LINE:

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 RAY = "ray"
 KILLED = "A worker process was killed (out of memory?)"
 MOST_WORKERS = 1024
-PATIENCE = 0.5  # [s] for workers to remove what they have half written
+PATIENCE = 0.5  # [s] for workers to remove files that they have half written
 
 
 def map_unordered(
@@ -38,7 +38,7 @@ def map_unordered(
     Args:
         workers: processes; 1 is this one. RAY spreads the items over the cluster that the environment variable
             RAY_ADDRESS names, or else over this machine; its nodes must see the same files.
-        most: processes that are worth starting.
+        most: no more processes than these are worth starting.
 
     Raises:
         MTDriveError: a worker was killed, Ray is not installed, or workers is neither a number from 1 on nor RAY.

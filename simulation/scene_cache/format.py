@@ -37,10 +37,13 @@ _MOST_BYTES = 2**28  # of a file; a scene has less than a hundredth of it
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a scene was compiled from: digests of the log file and of the map file."""
+    """The files that a scene was compiled from."""
 
     log: str
+    """BLAKE2b digest of the log file."""
+
     map: str
+    """BLAKE2b digest of the map file."""
 
 
 def save_scene(path: Path, scene: Scene, fingerprint: Fingerprint) -> None:

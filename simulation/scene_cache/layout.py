@@ -127,20 +127,27 @@ class _Line(typing.NamedTuple):
 
 
 class Layout(typing.NamedTuple):
-    """The arrays of scenes with observations for given metrics, in the order of the file.
-
-    names, dtypes (of texts without their length), ranks: of each array. texts: which arrays are texts.
-    rules: (n, 5) int64 of each array: elements, first dimension, rank, and what its elements are held against: a
-    dimension, and a number. dimensions: (d, 3) int64 of each dimension of all arrays: its length or -1; another one of
-    the same letter; what is added to the letter here.
-    """
+    """The n arrays of scenes with observations for given metrics, in the order of the file."""
 
     names: list[str]
+    """Dotted name of each array."""
+
     dtypes: list[str]
+    """dtype of each array; of texts without their length."""
+
     ranks: list[int]
+    """Number of dimensions of each array."""
+
     texts: list[int]
+    """Indices of the arrays that hold texts."""
+
     rules: np.ndarray
+    """(n, 5) int64 rule of each array: code of its elements, its first row in `dimensions`, its number of dimensions,
+    and what its elements are compared with: a dimension (-1 for none) and a number."""
+
     dimensions: np.ndarray
+    """(d, 3) int64 of each dimension of all arrays: its length, or -1 where a letter stands for it; then another
+    dimension of the same letter, and what is added to the letter here."""
 
 
 @lru_cache

@@ -48,15 +48,16 @@ _Reader = Callable[[Path, frozenset[str] | None], _Windows]  # of the scenes in 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What a build did.
-
-    built: tokens compiled. skipped: tokens whose cache was up to date. failed: reason by token, or by log name
-    where the log cannot be read.
-    """
+    """What a build did."""
 
     built: list[str] = field(default_factory=list)
+    """Tokens of the scenes that were compiled."""
+
     skipped: list[str] = field(default_factory=list)
+    """Tokens of the scenes whose cache was up to date."""
+
     failed: dict[str, str] = field(default_factory=dict)
+    """Token -> reason, or log name -> reason where the log cannot be read."""
 
 
 class SceneStore:

@@ -22,18 +22,25 @@ PAINTS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Agent:
-    """A road user or object. size: length, width, height [m]. poses: (66, 3) box centre at TIMES, site frame.
-
-    visible: (66,) whether the labels know it (nothing is labelled that is wholly hidden behind something).
-    halted: stands in traffic, with its brake lights on.
-    """
+    """A road user or object."""
 
     kind: ObjectType
+    """Its class."""
+
     size: tuple[float, float, float]
+    """Length, width, height [m]."""
+
     colour: Colour
+    """Paint of its body, or clothes of a person."""
+
     poses: np.ndarray
+    """(66, 3) pose of the box centre at TIMES, site frame."""
+
     visible: np.ndarray = field(default_factory=lambda: np.ones(len(TIMES), dtype=bool))
+    """(66,) bool, whether it is labelled at each time; what is wholly hidden behind something is not."""
+
     halted: bool = False
+    """Whether it stands in traffic with its brake lights on."""
 
     @property
     def velocity(self) -> np.ndarray:

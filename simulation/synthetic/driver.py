@@ -50,30 +50,47 @@ BRAKING = [
 
 @dataclass(frozen=True)
 class Swerve:
-    """A sideways move of `offset` [m] (left positive) between arc lengths begin and end [m] of the path."""
+    """A sideways move."""
 
     begin: float
+    """Arc length [m] of the path where it begins."""
+
     end: float
+    """Arc length [m] of the path where it ends."""
+
     offset: float
+    """How far it goes [m], positive to the left."""
 
 
 @dataclass(frozen=True)
 class StopLine:
-    """The front of the car must not pass arc length `s` between times begin and end [s], unless it has before."""
+    """A line that the front of the car must not cross for a while, unless it has crossed it before."""
 
     s: float
+    """Arc length [m] of the line along the path."""
+
     begin: float
+    """Time [s] from which the line is closed."""
+
     end: float
+    """Time [s] up to which the line is closed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The ego's drive at TIMES: poses (66, 3) of the rear axle, speed (66,), acceleration (66,), arc length s (66,)."""
+    """The ego's drive at TIMES."""
 
     poses: np.ndarray
+    """(66, 3) of the rear axle, site frame."""
+
     speed: np.ndarray
+    """(66,) [m/s]."""
+
     acceleration: np.ndarray
+    """(66,) [m/s^2]."""
+
     s: np.ndarray
+    """(66,) arc length [m] along the path."""
 
 
 @njit(cache=True)
@@ -250,27 +267,6 @@ class Driver:
         # The comfort metric reads the states alone.
         comfortable = comfort(Motion(states[None], None, None, None, None), None).values[0] == 1.0
         return comfortable and self._on_road(poses, 0.0)
-
-    def _keeps(self, stops: Sequence[StopLine]) -> np.ndarray:
-        """(N,) whether a speed profile keeps behind all stop lines."""
-        keeps = np.ones(len(self.s), dtype=bool)
-        for stop in stops:
-            during = (stop.begin <= TIMES) & (stop.end >= TIMES)
-            front = self.s[:, during] + REAR_AXLE_TO_FRONT
-            keeps &= (front[:, 0] > stop.s) | (front[:, -1] < stop.s - 0.5)
-        return keeps
-
-    def _poses(self, swerve: Swerve | None) -> tuple[np.ndarray, np.ndarray]:
-        """Poses (N, 66, 3) of all speed profiles with a sideways move, and its price (N,): -inf if too sharp."""
-        poses = self.path.at(self.s)
-        if swerve is None:
-            return poses, np.zeros(len(self.s))
-        offset, before, after = swerve(self.s), swerve(self.s - 1.0), swerve(self.s + 1.0)
-        heading = poses[..., 2] + np.arctan((after - before) / 2)
-        poses = self.path.at(self.s, offset)
-        poses[..., 2] = heading
-        sideways = np.max(np.abs(after - 2 * offset + before) * self.v**2, axis=1)
-        return poses, np.where(sideways > MAX_LATERAL_SWERVE, -np.inf, -0.3 * abs(swerve.offset))
 
     def _on_road(self, poses: np.ndarray, margin: float) -> bool:
         corners = footprint(poses, margin).reshape(-1, 2)

@@ -71,12 +71,19 @@ TURNS = {"straight": 0, "left": 1, "right": 2}
 
 @dataclass(frozen=True, eq=False)
 class Feature:
-    """One row of a layer: its fid, its geometry as points (N, 2) in UTM [m], and its attributes."""
+    """One row of a map layer."""
 
     layer: str
+    """Name of the layer."""
+
     fid: int
+    """Feature id, unique within the map."""
+
     points: np.ndarray
+    """(N, 2) geometry in UTM [m]."""
+
     attributes: dict[str, object]
+    """Column -> value; columns that are missing are NULL."""
 
 
 class SiteFeatures:

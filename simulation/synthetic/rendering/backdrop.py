@@ -22,36 +22,54 @@ NOISE_CELLS = 512
 
 @dataclass(frozen=True, eq=False)
 class Backdrop:
-    """image: (H, W, 3) uint8 empty land under the sky. top: first image row that holds ground.
+    """Sky and bare ground of an (H, W) picture.
 
-    ground: (2 (H - top), 2 W, 3) uint8, the grass without haze. gain, veil: (H - top, W, 3) uint8: texture and haze
-    turn a drawn ground colour c into c * gain / GAIN_ONE + veil. haze_colour: (3,); haze_length [m].
+    Texture and haze turn a ground colour c into c * gain / GAIN_ONE + veil.
     """
 
     image: np.ndarray
+    """(H, W, 3) uint8 bare land under the sky."""
+
     top: int
+    """First image row that holds ground."""
+
     ground: np.ndarray
+    """(2 (H - top), 2 W, 3) uint8 grass without haze, at twice the resolution."""
+
     gain: np.ndarray
+    """(H - top, W, 3) uint8 factor of texture and haze."""
+
     veil: np.ndarray
+    """(H - top, W, 3) uint8 haze in front of the ground."""
+
     haze_colour: np.ndarray
+    """(3,) colour of the haze."""
+
     haze_length: float
+    """Distance [m] over which a thing keeps 1 / e of its colour."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Land:
-    """What a camera sees of the bare ground and of the sky, one variety of texture.
-
-    elevation: (B, W) [rad] and ceiling: (B, W, 2), where the ray meets a plane at unit height, of the B rows that
-    hold sky. top: first row with ground. distance: (H - top, W) [m], inf above the horizon. grain: (H - top, W)
-    relative brightness. grass: as Backdrop.ground.
-    """
+    """What a camera sees of the bare ground and of the sky, in one variety of texture; the sky fills B rows."""
 
     elevation: np.ndarray
+    """(B, W) elevation [rad] of each pixel's ray."""
+
     ceiling: np.ndarray
+    """(B, W, 2) where each ray meets a plane at unit height."""
+
     top: int
+    """First image row that holds ground."""
+
     distance: np.ndarray
+    """(H - top, W) distance of the ground [m], inf above the horizon."""
+
     grain: np.ndarray
+    """(H - top, W) relative brightness of the texture."""
+
     grass: np.ndarray
+    """(2 (H - top), 2 W, 3) uint8, see `Backdrop.ground`."""
 
 
 def backdrop(camera: PinholeCamera, atmosphere: Atmosphere, seed: int) -> Backdrop:
