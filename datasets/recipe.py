@@ -73,7 +73,7 @@ class Recipe:
     """Whether feedback names changes second by second, not only at the end of the plan."""
 
     def __post_init__(self) -> None:
-        """Raises MTDriveError for unknown names and impossible numbers."""
+        """Raise MTDriveError for unknown names and impossible numbers."""
         counted = [metric.column for metric in metrics_of(self.metric) if metric.counts]
         if self.feedback not in SOURCES:
             raise MTDriveError(f"There is no feedback source {self.feedback!r}: choose {' or '.join(SOURCES)}.")
@@ -100,19 +100,27 @@ class Recipe:
         rng = self.rng(token, "family")
         return replace(self, **{name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS})
 
-    def stated(self, plans: np.ndarray) -> np.ndarray:
-        """Plans as they are recorded: rounded, or as they are."""
+    def round_plans(self, plans: np.ndarray) -> np.ndarray:
+        """Plans (..., 3) as they are written in answers and scored: rounded to `decimals`, if there are any."""
         return plans if self.decimals is None else np.round(plans, self.decimals) + 0.0
 
 
 def check_known(key: str, given: Mapping[str, float], known: Collection[str]) -> None:
-    """Refuse names that do not exist."""
+    """Refuse names that do not exist.
+
+    Raises:
+        MTDriveError: one does not; the sentence names the key and what there is.
+    """
     if unknown := sorted(set(given) - set(known)):
         raise MTDriveError(f"{key} names {unknown[0]!r}, which does not exist; choose from {', '.join(known)}.")
 
 
 def check_shares(key: str, given: Mapping[str, float], known: Collection[str]) -> None:
-    """Refuse names that do not exist and shares of which nothing can be drawn."""
+    """Refuse names that do not exist, and shares that nothing can be drawn by.
+
+    Raises:
+        MTDriveError: a name does not exist, a share is negative, or none is positive.
+    """
     check_known(key, given, known)
     if any(share < 0.0 for share in given.values()) or sum(given.values()) <= 0.0:
         raise MTDriveError(f"{key}={dict(given)} must hold no negative share and at least one positive one.")

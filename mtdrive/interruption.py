@@ -20,7 +20,7 @@ from typing import NoReturn
 from mtdrive.simulation.runtime.files import remove_unfinished
 
 GRACE = 1.5  # [s]
-SAID = "interrupted; run the same command again."
+MESSAGE = "interrupted; run the same command again."
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
 
@@ -78,6 +78,6 @@ def _end(program: str, terminal: int, number: int) -> NoReturn:
         child.kill()
     remove_unfinished()
     try:  # below ^C, or a progress bar
-        os.write(terminal, f"\n{program}: {SAID}\n".encode())
+        os.write(terminal, f"\n{program}: {MESSAGE}\n".encode())
     finally:
         os._exit(128 + number)

@@ -45,7 +45,7 @@ def comparisons(material: Material) -> list[Question]:
 
 def comparison(material: Material, plans: np.ndarray, sources: tuple[str, ...]) -> Question:
     """The question about two plans (2, 8, 3) that are not equally safe, answered by simulation."""
-    scores, findings = material.examine(plans)
+    scores, findings = material.assess(plans)
     columns = safety(material.recipe.metric)
     ranks = worst([np.array([not finding[column].passed for finding in findings]) for column in columns])
     safer = int(np.argmax(ranks))

@@ -1,6 +1,6 @@
 """Trajectory understanding: does this plan collide, does it leave the road?
 
-Half the plans do; the others are hard negatives: as near as can be to a plan that does, on the way to the expert's.
+Half the plans do. The others are hard negatives: moved from a plan that does towards the expert's, just until it passes.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ def questions(material: Material) -> list[Question]:
 
 def question(material: Material, kind: str, plans: np.ndarray, sources: tuple[str, ...]) -> Question:
     """The question about a plan (1, 8, 3), answered by simulation."""
-    scores, (findings,) = material.examine(plans)
+    scores, (findings,) = material.assess(plans)
     return Question(material.scene.token, kind, plans, sources, scores, findings[SUBJECTS[kind]])

@@ -17,7 +17,7 @@ from mtdrive.datasets.builder import record
 from mtdrive.datasets.reader import read_manifest
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import Recording
-from mtdrive.datasets.validator import check
+from mtdrive.datasets.validator import verify_dataset
 from mtdrive.evaluation.families import read_families
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
@@ -68,7 +68,7 @@ def run(config: DictConfig) -> int:
 def check_rows(config: DictConfig, console: Console) -> int:
     """Simulate rows again and name those that disagree."""
     root = Path(config.out)
-    rows, problems = check(
+    rows, problems = verify_dataset(
         root,
         Path(config.navsim_exp_root) / "scene_cache",
         partial(conversation, style_name=read_manifest(root)["wording"]),

@@ -35,7 +35,7 @@ class BadLayer(Exception):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def open_geopackage(path: Path) -> Iterator[sqlite3.Connection]:
     """The database of a file, to read tables of.
 
     Raises:
@@ -90,7 +90,7 @@ def read_table(database: sqlite3.Connection, size: int, name: str, columns: tupl
     return rows
 
 
-def geometry(layer: str, blob: object) -> bytes | None:
+def unpack_geometry(layer: str, blob: object) -> bytes | None:
     """Well-known binary of a GeoPackage's polygon or line; None for None.
 
     A header of 8 bytes comes first, then an envelope whose size flag bits 1-3 tell.

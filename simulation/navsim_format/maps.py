@@ -18,7 +18,7 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.geopackage import BadLayer, geometry, opened, read_table
+from mtdrive.simulation.navsim_format.geopackage import BadLayer, open_geopackage, read_table, unpack_geometry
 from mtdrive.simulation.navsim_format.names import map_part
 from mtdrive.simulation.runtime.json_files import read_json
 
@@ -200,7 +200,7 @@ def load_map(path: Path) -> RoadMap:
 def _load_map(path: Path, _mtime: int, size: int) -> RoadMap | str:
     """The map, or what is wrong with it."""
     try:
-        with opened(path) as database:
+        with open_geopackage(path) as database:
             return _read_map(path.parents[1].name, _GeoPackage(database, size))
     except (sqlite3.Error, UnicodeDecodeError) as error:
         return f"Cannot read the map {path}: {error}; fetch it again."
@@ -234,7 +234,7 @@ class _GeoPackage:
         if not isinstance(self._srs[layer], int):
             raise BadLayer(f"layer {layer} has no reference system")
         with np.errstate(invalid="ignore"):  # what is not finite is named below
-            geometries = shapely.from_wkb(np.array([geometry(layer, blob) for blob in blobs], dtype=object))
+            geometries = shapely.from_wkb(np.array([unpack_geometry(layer, blob) for blob in blobs], dtype=object))
         transformer = _transformer(self._srs[layer], self._crs)
         points = shapely.get_coordinates(geometries)
         points = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))

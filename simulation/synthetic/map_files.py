@@ -231,7 +231,7 @@ def _write(path: Path, location: Location, features: Iterable[Feature]) -> None:
             places = ", ".join("?" * (2 + len(columns)))
             connection.executemany(
                 f"INSERT INTO {layer} (fid, geom, {', '.join(columns)}) VALUES ({places})",
-                [(row.fid, geometry(kind, points), *(row.attributes.get(column) for column in columns))
+                [(row.fid, pack_geometry(kind, points), *(row.attributes.get(column) for column in columns))
                  for row, points in zip(rows, degrees, strict=True)],
             )  # fmt: skip
     connection.close()
@@ -285,7 +285,7 @@ def _bounds(pieces: list[np.ndarray]) -> tuple[float | None, ...]:
     return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 
-def geometry(kind: str, points: np.ndarray) -> bytes:
+def pack_geometry(kind: str, points: np.ndarray) -> bytes:
     """GeoPackage geometry blob (header with envelope, little-endian WKB) of points (N, 2); a polygon is one ring."""
     (min_x, min_y), (max_x, max_y) = points.min(axis=0), points.max(axis=0)
     header = b"GP" + struct.pack("<BBi", 0, 0b011, SRS) + struct.pack("<4d", min_x, max_x, min_y, max_y)
