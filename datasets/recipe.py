@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mtdrive.datasets.corrections import CORRECTIONS
 from mtdrive.datasets.flawed import FLAWS
 from mtdrive.datasets.perturbed import PERTURBATIONS
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.simulation.feedback.structured import SOURCES, Source
 from mtdrive.simulation.metrics.registry import metrics_of
 
 COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding", "comparison")
@@ -63,7 +64,7 @@ class Recipe:
     metric: str
     """Score version, such as `pdms_v1`."""
 
-    feedback: str
+    feedback: Source
     """Source of the feedback, `privileged` or `perceived`."""
 
     seed: int
@@ -98,7 +99,8 @@ class Recipe:
         if factor == 1.0:
             return self
         rng = self.rng(token, "family")
-        return replace(self, **{name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS})
+        counts: dict[str, Any] = {name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS}
+        return replace(self, **counts)
 
     def round_plans(self, plans: np.ndarray) -> np.ndarray:
         """Plans (..., 3) as they are written in answers and scored: rounded to `decimals`, if there are any."""

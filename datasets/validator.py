@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -130,7 +131,7 @@ def rebuild_sample(row: dict, material: Material) -> Sample:
     return Interaction(scene.token, tuple(exchanges), target)
 
 
-def agrees(recorded: object, expected: object) -> bool:
+def agrees(recorded: Any, expected: object) -> bool:
     """Equality; of numbers within the tolerance."""
     if isinstance(expected, float):
         return abs(recorded - expected) <= TOLERANCE

@@ -51,9 +51,14 @@ def _raise(number: int, _frame: object) -> None:
     for other in SIGNALS:
         signal.signal(other, lambda *_: None)  # the next one is for the thread
     # What libraries say about it is not to be told: the thread ends the process all the same.
-    sys.unraisablehook = threading.excepthook = lambda _: None
+    sys.unraisablehook = _ignore
+    threading.excepthook = _ignore
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     raise Interrupted(number)
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def _end_in_time(bell: socket.socket, program: str, terminal: int) -> None:

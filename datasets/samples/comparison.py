@@ -38,8 +38,10 @@ def comparisons(material: Material) -> list[Question]:
             second = None if row is None else material.broken.poses[row]
             other = "passes" if row is None or ranks[row] == len(columns) else f"breaks_{columns[ranks[row]]}"
         if second is not None:
-            order = slice(None, None, 1 if rng.random() < 0.5 else -1)
-            asked.append(comparison(material, np.stack([first, second])[order], (source, other)[order]))
+            plans, sources = np.stack([first, second]), (source, other)
+            if rng.random() >= 0.5:
+                plans, sources = plans[::-1], (other, source)
+            asked.append(comparison(material, plans, sources))
     return asked
 
 

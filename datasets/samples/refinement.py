@@ -6,6 +6,7 @@ samples than the recipe asks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,9 @@ def begin(material: Material, rng: np.random.Generator, wanted: int) -> list[Cha
     return [chain for _, chain in sorted(found, key=lambda entry: entry[0])[:wanted]]
 
 
-def extend(material: Material, before: list[Chain | None], plans: np.ndarray, names: list[str]) -> list[Chain | None]:
+def extend(
+    material: Material, before: Sequence[Chain | None], plans: np.ndarray, names: list[str]
+) -> list[Chain | None]:
     """One more turn each: a plan (N, 8, 3) with its feedback and correction; None if it has or needs none."""
     if not len(plans):
         return []

@@ -1,6 +1,6 @@
 """Trajectory understanding: does this plan collide, does it leave the road?
 
-Half the plans do. The others are hard negatives: moved from a plan that does towards the expert's, just until it passes.
+Half the plans do. The others are hard negatives: plans that do, moved towards the expert's until they just pass.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def check_numerics() -> float:
 def difference(one: dict[str, list[float]], other: dict[str, list[float]]) -> tuple[float, str]:
     """Largest difference, and the name of what differs so; NaN beside a number is infinitely far."""
     gaps = {name: np.nan_to_num(np.abs(np.subtract(one[name], other[name])), nan=np.inf).max() for name in one}
-    name = max(gaps, key=gaps.get)
+    name = max(gaps, key=gaps.__getitem__)
     return float(gaps[name]), name
 
 

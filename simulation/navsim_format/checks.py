@@ -64,4 +64,4 @@ def _first_beyond(values, most):
 
 def is_time(value: object) -> bool:
     """Whether a value from a file is a time in whole microseconds."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= LATEST
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(0 <= value <= LATEST)

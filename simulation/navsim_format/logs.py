@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ NUM_FUTURE = 10  # frames after t0
 INTERVAL = 0.5  # [s] between frames
 MAX_STEP = 0.75  # [s] between frames; over a longer step frames are missing, or another recording begins
 
-Frame = Mapping[str, object]
+Frame = Mapping[str, Any]  # checked where it is read
 
 _EGO_KEYS = {"timestamp", "ego2global_translation", "ego2global_rotation", "ego_dynamic_state", "driving_command"}
 _NAMING_KEYS = {"token", "log_name", "roadblock_ids"}  # without which no scene can be told

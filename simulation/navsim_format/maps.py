@@ -274,7 +274,8 @@ def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     connector_polygons = dict(zip(polygon_fids, polygons, strict=True))
     connector_area = Area([str(fid) for fid in polygon_fids], np.array(polygons, dtype=object))
 
-    lanes, successors = {}, {}
+    lanes: dict[str, Lane] = {}
+    successors: dict[int, list[str]] = {}
     columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
     for fid, leaves, enters, block, limit in zip(*package.read("lane_connectors", *columns), strict=True):
         id_ = str(fid)
@@ -293,7 +294,9 @@ def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, 
     connector_area = _read_area(package, "lane_group_connectors")
     sources, targets = package.read("lane_group_connectors", "from_lane_group_fid", "to_lane_group_fid")
     connector_lanes = _members(package, "lane_connectors", "lane_group_connector_fid")
-    roadblocks, incoming, outgoing = {}, {}, {}
+    roadblocks: dict[str, Roadblock] = {}
+    incoming: dict[str, list[str]] = {}
+    outgoing: dict[str, list[str]] = {}
     for id_, polygon, source, target in zip(
         connector_area.ids, connector_area.polygons, map(str, sources), map(str, targets), strict=True
     ):
@@ -310,7 +313,7 @@ def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, 
 
 
 def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, list[str]]:
-    members = {}
+    members: dict[str, list[str]] = {}
     for fid, group in zip(*package.read(layer, "fid", group_column), strict=True):
         members.setdefault(str(group), []).append(str(fid))
     return members

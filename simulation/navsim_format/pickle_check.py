@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import pickletools
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Finding(NamedTuple):
     """Bytes of the file that hold the foreign name itself."""
 
 
-_Op = IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})
+_Op: Any = IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})  # names unknown to mypy
 
 # Objects that every run has, 256 small integers from _INTEGERS on
 _NONE, _FALSE, _TRUE, _EMPTY, _INTEGERS = range(1, 6)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import collections
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy._core import multiarray
@@ -17,11 +18,17 @@ from numpy._core import multiarray
 from mtdrive.simulation.navsim_format.pickle_check import Names
 from mtdrive.simulation.navsim_format.pickle_kinds import Role
 
+Plain = TypeVar("Plain")
 _PLAIN = re.compile(r"b1|[iu][1248]|f2|f4|f8|f16|c8|c16|c32|[SU][0-9]+")
 
 
 class Record:
     """Stands in for a class whose objects hold fields, read as attributes."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A field."""
 
     def __setstate__(self, state: object) -> None:
         for fields in state if isinstance(state, tuple) else (state,):  # (fields, slots) of a class with slots
@@ -51,7 +58,7 @@ def _scalar(dtype: object, content: object) -> np.generic:
     return item
 
 
-def _from_buffer(content: object, dtype: object, shape: object, order: object) -> np.ndarray:
+def _from_buffer(content: object, dtype: object, shape: Any, order: Any) -> np.ndarray:
     items = _filled(dtype, content)
     if math.prod(max(length, 1) for length in shape) > max(len(items), 64) or order not in ("C", "F"):
         raise ValueError("a shape that does not fit")
@@ -76,14 +83,14 @@ def _complex(real: object, imaginary: object) -> complex:
     return complex(_exactly(float, real), _exactly(float, imaginary))
 
 
-def _exactly(kind: type, value: object) -> object:
+def _exactly(kind: type[Plain], value: object) -> Plain:
     if type(value) is not kind:
         raise TypeError(f"no {kind.__name__}")
     return value
 
 
 def _of_keys(kind: type) -> Callable:
-    def make(items: object = ()) -> object:
+    def make(items: Iterable[object] = ()) -> object:
         for item in items:
             if type(item) not in (str, bytes, int, float, bool, type(None)):
                 raise TypeError("a set of what is no number or string")

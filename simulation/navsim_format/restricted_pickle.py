@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.pickle_check import MAX_DEPTH, Verdict, check_pickle
@@ -40,7 +41,7 @@ class _Unpickler(pickle.Unpickler):
 
 def load_pickle(
     path: Path, *, kind: str = "NAVSIM log", classes: Mapping[tuple[str, str], type] = MappingProxyType({})
-) -> object:
+) -> Any:
     """The object in a pickle file.
 
     Args:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 LARGEST_JSON = 1 << 26  # bytes of a document
 LARGEST_LINE = 1 << 22  # characters of a document that is one line of many
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     """The document in a file.
 
     Raises:
@@ -22,7 +23,7 @@ def read_json(path: Path) -> object:
     return _parsed(path.read_text(encoding="utf-8"))
 
 
-def read_json_lines(path: Path) -> Iterator[object]:
+def read_json_lines(path: Path) -> Iterator[Any]:
     """The documents in a file, one a line (JSONL). Raises as `read_json`."""
     with path.open(encoding="utf-8") as file:
         while line := file.readline(LARGEST_LINE):
@@ -31,7 +32,7 @@ def read_json_lines(path: Path) -> Iterator[object]:
             yield _parsed(line)
 
 
-def _parsed(text: str) -> object:
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:

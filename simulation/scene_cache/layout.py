@@ -155,7 +155,8 @@ def layout(metrics: tuple[str, ...]) -> Layout:
     """The layout of scenes with observations and references for these metrics."""
     lines = list(_arrays(Scene, "", {}, metrics))
     first: dict[str, int] = {}  # dimension where a letter stands first
-    dimensions, rules = [], []
+    dimensions: list[tuple[int, int, int]] = []
+    rules: list[list[int]] = []
     for line in lines:
         start = len(dimensions)
         for length in line.shape:
@@ -187,14 +188,14 @@ def _arrays(cls: type, prefix: str, letters: dict[str, str], metrics: tuple[str,
     for field, kind in typing.get_type_hints(cls).items():
         name = prefix + field
         if kind is np.ndarray:
-            elements, shape = lines[field].split(" | ")
-            elements, *arguments = elements.split()
-            shape = [_steps(prefix) if length == "S" else length for length in shape.split()]
+            contents, lengths = lines[field].split(" | ")
+            elements, *arguments = contents.split()
+            shape = [_steps(prefix) if length == "S" else length for length in lengths.split()]
             yield _Line(name, elements, arguments, shape, prefix, letters)
         elif typing.get_origin(kind) is dict:
             for metric in metrics:
                 yield from _arrays(typing.get_args(kind)[1], f"{name}.{metric}.", {}, metrics)
-        elif dataclasses.is_dataclass(kind):
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
             bound = {"P": prefix + lines[field]} if field in lines else {}
             yield from _arrays(kind, f"{name}.", bound, metrics)
 
@@ -221,10 +222,10 @@ def first_misfit(table: dict[str, list], body: bytes, metrics: tuple[str, ...]) 
     table: array -> its dtype, shape and offset in the body, as the header has them.
     """
     fit = layout(metrics)
-    dtypes, shapes, offsets = zip(*table.values(), strict=True)
+    found, shapes, offsets = zip(*table.values(), strict=True)
     if list(table) != fit.names or list(map(len, shapes)) != fit.ranks:
         return next((name for name in table if name not in fit.names), "other arrays")
-    dtypes = list(dtypes)
+    dtypes = list(found)
     widths = [int(dtypes[index][2:]) for index in fit.texts]
     for index in fit.texts:
         dtypes[index] = dtypes[index][:2]

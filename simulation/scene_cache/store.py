@@ -188,7 +188,7 @@ def _build(
     split: str,
     folder: Path,
     wanted: frozenset[str] | None,
-    workers: int,
+    workers: int | str,
 ) -> CacheReport:
     """Compile the scenes of files: of logs, or of synthetic scenes, which are kept like logs of one scene."""
     build = partial(_build_log, read=read, maps_root=maps_root, split=split, folder=folder, tokens=wanted)
@@ -280,10 +280,10 @@ def _log_scenes(path: Path, tokens: frozenset[str] | None) -> _Windows:
     return logs.scene_windows(logs.read_log(path), tokens)
 
 
-def _synthetic_scene(path: Path, tokens: frozenset[str]) -> _Windows:
+def _synthetic_scene(path: Path, tokens: frozenset[str] | None) -> _Windows:
     frames = read_synthetic_scene(path)
     token = scene_token(frames[logs.NUM_HISTORY - 1]["token"])
-    return {token: frames} if token in tokens else {}
+    return {token: frames} if tokens is None or token in tokens else {}
 
 
 def _scene_path(folder: Path, log_name: str, token: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.synthetic.curves import Curve
@@ -93,7 +94,7 @@ def along(curve: Curve, s: np.ndarray, offset: np.ndarray | float = 0.0) -> np.n
     return poses
 
 
-def standing(pose: Sequence[float]) -> np.ndarray:
+def standing(pose: ArrayLike) -> np.ndarray:
     """Poses (66, 3) of something that stays at pose (x, y, heading)."""
     return np.tile(np.asarray(pose, dtype=np.float64), (len(TIMES), 1))
 
@@ -139,11 +140,11 @@ def cyclist(rng: np.random.Generator, poses: np.ndarray) -> Agent:
     return Agent(ObjectType.BICYCLE, tuple(size.tolist()), paint(rng), poses)
 
 
-def cone(pose: Sequence[float]) -> Agent:
+def cone(pose: ArrayLike) -> Agent:
     """A traffic cone."""
     return Agent(ObjectType.TRAFFIC_CONE, (0.4, 0.4, 0.75), (240, 110, 20), standing(pose))
 
 
-def barrier(pose: Sequence[float]) -> Agent:
+def barrier(pose: ArrayLike) -> Agent:
     """A construction barrier across its heading."""
     return Agent(ObjectType.BARRIER, (0.5, 2.2, 1.0), (225, 60, 40), standing(pose))

@@ -17,9 +17,8 @@ import shapely
 from numba import njit
 
 from mtdrive.simulation.dynamics import sample_plans, simulate
-from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
-from mtdrive.simulation.metrics.comfort import comfort
-from mtdrive.simulation.metrics.motion import Motion
+from mtdrive.simulation.dynamics.state import ACCELERATION_X, HEADING, VELOCITY_X, VELOCITY_Y, X, Y
+from mtdrive.simulation.metrics.comfort import measure_comfort
 from mtdrive.simulation.synthetic.agents import NOW, RATE, TIMES, Agent
 from mtdrive.simulation.synthetic.collisions import CLEAR, LOOKAHEAD, first_conflict
 from mtdrive.simulation.synthetic.curves import Curve
@@ -264,9 +263,11 @@ class Driver:
         poses = states[:, [X, Y, HEADING]]
         if conflict(poses, np.hypot(states[:, VELOCITY_X], states[:, VELOCITY_Y]), obstacles, DRIVEN_MARGIN) != CLEAR:
             return False
-        # The comfort metric reads the states alone.
-        comfortable = comfort(Motion(states[None], None, None, None, None), None).values[0] == 1.0
-        return comfortable and self._on_road(poses, 0.0)
+        window = len(states)
+        comfort = measure_comfort(
+            states[None], states[None, :, ACCELERATION_X], acceleration_window=window, jerk_window=window
+        )
+        return comfort.values[0] == 1.0 and self._on_road(poses, 0.0)
 
     def _on_road(self, poses: np.ndarray, margin: float) -> bool:
         corners = footprint(poses, margin).reshape(-1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -53,7 +53,7 @@ class Situation:
     stops: Sequence[StopLine] = ()
     """Red lights ahead."""
 
-    lights: dict[str, Sequence[LightState]] = field(default_factory=dict)
+    lights: Mapping[str, Sequence[LightState]] = field(default_factory=dict)
     """Lane group -> state of its traffic light at TIMES (66)."""
 
     following: float | None = None

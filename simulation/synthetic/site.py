@@ -242,5 +242,5 @@ class Site:
             for index in range(1, count):
                 self.markings.append(Marking(curve.at(curve.s, side * index * lane_width)[:, :2], dash=DASHES))
         if forward and backward and centre != "none":
-            line = curve.at(curve.s)[:, :2]
-            self.markings.append(Marking(line, dash=DASHES if centre == "dashed" else None, yellow=True))
+            middle = curve.at(curve.s)[:, :2]
+            self.markings.append(Marking(middle, dash=DASHES if centre == "dashed" else None, yellow=True))

@@ -143,7 +143,8 @@ def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneR
     placement = Placement.of(location, split, number // len(LOCATIONS), len(SPLITS), float(rng.uniform(-np.pi, np.pi)))
     features = SiteFeatures(drive.situation.site, placement)
     log_name = f"{SPLITS[split]}-{config.seed}-{number:05d}"
-    writer = LogWriter(tuple(config.image_size))
+    width, height = config.image_size
+    writer = LogWriter((width, height))
     frames = writer.frames(log_name, drive, features, placement, split * 100_000 + number)
     log = root / "navsim_logs" / SPLITS[split] / f"{log_name}.pkl"
     log.write_bytes(pickle.dumps(frames, protocol=4))

@@ -148,7 +148,7 @@ def _noise(seed: int, grains: tuple[int, ...] = (8, 32, 128, 512)) -> np.ndarray
     random = np.random.default_rng(seed)
     total = np.zeros((NOISE_CELLS, NOISE_CELLS), np.float32)
     for cells, weight in zip(grains, (1.0, 0.8, 0.7, 0.6), strict=False):
-        layer = np.pad(random.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
+        layer: np.ndarray = np.pad(random.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
         scale = NOISE_CELLS // cells
         layer = cv2.resize(layer, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         layer = layer[2 * scale : -2 * scale, 2 * scale : -2 * scale]
