@@ -135,7 +135,7 @@ def scene_windows(
 
 def _gaps_before(frames: Sequence[Frame]) -> list[int]:
     """How many steps up to each frame jump; one between what is no time does not."""
-    times = [frame.get("timestamp") for frame in frames]
+    times: list[Any] = [frame.get("timestamp") for frame in frames]
     known = list(map(is_time, times))
     jumps = (
         known[i] and known[i + 1] and not 0 < times[i + 1] - times[i] <= MAX_STEP * 1e6 for i in range(len(times) - 1)

@@ -73,7 +73,12 @@ class Finding(NamedTuple):
     """Bytes of the file that hold the foreign name itself."""
 
 
-_Op: Any = IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})  # names unknown to mypy
+def _opcodes() -> Any:
+    """Every opcode by its name; a type checker cannot know names that are computed."""
+    return IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})
+
+
+_Op = _opcodes()
 
 # Objects that every run has, 256 small integers from _INTEGERS on
 _NONE, _FALSE, _TRUE, _EMPTY, _INTEGERS = range(1, 6)

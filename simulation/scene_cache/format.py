@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,8 @@ class Fingerprint:
 
 def save_scene(path: Path, scene: Scene, fingerprint: Fingerprint) -> None:
     """Write a scene cache, atomically."""
-    arrays, values = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    values: dict[str, Any] = {}
     _flatten(scene, "", arrays, values)
     table, size = {}, 0
     for name, array in arrays.items():
@@ -105,7 +107,7 @@ class _NoScene(Exception):
     pass
 
 
-def _to_scene(table: dict[str, list], values: dict[str, object], body: bytes) -> Scene:
+def _to_scene(table: dict[str, list], values: dict[str, Any], body: bytes) -> Scene:
     metrics = tuple(values["observations"])
     if list(metrics) != values["references"] or not VERSIONS.keys() >= set(metrics):
         raise _NoScene("observations")
@@ -163,7 +165,7 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, object]) -> None:
+def _flatten(node: Any, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
     """Collect the leaves of nested dataclasses and dicts of them under dotted names."""
     for field in dataclasses.fields(node):
         name, value = prefix + field.name, getattr(node, field.name)
@@ -179,9 +181,9 @@ def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: d
             values[name] = value
 
 
-def _unflatten(cls: type, prefix: str, arrays: Iterator[np.ndarray], values: dict[str, object]) -> object:
+def _unflatten(cls: type, prefix: str, arrays: Iterator[np.ndarray], values: dict[str, Any]) -> Any:
     """The object of nested dataclasses that `_flatten` took apart; arrays: in that order."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for field, kind, origin in _kinds(cls):
         if kind is np.ndarray:
             fields[field] = next(arrays)
