@@ -113,9 +113,9 @@ def check_pickle(data: bytes, names: Names, limit: int) -> Finding:
 
 
 @kernel
-def _number(data: np.ndarray, start: int, size: int) -> int:
+def _number(data: np.ndarray, start: int, size: int) -> np.int64:
     """Little-endian integer without sign; negative if it has more than 63 bits."""
-    value = 0
+    value = np.int64(0)
     for i in range(size):
         value |= np.int64(data[start + i]) << (8 * i)
     return value
