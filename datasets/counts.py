@@ -1,4 +1,4 @@
-"""What came out of a recording: counts by every way of balancing it, and a hash of every shard."""
+"""Statistics of a recording: numbers of samples by every column that it is balanced over, and a hash of every shard."""
 
 from __future__ import annotations
 

@@ -60,7 +60,10 @@ class Recording:
     """Token -> (K, 8, 3) plans of a planner in training; scenes may be missing."""
 
     def identity(self, tokens: list[str], sources: list[Fingerprint]) -> dict:
-        """What tells this recording of these scenes, compiled from these sources, from another one, for JSON."""
+        """Everything that distinguishes this recording of these scenes from another one, for JSON.
+
+        sources: the files that each scene was compiled from.
+        """
         return {
             "version": VERSION,
             "generator": self.generator,
@@ -77,7 +80,7 @@ class Recording:
         }
 
     def rows(self, scene: Scene) -> list[dict]:
-        """The rows of one scene; keeps its image."""
+        """The rows of one scene (columns as in SCHEMA); stores its image."""
         family = self.families.get(scene.token, "")
         recipe = self.recipe.for_scene(scene.token, family)
         samples = samples_of(Material(scene, recipe, self.answers.get(scene.token, NO_PLANS)))
@@ -116,7 +119,7 @@ def contents(scene: Scene, image: str, sample: Sample, recipe: Recipe, to_messag
 
 
 def store_image(sensor_root: Path, split: str, relative: str, folder: Path) -> str:
-    """Keep one copy of an image under its content hash, which is returned."""
+    """Store one copy of an image under its content hash; returns the hash."""
     name = image_hash(read_image(sensor_root, split, relative))
     target = folder / f"{name}.jpg"
     if not target.exists():

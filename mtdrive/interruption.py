@@ -26,12 +26,12 @@ STDERR = 2
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end; args holds its number."""
+    """A signal asked the run to end; `args[0]` is its number."""
 
 
 @contextmanager
 def ended_by_signals(program: str) -> Iterator[None]:
-    """The block, in the main thread of a program, ends the process when one of SIGNALS comes."""
+    """End the process when one of SIGNALS arrives within the block, which runs in the main thread of a program."""
     terminal = os.dup(STDERR)
     bell, ring = socket.socketpair()
     ring.setblocking(False)
@@ -50,7 +50,7 @@ def ended_by_signals(program: str) -> Iterator[None]:
 def _raise(number: int, _frame: object) -> None:
     for other in SIGNALS:
         signal.signal(other, lambda *_: None)  # the next one is for the thread
-    # What libraries say about it is not to be told: the thread ends the process all the same.
+    # Hide what libraries print about it: the thread ends the process in any case.
     sys.unraisablehook = _ignore
     threading.excepthook = _ignore
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)

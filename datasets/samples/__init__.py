@@ -1,6 +1,6 @@
 """The kinds of samples, one module each: a function (material) -> samples of one scene.
 
-They are the same for the same scene and recipe, whoever asks. A new kind is a module and a line here.
+The same scene and recipe always give the same samples. A new kind is a module and a line here.
 """
 
 from __future__ import annotations

@@ -13,14 +13,19 @@ KIND = "comparison"
 
 
 def safety(metric: str) -> list[str]:
-    """Columns of a score version that make up safety, worst first: a plan is safer whose worst violation comes later,
-    or that has none."""
+    """Safety columns of a score version, worst first.
+
+    Of two plans the one whose worst violation comes later, or that has none, is the safer one.
+    """
     columns = {sub_metric.column: sub_metric.rank for sub_metric in metrics_of(metric) if sub_metric.is_safety}
     return sorted(columns, key=columns.__getitem__)
 
 
 def comparisons(material: Material) -> list[Question]:
-    """Half with a plan that just passes, half with any of another safety; fewer where no plan of the scene fails."""
+    """Half against a plan that just passes, half against any plan that is not equally safe.
+
+    Fewer than the recipe asks for where no plan of the scene fails.
+    """
     rng, asked = material.rng(KIND), []
     for number in range(material.recipe.comparison):
         columns = safety(material.recipe.metric)

@@ -16,7 +16,7 @@ SUBJECTS = {"collision": NO_AT_FAULT_COLLISIONS.column, "off_road": DRIVABLE_ARE
 
 
 def questions(material: Material) -> list[Question]:
-    """Questions on each subject in turn, whose answers take turns; fewer where no plan of the scene fails."""
+    """Questions on each subject in turn, with alternating answers; fewer where no plan of the scene fails."""
     rng, asked = material.rng("understanding"), []
     flip = int(rng.integers(2))
     for number in range(material.recipe.understanding):

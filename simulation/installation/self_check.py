@@ -1,7 +1,7 @@
-"""A small case with stored scores: whether the compiled scorer, the plain one and the numbers of old agree here.
+"""A small case with stored scores: do the compiled scorer, plain NumPy and the stored scores agree on this machine?
 
-Run as a module with NUMBA_DISABLE_JIT=1, it prints what the same sources give without compilation; the stored scores
-were made so.
+Run as a module with NUMBA_DISABLE_JIT=1, it prints the scores of the same sources without compilation. The stored
+scores were made in this way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPEED = 8.0  # [m/s]
 
 
 def check_numerics() -> float:
-    """Largest difference between the compiled scores of the case, the plain ones and the stored ones.
+    """Largest difference between the compiled, the plain and the stored scores of the case.
 
     Raises:
         MTDriveError: they differ by more than TOLERANCE, or cannot be computed; says which, and the cure.
@@ -44,14 +44,14 @@ def check_numerics() -> float:
     uncompiled, name = difference(compiled, plain)
     if not uncompiled <= TOLERANCE:
         raise MTDriveError(f"Compiled {name} is off by {uncompiled:.1e} from the same code in plain NumPy; {delete}.")
-    old, name = difference(plain, stored)
-    if not old <= TOLERANCE:
-        raise MTDriveError(f"NumPy here gives a {name} that is off by {old:.1e}; install another numpy build.")
-    return max(uncompiled, old)
+    since_stored, name = difference(plain, stored)
+    if not since_stored <= TOLERANCE:
+        raise MTDriveError(f"NumPy here gives a {name} that is off by {since_stored:.1e}; install another numpy build.")
+    return max(uncompiled, since_stored)
 
 
 def difference(one: dict[str, list[float]], other: dict[str, list[float]]) -> tuple[float, str]:
-    """Largest difference, and the name of what differs so; NaN beside a number is infinitely far."""
+    """Largest difference and the name of the value that differs most; NaN beside a number counts as infinite."""
     gaps = {name: np.nan_to_num(np.abs(np.subtract(one[name], other[name])), nan=np.inf).max() for name in one}
     name = max(gaps, key=gaps.__getitem__)
     return float(gaps[name]), name

@@ -1,7 +1,7 @@
-"""The names that a pickle of plain data may hold, each with what stands for it: a function that checks its arguments.
+"""The names that a pickle of plain data may hold, each with its stand-in: a function that checks its arguments.
 
-numpy's names are there as numpy 1 (`numpy.core`) and numpy 2 (`numpy._core`) write them. `ndarray`, and what makes a
-new one, are numpy's own: `pickle_check` lets pass that one call alone which numpy writes.
+numpy's names are listed as numpy 1 (`numpy.core`) and numpy 2 (`numpy._core`) write them. `ndarray` and `_reconstruct`
+are numpy's own: `pickle_check` allows only the one call to them that numpy itself writes.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ _TABLE: dict[tuple[str, str], tuple[Role, object]] = {
 
 
 def name_table(classes: Mapping[tuple[str, str], type]) -> tuple[dict[tuple[str, str], object], Names]:
-    """What each name stands for, and the same names for `check_pickle`.
+    """The stand-in of each name, and the same names for `check_pickle`.
 
     Args:
-        classes: further names: of classes whose objects hold fields, with a subclass of Record; of others, whose
-            objects do not change, with what makes one of numbers and strings.
+        classes: further names. A class whose objects hold fields gets a subclass of Record; a class of immutable
+            objects gets a function that makes one from numbers and strings.
     """
     table = dict(_TABLE)
     for name, stand_in in classes.items():

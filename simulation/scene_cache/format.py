@@ -70,13 +70,13 @@ def load_scene(path: Path) -> Scene:
 
     Raises:
         MTDriveError: the file is missing or damaged, was compiled for other versions than this code scores, or holds
-            what no scene can have.
+            values that no scene can have.
     """
     return _load(path)[0]
 
 
 def load_fingerprint(path: Path) -> Fingerprint:
-    """What a scene cache was compiled from; reads its header alone. Raises as `load_scene`."""
+    """The files that a scene cache was compiled from; reads only its header. Raises as `load_scene`."""
     with _open(path) as file:
         return _read_header(file, path)[1]
 

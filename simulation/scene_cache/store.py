@@ -220,7 +220,7 @@ class _LogResult(CacheReport):
 
 
 def _refuse_doubles(results: Sequence[_LogResult]) -> None:
-    """A scene that two logs hold is that of the first."""
+    """Fail a scene that an earlier log holds as well."""
     log_of: dict[str, str] = {}
     for result in results:
         for token in [*result.built, *result.skipped]:
@@ -259,7 +259,7 @@ def _build_log(
 
 
 def _reason(error: Exception) -> str:
-    """Why something failed; of a defect of ours, or a log of a new kind, also where: the others go on."""
+    """Why a scene failed; for an unexpected exception also where, since the build goes on."""
     if isinstance(error, MTDriveError):
         return str(error)
     if isinstance(error, OSError):
