@@ -1,12 +1,12 @@
-"""Checking a pickle before it is loaded: a run of its opcodes over kinds of objects in place of objects.
+"""Check a pickle before it is loaded: its opcodes are run over kinds of objects instead of objects.
 
-Unpickling is safe if nothing but plain data is made, and nothing is changed that is already in use. The run follows
-stack and memo as `pickle.Unpickler` does, and lets pass only
+Unpickling is safe if it makes nothing but plain data, and changes nothing that is already in use. The run follows
+stack and memo as `pickle.Unpickler` does, and allows only
 
 - kinds of objects as `pickle_kinds` describes them, and the names of a table;
-- changes of a container, record or array while it is new: neither fetched from the memo nor part of another object. So
-  there are no cycles, and how deep an object is nested is known;
-- objects up to MAX_DEPTH deep, and of bounded memory, also if what they share is counted each time that it is met.
+- changes to a container, record or array while it is new: neither fetched from the memo nor part of another object. So
+  there are no cycles, and the nesting depth of an object is known;
+- objects up to MAX_DEPTH deep and of bounded memory, where shared parts are counted each time that they are used.
 
 It takes time in proportion to the size of the file.
 """

@@ -1,7 +1,7 @@
-"""What the arrays of a scene cache are: elements and shapes by the letters of `mtdrive.simulation.scene`, and values.
+"""The arrays of a scene cache: elements, values, and shapes in the letters of `mtdrive.simulation.scene`.
 
-A checksum tells damage, not forgery, and compiled code trusts indices and counts. So each array is held against its
-line below when a cache is read: one pass over the body, compiled, since loading is what training waits for.
+A checksum detects damage, not forgery, and compiled code trusts indices and counts. So each array is checked against
+its line below when a cache is read: in one compiled pass over the body, as training waits for it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class _Line(typing.NamedTuple):
     letters: dict[str, str]
 
     def letter(self, name: str) -> str:
-        """A letter as it is told from those of other objects."""
+        """A letter with the scope that distinguishes it from the same letter of other objects."""
         return self.letters.get(name, name if name == "A0" else self.scope + name)
 
 
@@ -206,7 +206,7 @@ def _steps(prefix: str) -> str:
 
 
 def is_consistent(scene: Scene) -> bool:
-    """Whether what no single array shows fits together."""
+    """Whether the arrays and values of a scene agree with each other, where no single array shows it."""
     return (
         len(scene.human_poses) in (0, 10)
         and len(scene.centerline) > 1
@@ -217,7 +217,7 @@ def is_consistent(scene: Scene) -> bool:
 
 
 def first_misfit(table: dict[str, list], body: bytes, metrics: tuple[str, ...]) -> str | None:
-    """The name of the first array that does not fit, if there is one.
+    """The name of the first array that does not fit the layout, or None.
 
     table: array -> its dtype, shape and offset in the body, as the header has them.
     """
