@@ -1,8 +1,8 @@
 """Kinds of objects that a pickle may make, and from what: plain containers, numbers, strings, and arrays of them.
 
-An array is allowed as numpy itself writes it: `_reconstruct(ndarray, (0,), b"b")`, then a state of version, shape, dtype,
-order and bytes; a dtype as `dtype("f8", False, True)`, then a state. All values in these tuples are compared with what
-numpy writes for plain numbers and strings, since numpy trusts them.
+An array is allowed as numpy itself writes it: `_reconstruct(ndarray, (0,), b"b")`, then a state of version, shape,
+dtype, order and bytes; a dtype as `dtype("f8", False, True)`, then a state. All values in these tuples are compared
+with what numpy writes for plain numbers and strings, since numpy trusts them.
 """
 
 from __future__ import annotations
