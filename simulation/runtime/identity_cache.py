@@ -1,6 +1,6 @@
 """Cache what was derived from an object, for as long as the object lives.
 
-functools and cachetools need an argument that can be hashed, and would keep the object alive.
+functools needs hashable arguments; cachetools with `key=id` serves the result of a dead object to one at its address.
 """
 
 from __future__ import annotations

@@ -158,12 +158,12 @@ def _lay(path, step, s, begin, end, offset, poses):
 
 
 @njit(cache=True)
-def _next_clear(position, order, ways, s, speeds, path, step, now, others, halves, present, margin, lookahead, poses):
-    """First position from `position` on in order (row = way * N + profile) that is gentle and clear, or -1."""
+def _next_clear(position, order, moves, s, speeds, path, step, now, others, halves, present, margin, lookahead, poses):
+    """First position from `position` on in order (row = move * N + profile) that is gentle and clear, or -1."""
     count, culprit = s.shape[0], 0
     for i in range(position, len(order)):
-        way, k = order[i] // count, order[i] % count
-        begin, end, offset = ways[way]
+        move, k = order[i] // count, order[i] % count
+        begin, end, offset = moves[move]
         if offset != 0.0:
             sideways = 0.0
             for t in range(s.shape[1]):
@@ -212,8 +212,8 @@ class Driver:
         self, agents: Sequence[Agent], swerves: Sequence[Swerve] = (), stops: Sequence[StopLine] = ()
     ) -> Plan | None:
         """The best drive that keeps clear of agents and stop lines, or None if there is none."""
-        ways = np.array([(0.0, 1.0, 0.0), *((swerve.begin, swerve.end, swerve.offset) for swerve in swerves)])
-        value = self.value - SWERVE_PRICE * np.abs(ways[:, 2:])
+        moves = np.array([(0.0, 1.0, 0.0), *((swerve.begin, swerve.end, swerve.offset) for swerve in swerves)])
+        value = self.value - SWERVE_PRICE * np.abs(moves[:, 2:])
         value[:, ~self._keeps(stops)] = -np.inf
         value[1:, self.stopping] = -np.inf
         order = np.argsort(-value, axis=None, kind="stable")[: int(np.isfinite(value).sum())]
@@ -224,7 +224,7 @@ class Driver:
             position = _next_clear(
                 position + 1,
                 order,
-                ways,
+                moves,
                 self.s,
                 self.v,
                 self.path,
