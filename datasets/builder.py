@@ -1,4 +1,4 @@
-"""Recording a dataset: scenes in, parquet shards and images out, in parallel and resumable.
+"""Record a dataset: scenes in, parquet shards and images out, in parallel and resumable.
 
 Layout: `samples/part-00000.parquet` (one shard for each block of scenes), `images/<hash>.jpg` (each camera image
 once), `recording.json` (what is being recorded, written first), `manifest.json` (what came out, written last).

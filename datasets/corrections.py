@@ -1,7 +1,7 @@
 """Corrected plans, by where they come from.
 
-The expert is the plan to answer with unasked. The other sources answer to one flawed plan: functions (scene, plans
-(N, 8, 3), feedback on each, metric) -> N plans (N, 8, 3) with their true scores (N,), nan for none.
+The expert is the plan of single-turn samples. The other sources correct one flawed plan each: functions (scene, plans
+(N, 8, 3), feedback on each, metric, rounding) -> corrected plans (N, 8, 3) and their true scores (N,), NaN for none.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ OFFSETS = (-2.4, -1.6, -0.8, 0.0, 0.8, 1.6, 2.4)  # [m]
 TOLERANCE = 0.02  # PDMS by which the human or PDM-Closed may fall short of the best plan found
 TRAVELS = np.array([-24.0, -16.0, -10.0, -6.0, -3.0, 0.0, 3.0, 6.0, 10.0])  # [m] around a flawed plan
 SHIFTS = np.array([-2.4, -1.6, -0.8, 0.0, 0.8, 1.6, 2.4])  # [m]
-TIE = 0.02  # PDMS; among plans as good as that the nearest is the correction
+TIE = 0.02  # PDMS by which a plan may fall short of the best and count as equally good
 
-Stated = Callable[[np.ndarray], np.ndarray]
+Rounding = Callable[[np.ndarray], np.ndarray]  # `Recipe.round_plans`
 
 
-def find_expert(scene: Scene, metric: str, stated: Stated) -> Target:
-    """The human if nearly the best of the scene's vocabulary, else PDM-Closed likewise, else the best.
-
-    stated: plans as they are recorded.
-    """
+def find_expert(scene: Scene, metric: str, round_plans: Rounding) -> Target:
+    """The human if nearly the best of the scene's candidates, else PDM-Closed likewise, else the best."""
     poses, source = candidate_plans(scene)
-    poses = stated(poses)
+    poses = round_plans(poses)
     scores = score(scene, poses, metric=metric).score
     best = int(np.argmax(scores))
     row = next(row for row in (0, 1, best) if scores[row] >= scores[best] - TOLERANCE)
@@ -53,22 +50,24 @@ def candidate_plans(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     return poses[:, : len(TIMES)], source
 
 
-def told(
-    scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, stated: Stated
+def apply_feedback(
+    scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, round_plans: Rounding
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The plan with the changes that its feedback names: the answer that is easiest to learn."""
+    """The plan with the changes that its feedback asks for: the answer that is easiest to learn."""
     changed = [repair.apply(scene, plan, feedback.changes) for plan, feedback in zip(plans, feedbacks, strict=True)]
-    poses = stated(np.stack(changed))
+    poses = round_plans(np.stack(changed))
     scores = score(scene, poses, metric=metric).score
     return poses, np.where([bool(feedback.changes) for feedback in feedbacks], scores, np.nan)
 
 
-def nearby(
-    scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, stated: Stated
+def search_nearby(
+    scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, round_plans: Rounding
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best of a search around the plan: farther or less far along its path, and to its sides; the nearest of the
-    best."""
-    tried = stated(np.stack([_around(scene, plan) for plan in plans]))
+    """The best of a search around the plan (farther or less far along its path, and to its sides).
+
+    Among plans that score about as well as the best, the one nearest to the flawed plan.
+    """
+    tried = round_plans(np.stack([_around(scene, plan) for plan in plans]))
     scores = score(scene, tried.reshape(-1, *tried.shape[2:]), metric=metric).score.reshape(tried.shape[:2])
     scores = np.nan_to_num(scores, nan=-1.0)
     away = np.hypot(*np.moveaxis(tried[..., :2] - plans[:, None, :, :2], -1, 0)).mean(axis=-1)
@@ -83,4 +82,4 @@ def _around(scene: Scene, plan: np.ndarray) -> np.ndarray:
     return np.concatenate([shift(poses, SHIFTS, HORIZON, INTERVAL) for poses in paced])
 
 
-CORRECTIONS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {"told": told, "nearby": nearby}
+CORRECTIONS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {"told": apply_feedback, "nearby": search_nearby}

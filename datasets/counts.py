@@ -1,4 +1,4 @@
-"""What came out of a recording: counts by every way of balancing it, and a hash of every shard."""
+"""Statistics of a recording: numbers of samples by every column that it is balanced over, and a hash of every shard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def summarise(shards: list[Path]) -> dict:
     counts: column -> value -> samples, most frequent first, without empty values. `flawed_by_source` and
     `targets_by_source` count the first and the last plans of planning and refinement.
     """
-    counts = {column: Counter() for column in (*COUNTED, "flawed_by_source", "targets_by_source")}
+    counts: dict[str, Counter[str]] = {
+        column: Counter() for column in (*COUNTED, "flawed_by_source", "targets_by_source")
+    }
     first = last = 0.0
     for shard in shards:
         for row in pq.read_table(shard, columns=[*COUNTED, "scores", "sources"]).to_pylist():

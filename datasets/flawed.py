@@ -1,7 +1,7 @@
-"""Flawed plans, by where they come from.
+"""Sources of flawed plans.
 
-A source is a function (material, rng, count) -> plans (N, 8, 3) and a name for each; it may give fewer than `count`,
-and which of them are flawed is for the scorer to say.
+A source is a function (material, rng, count) -> plans (N, 8, 3) and a name for each. It may give fewer than `count`
+plans, and not all of them are flawed: the scorer decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def perturbed(material: Material, rng: np.random.Generator, count: int) -> tuple
 
 
 def broken(material: Material, rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
-    """Plans that break one sub-metric each, and as few others as can be: `breaks_<column>`."""
+    """Plans that break one sub-metric each and as few others as possible, named `breaks_<column>`."""
     weights = material.recipe.metrics or dict.fromkeys(material.broken.violated, 1.0)
     found = {column: material.broken.breaking(column) for column, weight in weights.items() if weight > 0.0}
     found = {column: plans for column, plans in found.items() if len(plans)}
@@ -38,7 +38,7 @@ def broken(material: Material, rng: np.random.Generator, count: int) -> tuple[np
 
 
 def planner(material: Material, rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
-    """What a planner in training answered."""
+    """Answers of a planner in training."""
     chosen = rng.permutation(len(material.answers))[:count]
     return material.answers[chosen], ["planner"] * len(chosen)
 

@@ -19,16 +19,21 @@ from mtdrive.simulation.feedback.structured import Finding
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scoring import score
 
-SHARES = np.arange(1, 20) / 20.0  # of the way from a plan that fails to one that passes
+SHARES = np.arange(1, 20) / 20.0  # of the distance from a plan that fails to the expert's
 
 
 @dataclass(frozen=True)
 class Material:
-    """A scene, the recipe for it, and the plans (K, 8, 3) that a planner in training answered in it (K may be 0)."""
+    """What the samples of one scene are made from."""
 
     scene: Scene
+    """The scene to make samples of."""
+
     recipe: Recipe
+    """The recipe, with the numbers of samples for this scene."""
+
     answers: np.ndarray
+    """(K, 8, 3) plans that a planner in training answered in this scene; K may be 0."""
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """See `Recipe.rng`."""
@@ -36,8 +41,8 @@ class Material:
 
     @cached_property
     def expert(self) -> Target:
-        """The plan to answer with unasked."""
-        return find_expert(self.scene, self.recipe.metric, self.recipe.stated)
+        """The plan of single-turn samples."""
+        return find_expert(self.scene, self.recipe.metric, self.recipe.round_plans)
 
     @cached_property
     def known(self) -> Scene:
@@ -47,17 +52,17 @@ class Material:
 
     @cached_property
     def broken(self) -> BrokenPlans:
-        """A wide vocabulary of plans and what each violates."""
-        return find_broken(self.known, self.recipe.stated(wide_plans(self.scene)), self.recipe.metric)
+        """A wide variety of plans and what each violates."""
+        return find_broken(self.known, self.recipe.round_plans(wide_plans(self.scene)), self.recipe.metric)
 
     def just_passing(self, broken: np.ndarray, columns: tuple[str, ...]) -> np.ndarray | None:
-        """The plan (8, 3) nearest to a broken one, on the way to the expert's, that violates none of the columns."""
-        way = np.stack([between(broken, self.expert.poses, share) for share in SHARES])
-        tried = find_broken(self.known, self.recipe.stated(way), self.recipe.metric)
+        """The first plan (8, 3) from a broken one towards the expert's that violates none of the columns, or None."""
+        plans = np.stack([between(broken, self.expert.poses, share) for share in SHARES])
+        tried = find_broken(self.known, self.recipe.round_plans(plans), self.recipe.metric)
         passing = ~np.any([tried.violated[column] for column in columns], axis=0)
         return tried.poses[np.argmax(passing)] if passing.any() else None
 
-    def examine(self, plans: np.ndarray) -> tuple[tuple[float, ...], list[dict[str, Finding]]]:
+    def assess(self, plans: np.ndarray) -> tuple[tuple[float, ...], list[dict[str, Finding]]]:
         """True scores of plans (N, 8, 3), and findings on each by sub-metric, as the feedback's source knows them."""
         true = score(self.scene, plans, metric=self.recipe.metric)
         known = true if self.known is self.scene else score(self.known, plans, metric=self.recipe.metric)
@@ -65,9 +70,9 @@ class Material:
         return tuple(map(float, true.score)), findings
 
     def correct(self, plans: np.ndarray, answers: list[Assessment], floors: np.ndarray) -> list[Target | None]:
-        """The corrections of flawed plans (N, 8, 3): from the recipe's sources in their order, else the expert.
+        """Corrections of flawed plans (N, 8, 3), from the recipe's sources in their order, else the expert's plan.
 
-        floors: (N,) scores that they must exceed; None where neither does.
+        answers: the feedback on each plan. floors: (N,) scores that a correction must exceed; None where none does.
         """
         found: list[Target | None] = [None] * len(plans)
         for source, tolerance in self.recipe.corrections.items():
@@ -76,7 +81,7 @@ class Material:
                 break
             feedbacks = [answers[row].feedback for row in rows]
             poses, scores = CORRECTIONS[source](
-                self.scene, plans[rows], feedbacks, self.recipe.metric, self.recipe.stated
+                self.scene, plans[rows], feedbacks, self.recipe.metric, self.recipe.round_plans
             )
             for row, plan, value in zip(rows, poses, scores, strict=True):
                 if value >= self.expert.score - tolerance and value > floors[row]:

@@ -1,7 +1,7 @@
-"""Perturbed expert plans: what a planner in training gets wrong, drawn around the recorded human.
+"""Perturbed expert plans: typical mistakes of a planner in training, drawn around the recorded human.
 
-A perturbation is a function (scene, expert's path (K, 3), a pace, rng) -> plan (8, 3); the pace is a pair of
-accelerations [m/s^2], up to 2 s and from then on, drawn at random for those that have no better idea.
+A perturbation is a function (scene, expert's path (K, 3), pace, rng) -> plan (8, 3). The pace is a random pair of
+accelerations [m/s^2], before and after 2 s, for perturbations that do not choose their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mtdrive.datasets.plans import TIMES, centerline_path, expert_path, plan_alo
 from mtdrive.simulation.scene import Scene
 
 Pace = tuple[float, float]
-STRAIGHT = 2.0  # [m] to the side at its end; a path with less is no turn
+STRAIGHT = 2.0  # [m] a path that ends less than this to the side is no turn
 
 
 def speed(scene: Scene, path: np.ndarray, pace: Pace, rng: np.random.Generator) -> np.ndarray:
@@ -28,7 +28,7 @@ def late_braking(scene: Scene, path: np.ndarray, pace: Pace, rng: np.random.Gene
 
 
 def lateral(scene: Scene, path: np.ndarray, pace: Pace, rng: np.random.Generator) -> np.ndarray:
-    """Off to a side of the expert's path."""
+    """To a side of the expert's path."""
     aside = shifted(path, rng.choice([-1, 1]) * rng.uniform(0.4, 2.8), length=rng.uniform(8.0, 20.0))
     return along(scene, aside, rng.uniform(-1.5, 1.5), rng.uniform(-1.0, 1.0))
 
@@ -72,9 +72,9 @@ PERTURBATIONS: dict[str, Callable[[Scene, np.ndarray, Pace, np.random.Generator]
 def perturbed_plans(
     scene: Scene, rng: np.random.Generator, count: int, shares: Mapping[str, float]
 ) -> tuple[np.ndarray, list[str]]:
-    """Draw plans that may be flawed; which of them are is for the scorer to say.
+    """Draw plans that may be flawed; the scorer decides which are.
 
-    shares: of the perturbations, by name. Returns poses (count, 8, 3) and the perturbation of each.
+    shares: perturbation -> its share. Returns plans (count, 8, 3) and the perturbation of each.
     """
     names = [name for name in PERTURBATIONS if shares.get(name, 0.0) > 0.0]
     weights = np.array([shares[name] for name in names])

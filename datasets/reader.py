@@ -1,4 +1,4 @@
-"""Reading a recorded dataset with Hugging Face `datasets`, and its images by content hash."""
+"""Read a recorded dataset with Hugging Face `datasets`, and its images by content hash."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def load_samples(root: Path) -> datasets.Dataset:
 
 
 def check_shard(path: Path) -> None:
-    """Refuse a shard that is no parquet of samples, or would be larger in memory than any recording.
+    """Refuse a shard that is not a parquet file of samples, or would be larger in memory than any recording.
 
     Raises:
-        MTDriveError: it is.
+        MTDriveError: it is refused.
     """
     try:
         metadata = pq.read_metadata(path)
@@ -109,9 +109,9 @@ def load_image(root: Path, name: str) -> np.ndarray:
 
 
 def image_file(root: Path, name: str) -> Path:
-    """Where the image with content hash `name` lies.
+    """Path of the image with content hash `name`.
 
     Raises:
-        MTDriveError: that is no hash.
+        MTDriveError: the name is not a hash.
     """
     return root / "images" / f"{image_hash_name(name)}.jpg"

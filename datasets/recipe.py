@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mtdrive.datasets.corrections import CORRECTIONS
 from mtdrive.datasets.flawed import FLAWS
 from mtdrive.datasets.perturbed import PERTURBATIONS
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.feedback.structured import SOURCES
+from mtdrive.simulation.feedback.structured import SOURCES, Source
 from mtdrive.simulation.metrics.registry import metrics_of
 
 COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding", "comparison")
@@ -20,35 +21,60 @@ COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding",
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a scene gives; `configs/recipe` has the recipes.
-
-    one_turn .. four_turns, understanding, comparison: samples of each kind; fewer where a scene has no such plans.
-    flaws: shares of the sources of flawed plans. perturbations: shares within the source `perturbed`.
-    metrics: weights of the sub-metrics to break (navsim's column names); None for all that count, equally.
-    corrections: source -> how far it may fall short of the expert's score; tried in this order, then the expert.
-    families: family -> factor on the numbers of samples of its scenes; 1 for those not named.
-    decimals: that plans are rounded to before they are scored, so that their text says what was scored; None for none.
-    """
+    """How many samples of each kind a scene gives, and from what plans; see `configs/recipe`."""
 
     one_turn: int
+    """Single-turn planning samples of a scene."""
+
     two_turns: int
+    """Refinement samples of two turns; fewer where a scene has no such plans, as for all kinds below."""
+
     three_turns: int
+    """Refinement samples of three turns."""
+
     four_turns: int
+    """Refinement samples of four turns."""
+
     understanding: int
+    """Questions about one plan."""
+
     comparison: int
+    """Questions about two plans."""
+
     flaws: Mapping[str, float]
+    """Source of flawed plans -> its share."""
+
     perturbations: Mapping[str, float]
+    """Perturbation -> its share among the plans of the source `perturbed`."""
+
     metrics: Mapping[str, float] | None
+    """navsim column of a sub-metric -> weight with which plans that break it are drawn; None: all equally."""
+
     corrections: Mapping[str, float]
+    """Source of corrections -> how far it may fall short of the expert's score. They are tried in this order, then the
+    expert."""
+
     families: Mapping[str, float]
+    """Scenario family -> factor on the numbers of samples of its scenes; 1 for families that are not named."""
+
     decimals: int | None
+    """Decimals that plans are rounded to before they are scored, so that their text is what was scored; None for no
+    rounding."""
+
     metric: str
-    feedback: str
+    """Score version, such as `pdms_v1`."""
+
+    feedback: Source
+    """Source of the feedback, `privileged` or `perceived`."""
+
     seed: int
+    """Seed of all that is drawn at random."""
+
     feedback_steps: bool = False
+    """Whether feedback names changes second by second, not only at the end of the plan."""
 
     def __post_init__(self) -> None:
-        """Raises MTDriveError for unknown names and impossible numbers."""
+        """Raise MTDriveError for unknown names and impossible numbers."""
         counted = [metric.column for metric in metrics_of(self.metric) if metric.counts]
         if self.feedback not in SOURCES:
             raise MTDriveError(f"There is no feedback source {self.feedback!r}: choose {' or '.join(SOURCES)}.")
@@ -73,21 +99,30 @@ class Recipe:
         if factor == 1.0:
             return self
         rng = self.rng(token, "family")
-        return replace(self, **{name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS})
+        counts: dict[str, Any] = {name: int(factor * getattr(self, name) + rng.uniform()) for name in COUNTS}
+        return replace(self, **counts)
 
-    def stated(self, plans: np.ndarray) -> np.ndarray:
-        """Plans as they are recorded: rounded, or as they are."""
+    def round_plans(self, plans: np.ndarray) -> np.ndarray:
+        """Plans (..., 3) as they are written in answers and scored: rounded to `decimals`, if there are any."""
         return plans if self.decimals is None else np.round(plans, self.decimals) + 0.0
 
 
 def check_known(key: str, given: Mapping[str, float], known: Collection[str]) -> None:
-    """Refuse names that do not exist."""
+    """Refuse names that do not exist.
+
+    Raises:
+        MTDriveError: one does not; the sentence names the key and what there is.
+    """
     if unknown := sorted(set(given) - set(known)):
         raise MTDriveError(f"{key} names {unknown[0]!r}, which does not exist; choose from {', '.join(known)}.")
 
 
 def check_shares(key: str, given: Mapping[str, float], known: Collection[str]) -> None:
-    """Refuse names that do not exist and shares of which nothing can be drawn."""
+    """Refuse names that do not exist, and shares that nothing can be drawn by.
+
+    Raises:
+        MTDriveError: a name does not exist, a share is negative, or none is positive.
+    """
     check_known(key, given, known)
     if any(share < 0.0 for share in given.values()) or sum(given.values()) <= 0.0:
         raise MTDriveError(f"{key}={dict(given)} must hold no negative share and at least one positive one.")

@@ -30,40 +30,43 @@ class Recording:
     """A dataset to record."""
 
     sensor_root: Path
-    """An OPENSCENE_DATA_ROOT."""
+    """An OPENSCENE_DATA_ROOT, which holds the camera images."""
 
     cache_root: Path
     """Folder of the scene caches."""
 
     split: str
-    """Split under navsim_logs."""
+    """Split to record, by its folder in both roots."""
 
     out: Path
     """Folder of the dataset."""
 
     recipe: Recipe
-    """How many samples of each kind a scene gives, and what they are made from."""
+    """What each scene gives."""
 
     to_messages: ToMessages
-    """Renders (scene, image hash, sample) as a conversation; can be pickled, because worker processes call it."""
+    """Renders (scene, image hash, sample) as a conversation; a module-level function, as worker processes call it."""
 
     wording: str
-    """Name of the prompt style that `to_messages` renders."""
+    """Name of the prompt style of the conversations; all of a dataset have the same."""
 
     wording_fingerprint: str
-    """Fingerprint of everything that is said in that style; a dataset has one wording."""
+    """Fingerprint of everything that is said in that style."""
 
     generator: str
-    """Program that records, with its version."""
+    """Program and version that record."""
 
     families: Mapping[str, str] = field(default_factory=dict)
-    """Scene token -> family; scenes may be missing."""
+    """Token -> scenario family; scenes may be missing."""
 
     answers: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Scene token -> (K, 8, 3) plans of a planner in training, x, y [m], heading [rad]; scenes may be missing."""
+    """Token -> (K, 8, 3) plans of a planner in training, x, y [m], heading [rad]; scenes may be missing."""
 
     def identity(self, tokens: list[str], sources: list[Fingerprint]) -> dict:
-        """What tells this recording of these scenes, compiled from these sources, from another one, for JSON."""
+        """Everything that distinguishes this recording of these scenes from another one, for JSON.
+
+        sources: the files that each scene was compiled from.
+        """
         return {
             "version": VERSION,
             "generator": self.generator,
@@ -81,7 +84,7 @@ class Recording:
         }
 
     def rows(self, scene: Scene) -> list[dict]:
-        """The rows of one scene; keeps its image."""
+        """The rows of one scene (columns as in SCHEMA); stores its image."""
         family = self.families.get(scene.token, "")
         recipe = self.recipe.for_scene(scene.token, family)
         samples = samples_of(Material(scene, recipe, self.answers.get(scene.token, NO_PLANS)))
@@ -120,7 +123,7 @@ def contents(scene: Scene, image: str, sample: Sample, recipe: Recipe, to_messag
 
 
 def store_image(sensor_root: Path, split: str, relative: str, folder: Path) -> str:
-    """Keep one copy of an image under its content hash, which is returned."""
+    """Store one copy of an image under its content hash; returns the hash."""
     name = image_hash(read_image(sensor_root, split, relative))
     target = folder / f"{name}.jpg"
     if not target.exists():

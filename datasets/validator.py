@@ -1,4 +1,4 @@
-"""Checking a recorded dataset: a sample of its rows is simulated again, and whatever disagrees is named.
+"""Verify a recorded dataset: simulate some of its rows again and name whatever disagrees.
 
 A row's plans are taken as given; scores, feedback, answers and the rendered conversation must follow from them.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,8 +19,7 @@ import pyarrow.parquet as pq
 from mtdrive.datasets.counts import file_digest
 from mtdrive.datasets.flawed import NO_PLANS
 from mtdrive.datasets.material import Material
-from mtdrive.datasets.reader import check_shard as check_shard_size
-from mtdrive.datasets.reader import load_image, read_manifest
+from mtdrive.datasets.reader import check_shard, load_image, read_manifest
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import ToMessages, contents
 from mtdrive.datasets.samples.comparison import comparison
@@ -39,13 +39,16 @@ TOLERANCE = 1e-9  # of scores
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that disagrees. where: a row's id, or a file's name."""
+    """Something in a dataset that disagrees with the simulation."""
 
     where: str
+    """Id of a row, or name of a file."""
+
     what: str
+    """What is wrong, to be read after `where`."""
 
 
-def check(
+def verify_dataset(
     root: Path, cache_root: Path, to_messages: ToMessages, rows: int, seed: int, workers: int
 ) -> tuple[int, list[Problem]]:
     """Simulate up to `rows` rows again, drawn evenly; also look at the hashes of all shards and the ids of all rows.
@@ -64,7 +67,7 @@ def check(
             continue
         if file_digest(path) != digest:
             problems.append(Problem(name, "is not the file that was recorded"))
-        check_shard_size(path)
+        check_shard(path)
         ids += [(name, row["id"]) for row in pq.read_table(path, columns=["id"]).to_pylist()]
     problems += [Problem(key, "stands there twice") for key, count in Counter(i for _, i in ids).items() if count > 1]
     if len(ids) != manifest["samples"]:
@@ -74,11 +77,11 @@ def check(
         (root / "samples" / name, {key for _, key in group})
         for name, group in groupby((ids[index] for index in chosen), key=lambda entry: entry[0])
     ]
-    work = partial(check_shard, root, cache_root, manifest, to_messages)
+    work = partial(verify_rows, root, cache_root, manifest, to_messages)
     return len(chosen), problems + [problem for found in map_unordered(work, jobs, workers) for problem in found]
 
 
-def check_shard(
+def verify_rows(
     root: Path, cache_root: Path, manifest: dict, to_messages: ToMessages, job: tuple[Path, set[str]]
 ) -> list[Problem]:
     """The problems of the named rows of a shard."""
@@ -96,14 +99,14 @@ def check_shard(
             continue
         for row in group:
             problems += [Problem(row["id"], what) for what in disagreements(row, material, provenance, to_messages)]
-            if not shows(root, row["image"]):
+            if not has_image(root, row["image"]):
                 problems.append(Problem(row["id"], f"its image {row['image']}.jpg is missing or was changed"))
     return problems
 
 
 def disagreements(row: dict, material: Material, provenance: dict, to_messages: ToMessages) -> Iterator[str]:
-    """What of a row does not follow from its plans."""
-    sample = remake(row, material)
+    """What in a row does not follow from its plans."""
+    sample = rebuild_sample(row, material)
     expected = contents(material.scene, row["image"], sample, material.recipe, to_messages) | provenance
     for column, value in expected.items():
         if not agrees(row[column], value):
@@ -112,7 +115,7 @@ def disagreements(row: dict, material: Material, provenance: dict, to_messages: 
         yield "its corrected plan does not score higher than the plans before it"
 
 
-def remake(row: dict, material: Material) -> Sample:
+def rebuild_sample(row: dict, material: Material) -> Sample:
     """The sample that a row's plans and sources make, with everything else computed anew."""
     plans, sources, scene = np.array(row["plans"]), row["sources"], material.scene
     if row["kind"] == "comparison":
@@ -121,13 +124,14 @@ def remake(row: dict, material: Material) -> Sample:
         return question(material, row["kind"], plans, tuple(sources))
     recipe, metric = material.recipe, material.recipe.metric
     target = Target(plans[-1], sources[-1], float(score(scene, plans[-1:], metric=metric).score[0]))
-    told = {"source": recipe.feedback, "steps": recipe.feedback_steps}
-    earlier = assess(scene, plans[:-1], metric=metric, **told) if len(plans) > 1 else []
+    earlier = []
+    if len(plans) > 1:
+        earlier = assess(scene, plans[:-1], metric=metric, source=recipe.feedback, steps=recipe.feedback_steps)
     exchanges = [exchange(*turn) for turn in zip(plans[:-1], sources[:-1], earlier, strict=True)]
     return Interaction(scene.token, tuple(exchanges), target)
 
 
-def agrees(recorded: object, expected: object) -> bool:
+def agrees(recorded: Any, expected: object) -> bool:
     """Equality; of numbers within the tolerance."""
     if isinstance(expected, float):
         return abs(recorded - expected) <= TOLERANCE
@@ -138,7 +142,7 @@ def agrees(recorded: object, expected: object) -> bool:
     return recorded == expected
 
 
-def shows(root: Path, name: str) -> bool:
+def has_image(root: Path, name: str) -> bool:
     """Whether the image with that hash is there."""
     try:
         return image_hash(load_image(root, name)) == name
@@ -147,5 +151,6 @@ def shows(root: Path, name: str) -> bool:
 
 
 def shorten(value: object) -> str:
+    """The text of a value, without its middle where it is long."""
     text = str(value)
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-55:]}"

@@ -20,18 +20,18 @@ from typing import NoReturn
 from mtdrive.simulation.runtime.files import remove_unfinished
 
 GRACE = 1.5  # [s]
-SAID = "interrupted; run the same command again."
+MESSAGE = "interrupted; run the same command again."
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end; args holds its number."""
+    """A signal asked the run to end; `args[0]` is its number."""
 
 
 @contextmanager
 def ended_by_signals(program: str) -> Iterator[None]:
-    """The block, in the main thread of a program, ends the process when one of SIGNALS comes."""
+    """End the process when one of SIGNALS arrives within the block, which runs in the main thread of a program."""
     terminal = os.dup(STDERR)
     bell, ring = socket.socketpair()
     ring.setblocking(False)
@@ -50,10 +50,15 @@ def ended_by_signals(program: str) -> Iterator[None]:
 def _raise(number: int, _frame: object) -> None:
     for other in SIGNALS:
         signal.signal(other, lambda *_: None)  # the next one is for the thread
-    # What libraries say about it is not to be told: the thread ends the process all the same.
-    sys.unraisablehook = threading.excepthook = lambda _: None
+    # Hide what libraries print about it: the thread ends the process in any case.
+    sys.unraisablehook = _ignore
+    threading.excepthook = _ignore
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     raise Interrupted(number)
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def _end_in_time(bell: socket.socket, program: str, terminal: int) -> None:
@@ -78,6 +83,6 @@ def _end(program: str, terminal: int, number: int) -> NoReturn:
         child.kill()
     remove_unfinished()
     try:  # below ^C, or a progress bar
-        os.write(terminal, f"\n{program}: {SAID}\n".encode())
+        os.write(terminal, f"\n{program}: {MESSAGE}\n".encode())
     finally:
         os._exit(128 + number)

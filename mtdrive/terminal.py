@@ -1,4 +1,4 @@
-"""What verbs print: data as it is, whatever brackets or colons stand in a path, a token or a reason."""
+"""The console that verbs print to: text appears as it is, whatever brackets or colons a path or token contains."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class _Terminal(Console):
 
 
 def terminal(width: int | None = None) -> Console:
-    """A console that reads no markup; style by `style=` and `rich.text.Text`.
+    """A console without markup; style text with `style=` and `rich.text.Text`.
 
-    width: [characters] of tables in a file or pipe, where they should have room.
+    width: width of tables [characters] where the output is a file or pipe.
     """
     return _Terminal(
         width=None if sys.stdout.isatty() else width, soft_wrap=True, highlight=False, markup=False, emoji=False

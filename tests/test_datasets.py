@@ -108,7 +108,7 @@ def test_every_target_scores_higher_than_the_plans_before_it(name, store):
 
 def test_corrections_exceed_their_floor_and_go_from_source_to_source(store):
     made = material(store.load(store.tokens[0]), corrections={"told": 1.0, "nearby": 1.0})
-    plans = made.recipe.stated(made.broken.breaking("drivable_area_compliance")[:1])
+    plans = made.recipe.round_plans(made.broken.breaking("drivable_area_compliance")[:1])
     answers = assess(made.scene, plans)
 
     def corrected(floor: float, plans=plans) -> Target | None:

@@ -24,7 +24,7 @@ from mtdrive.simulation.synthetic.collisions import boxes_touch
 from mtdrive.simulation.synthetic.curves import Curve, band, connect
 from mtdrive.simulation.synthetic.driver import boxes, footprint
 from mtdrive.simulation.synthetic.families import FAMILIES
-from mtdrive.simulation.synthetic.map_files import LAYERS, geometry
+from mtdrive.simulation.synthetic.map_files import LAYERS, pack_geometry
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
 from mtdrive.simulation.synthetic.recording import Surprise, record
 from mtdrive.simulation.synthetic.roads import crossroads, side_road
@@ -123,7 +123,7 @@ def test_maps_are_geopackages_with_all_layers_in_degrees(made):
 
 def test_a_geometry_blob_is_header_envelope_and_wkb():
     ring = np.array([[1.0, 2.0], [4.0, 2.0], [4.0, 6.0], [1.0, 2.0]])
-    blob = geometry("POLYGON", ring)
+    blob = pack_geometry("POLYGON", ring)
     assert blob[:8] == b"GP\x00\x03\xe6\x10\x00\x00"
     assert np.frombuffer(blob[8:40]).tolist() == [1.0, 4.0, 2.0, 6.0]
     assert shapely.from_wkb(blob[40:]).equals(shapely.Polygon(ring))

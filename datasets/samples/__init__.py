@@ -1,11 +1,11 @@
 """The kinds of samples, one module each: a function (material) -> samples of one scene.
 
-They are the same for the same scene and recipe, whoever asks. A new kind is a module and a line here.
+The same scene and recipe always give the same samples. A new kind is a module and a line here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mtdrive.datasets.material import Material
 from mtdrive.datasets.samples.comparison import comparisons
@@ -14,7 +14,7 @@ from mtdrive.datasets.samples.refinement import refinements
 from mtdrive.datasets.samples.understanding import questions
 from mtdrive.datasets.schema import Sample
 
-KINDS: tuple[Callable[[Material], list[Sample]], ...] = (single_turns, refinements, questions, comparisons)
+KINDS: tuple[Callable[[Material], Sequence[Sample]], ...] = (single_turns, refinements, questions, comparisons)
 
 
 def samples_of(material: Material) -> list[Sample]:

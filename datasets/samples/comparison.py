@@ -13,14 +13,19 @@ KIND = "comparison"
 
 
 def safety(metric: str) -> list[str]:
-    """Columns of a score version that make up safety, worst first: a plan is safer whose worst violation comes later,
-    or that has none."""
+    """Safety columns of a score version, worst first.
+
+    Of two plans the one whose worst violation comes later, or that has none, is the safer one.
+    """
     columns = {sub_metric.column: sub_metric.rank for sub_metric in metrics_of(metric) if sub_metric.is_safety}
     return sorted(columns, key=columns.__getitem__)
 
 
 def comparisons(material: Material) -> list[Question]:
-    """Half with a plan that just passes, half with any of another safety; fewer where no plan of the scene fails."""
+    """Half against a plan that just passes, half against any plan that is not equally safe.
+
+    Fewer than the recipe asks for where no plan of the scene fails.
+    """
     rng, asked = material.rng(KIND), []
     for number in range(material.recipe.comparison):
         columns = safety(material.recipe.metric)
@@ -38,14 +43,16 @@ def comparisons(material: Material) -> list[Question]:
             second = None if row is None else material.broken.poses[row]
             other = "passes" if row is None or ranks[row] == len(columns) else f"breaks_{columns[ranks[row]]}"
         if second is not None:
-            order = slice(None, None, 1 if rng.random() < 0.5 else -1)
-            asked.append(comparison(material, np.stack([first, second])[order], (source, other)[order]))
+            plans, sources = np.stack([first, second]), (source, other)
+            if rng.random() >= 0.5:
+                plans, sources = plans[::-1], (other, source)
+            asked.append(comparison(material, plans, sources))
     return asked
 
 
 def comparison(material: Material, plans: np.ndarray, sources: tuple[str, ...]) -> Question:
     """The question about two plans (2, 8, 3) that are not equally safe, answered by simulation."""
-    scores, findings = material.examine(plans)
+    scores, findings = material.assess(plans)
     columns = safety(material.recipe.metric)
     ranks = worst([np.array([not finding[column].passed for finding in findings]) for column in columns])
     safer = int(np.argmax(ranks))

@@ -7,6 +7,6 @@ from mtdrive.datasets.schema import Interaction
 
 
 def single_turns(material: Material) -> list[Interaction]:
-    """The same sample as often as the recipe asks for."""
+    """The one sample of the scene, as often as the recipe asks for it."""
     wanted = material.recipe.one_turn
     return [Interaction(material.scene.token, (), material.expert)] * wanted if wanted else []

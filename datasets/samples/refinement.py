@@ -1,11 +1,12 @@
 """Refinement over several turns: flawed plans, their feedback, and what to answer instead.
 
-A target always scores higher than every plan before it. A scene whose flawed plans cannot be bettered gives fewer
+A target always scores higher than every plan before it. A scene whose flawed plans cannot be improved gives fewer
 samples than the recipe asks for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,25 +24,28 @@ DRAWS = 4  # flawed plans drawn for each one wanted; those without fault are dro
 
 @dataclass(frozen=True)
 class Chain:
-    """Turns so far, and the correction of the last one's plan."""
+    """The turns of an interaction so far."""
 
     exchanges: tuple[Exchange, ...]
+    """Flawed plans with their feedback, oldest first."""
+
     target: Target
+    """The correction of the last flawed plan."""
 
 
 def refinements(material: Material) -> list[Interaction]:
     """Samples of two to four turns; a further turn starts from a half-corrected plan."""
     recipe, rng = material.recipe, material.rng()
     counts = {2: recipe.two_turns, 3: recipe.three_turns, 4: recipe.four_turns}
-    going = begin(material, rng, sum(counts.values()))
+    active = begin(material, rng, sum(counts.values()))
     samples = []
     for turns, count in counts.items():
         if turns > 2:
-            halves = [between(c.exchanges[-1].poses, c.target.poses, rng.uniform(0.2, 0.8)) for c in going]
-            plans = recipe.stated(np.array(halves).reshape(-1, *material.expert.poses.shape))
-            going = list(filter(None, extend(material, going, plans, ["half"] * len(going))))
-        samples += [Interaction(material.scene.token, chain.exchanges, chain.target) for chain in going[:count]]
-        going = going[count:]
+            halves = [between(c.exchanges[-1].poses, c.target.poses, rng.uniform(0.2, 0.8)) for c in active]
+            plans = recipe.round_plans(np.array(halves).reshape(-1, *material.expert.poses.shape))
+            active = list(filter(None, extend(material, active, plans, ["half"] * len(active))))
+        samples += [Interaction(material.scene.token, chain.exchanges, chain.target) for chain in active[:count]]
+        active = active[count:]
     return samples
 
 
@@ -55,13 +59,15 @@ def begin(material: Material, rng: np.random.Generator, wanted: int) -> list[Cha
         if not count:
             continue
         plans, names = FLAWS[name](material, rng, count)
-        chains = extend(material, [None] * len(plans), material.recipe.stated(plans), names)
+        chains = extend(material, [None] * len(plans), material.recipe.round_plans(plans), names)
         start = order.uniform()
         found += [((start + rank) / share, chain) for rank, chain in enumerate(filter(None, chains))]
     return [chain for _, chain in sorted(found, key=lambda entry: entry[0])[:wanted]]
 
 
-def extend(material: Material, before: list[Chain | None], plans: np.ndarray, names: list[str]) -> list[Chain | None]:
+def extend(
+    material: Material, before: Sequence[Chain | None], plans: np.ndarray, names: list[str]
+) -> list[Chain | None]:
     """One more turn each: a plan (N, 8, 3) with its feedback and correction; None if it has or needs none."""
     if not len(plans):
         return []
@@ -79,6 +85,6 @@ def extend(material: Material, before: list[Chain | None], plans: np.ndarray, na
 
 
 def exchange(plan: np.ndarray, source: str, answer: Assessment) -> Exchange:
-    """A plan (8, 3) and what it was answered."""
+    """A plan (8, 3) and the feedback on it."""
     issues = [finding.metric for finding in answer.feedback.violations]
     return Exchange(plan, source, answer.score, render_text(answer.feedback), issues[0] if issues else "")

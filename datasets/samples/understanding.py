@@ -1,6 +1,6 @@
 """Trajectory understanding: does this plan collide, does it leave the road?
 
-Half the plans do; the others are hard negatives: as near as can be to a plan that does, on the way to the expert's.
+Half the plans do. The others are hard negatives: plans that do, moved towards the expert's until they just pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SUBJECTS = {"collision": NO_AT_FAULT_COLLISIONS.column, "off_road": DRIVABLE_ARE
 
 
 def questions(material: Material) -> list[Question]:
-    """Questions on each subject in turn, whose answers take turns; fewer where no plan of the scene fails."""
+    """Questions on each subject in turn, with alternating answers; fewer where no plan of the scene fails."""
     rng, asked = material.rng("understanding"), []
     flip = int(rng.integers(2))
     for number in range(material.recipe.understanding):
@@ -34,5 +34,5 @@ def questions(material: Material) -> list[Question]:
 
 def question(material: Material, kind: str, plans: np.ndarray, sources: tuple[str, ...]) -> Question:
     """The question about a plan (1, 8, 3), answered by simulation."""
-    scores, (findings,) = material.examine(plans)
+    scores, (findings,) = material.assess(plans)
     return Question(material.scene.token, kind, plans, sources, scores, findings[SUBJECTS[kind]])

@@ -16,7 +16,7 @@ from mtdrive.datasets.builder import record
 from mtdrive.datasets.reader import read_manifest
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import Recording
-from mtdrive.datasets.validator import check
+from mtdrive.datasets.validator import verify_dataset
 from mtdrive.evaluation.families import read_families
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
@@ -77,7 +77,7 @@ def recording_of(config: RecordSettings) -> Recording:
 def check_rows(config: RecordSettings, console: Console) -> int:
     """Simulate rows again and name those that disagree."""
     root = Path(config.out)
-    rows, problems = check(
+    rows, problems = verify_dataset(
         root,
         config.cache_root,
         partial(conversation, style_name=read_manifest(root)["wording"]),

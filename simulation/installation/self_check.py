@@ -1,7 +1,7 @@
-"""A small case with stored scores: whether the compiled scorer, the plain one and the numbers of old agree here.
+"""A small case with stored scores: do the compiled scorer, plain NumPy and the stored scores agree on this machine?
 
-Run as a module with NUMBA_DISABLE_JIT=1, it prints what the same sources give without compilation; the stored scores
-were made so.
+Run as a module with NUMBA_DISABLE_JIT=1, it prints the scores of the same sources without compilation. The stored
+scores were made in this way.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from mtdrive.simulation.dynamics import sample_plans, simulate
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import VERSIONS
+from mtdrive.simulation.runtime.kernels import KERNEL_CACHE
 from mtdrive.simulation.scene import STEP, DrivableMap, MapLayer, ObjectType, Observation, Polygons
 from mtdrive.simulation.scoring import score_states
 
 STORED = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-9
-DELETE = f"delete {numba.config.CACHE_DIR} and try again"
+DELETE = f"delete {KERNEL_CACHE} and try again"
 NUM_STEPS = 51
 RADIUS = 60.0  # [m] of the road, a left bend that starts at the ego
 LANE_WIDTH = 3.5  # [m]
@@ -31,7 +31,7 @@ SPEED = 8.0  # [m/s]
 
 
 def check_numerics() -> float:
-    """Largest difference between the compiled scores of the case, the plain ones and the stored ones.
+    """Largest difference between the compiled, the plain and the stored scores of the case.
 
     Raises:
         MTDriveError: they differ by more than TOLERANCE, or cannot be computed; says which, and the cure.
@@ -52,16 +52,16 @@ def compare(compiled: dict[str, list[float]], plain: dict[str, list[float]], sto
     uncompiled, name = difference(compiled, plain)
     if not uncompiled <= TOLERANCE:
         raise MTDriveError(f"Compiled {name} is off by {uncompiled:.1e} from the same code in plain NumPy; {DELETE}.")
-    old, name = difference(plain, stored)
-    if not old <= TOLERANCE:
-        raise MTDriveError(f"NumPy here gives a {name} that is off by {old:.1e}; install another numpy build.")
-    return max(uncompiled, old)
+    since_stored, name = difference(plain, stored)
+    if not since_stored <= TOLERANCE:
+        raise MTDriveError(f"NumPy here gives a {name} that is off by {since_stored:.1e}; install another numpy build.")
+    return max(uncompiled, since_stored)
 
 
 def difference(one: dict[str, list[float]], other: dict[str, list[float]]) -> tuple[float, str]:
-    """Largest difference, and the name of what differs so; NaN beside a number is infinitely far."""
+    """Largest difference and the name of the value that differs most; NaN beside a number counts as infinite."""
     gaps = {name: np.nan_to_num(np.abs(np.subtract(one[name], other[name])), nan=np.inf).max() for name in one}
-    name = max(gaps, key=gaps.get)
+    name = max(gaps, key=gaps.__getitem__)
     return float(gaps[name]), name
 
 

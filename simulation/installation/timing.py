@@ -20,11 +20,16 @@ REPETITIONS = 3  # of the scoring of a group, whose median counts
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, 10th and 90th percentile of some measurements."""
+    """Spread of some measurements."""
 
     median: float
+    """Median."""
+
     low: float
+    """10th percentile."""
+
     high: float
+    """90th percentile."""
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
@@ -35,12 +40,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class SceneTimes:
-    """Seconds for one scene. load: its cache file. prepare: what scoring needs of it, once per scene and metric.
-    score: by group size, one call for the whole group."""
+    """How long one scene takes [s]."""
 
     load: float
+    """Seconds to load its cache file."""
+
     prepare: float
+    """Seconds to prepare scoring, once per scene and metric."""
+
     score: dict[int, float]
+    """Number of trajectories -> seconds to score them in one call."""
 
 
 def evenly(items: Sequence, count: int) -> list:

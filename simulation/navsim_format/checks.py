@@ -1,6 +1,6 @@
-"""What is read from a file before it counts as numbers: of the right shape, finite, and no larger than can be.
+"""Check values from a file before they are used as numbers: of the right shape, finite, and physically possible.
 
-A value that is none would otherwise pass for something: a vehicle at NaN is met by nobody.
+A bad value would otherwise go unnoticed: nothing ever collides with a vehicle at NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LATEST = 2**52  # [us] about the year 2112; still exact as a float
 
 
 def numbers(value: object, name: str, shape: tuple[int | None, ...], most: float) -> np.ndarray:
-    """A value from a file as float64 within bounds; arguments and errors as of `plain` and `bounded`."""
+    """A value from a file as float64 within bounds; arguments and errors as in `plain` and `bounded`."""
     return bounded(plain(value, name, shape), name, most)
 
 
@@ -22,11 +22,11 @@ def plain(value: object, name: str, shape: tuple[int | None, ...]) -> np.ndarray
     """A value from a file as float64.
 
     Args:
-        name: what it is, for messages.
-        shape: that it must have; None in front for any length.
+        name: what the value is, for messages.
+        shape: required shape; None in front stands for any length.
 
     Raises:
-        MTDriveError: it is no array of plain numbers, or has another shape.
+        MTDriveError: it is not an array of plain numbers, or has another shape.
     """
     try:
         array = np.asarray(value)
@@ -41,10 +41,10 @@ def plain(value: object, name: str, shape: tuple[int | None, ...]) -> np.ndarray
 
 
 def bounded(values: np.ndarray, name: str, most: float) -> np.ndarray:
-    """The values.
+    """The values, unchanged.
 
     Raises:
-        MTDriveError: one is NaN or beyond +-most.
+        MTDriveError: one is NaN, or its magnitude exceeds `most`.
     """
     flat = values.ravel()
     beyond = _first_beyond(flat, most)
@@ -55,7 +55,7 @@ def bounded(values: np.ndarray, name: str, most: float) -> np.ndarray:
 
 @kernel
 def _first_beyond(values, most):
-    """Index of the first of values (n,) that is NaN or beyond +-most; -1 if none is."""
+    """Index of the first of values (n,) that is NaN or whose magnitude exceeds `most`; -1 if there is none."""
     for index in range(len(values)):
         if not abs(values[index]) <= most:
             return index
@@ -64,4 +64,4 @@ def _first_beyond(values, most):
 
 def is_time(value: object) -> bool:
     """Whether a value from a file is a time in whole microseconds."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= LATEST
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(0 <= value <= LATEST)

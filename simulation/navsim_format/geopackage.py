@@ -1,8 +1,8 @@
-"""Reading the tables of a GeoPackage from strangers: an SQLite file can hold programs, and sizes that it does not have.
+"""Read the tables of an untrusted GeoPackage: an SQLite file can hold programs, and claim sizes that it does not have.
 
-Only tables are read: views, triggers, virtual tables and generated columns compute, without end if they like. A table
-gives no more than lies in its file, in a number of steps that goes with the file's size. A geometry is a polygon or a
-line whose counts fit its bytes.
+Only tables are read: views, triggers, virtual tables and generated columns run code, possibly without end. A table
+yields no more bytes than its file has, in a number of steps bounded by the size of the file. A geometry must be a
+polygon or a line whose counts fit its bytes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _WITH_Z = {1000: 3, 0: 2}
 
 
 class BadLayer(Exception):
-    """What is wrong with a file, as the end of a sentence."""
+    """The file is no valid map; the message says why, as the end of a sentence."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database of a file, to read tables of.
+def open_geopackage(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a GeoPackage as a read-only SQLite connection with all limits set.
 
     Raises:
         BadLayer: the file is too large.
-        sqlite3.Error: it is no database, or takes more than LARGEST_VALUE or the steps of a file of its size.
+        sqlite3.Error: it is no database, holds a value over LARGEST_VALUE, or takes too many steps for its size.
     """
     size = path.stat().st_size
     if size > LARGEST_FILE:
@@ -65,11 +65,11 @@ def _authorize(action: int, _first: str | None, _second: str | None, _database: 
 
 
 def read_table(database: sqlite3.Connection, size: int, name: str, columns: tuple[str, ...], order: str = "") -> list:
-    """Rows of a table, tuples of columns.
+    """Rows of a table, each a tuple of the given columns.
 
     Args:
-        size: of the file [bytes].
-        order: a column to sort by.
+        size: size of the file [bytes].
+        order: column to sort by.
 
     Raises:
         BadLayer: there is no such table, or its rows cannot all lie in the file.
@@ -90,13 +90,13 @@ def read_table(database: sqlite3.Connection, size: int, name: str, columns: tupl
     return rows
 
 
-def geometry(layer: str, blob: object) -> bytes | None:
-    """Well-known binary of a GeoPackage's polygon or line; None for None.
+def unpack_geometry(layer: str, blob: object) -> bytes | None:
+    """Well-known binary of a polygon or line in a GeoPackage blob; None for None.
 
-    A header of 8 bytes comes first, then an envelope whose size flag bits 1-3 tell.
+    A header of 8 bytes comes first, then an envelope whose size is in bits 1-3 of the flags.
 
     Raises:
-        BadLayer: it is neither, or its counts do not fit its bytes.
+        BadLayer: the blob is neither, or its counts do not fit its bytes.
     """
     if blob is None:
         return None

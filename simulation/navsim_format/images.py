@@ -109,5 +109,5 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 def image_hash(image: np.ndarray) -> str:
     """Content hash of the pixels of an (H, W, 3) uint8 image: the name by which samples and episodes refer to it."""
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]

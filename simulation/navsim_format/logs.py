@@ -1,7 +1,7 @@
 """NAVSIM log pickles: a list of 2 Hz frames, read as windows of 4 past and 10 future frames.
 
-What a frame holds is OpenScene's metadata; only what is read here matters. The frame of an annotation is
-the ego rear axle of its own moment.
+A frame holds OpenScene's metadata, of which only a part is read here. Annotations are in the ego rear-axle frame of
+their own time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ NUM_FUTURE = 10  # frames after t0
 INTERVAL = 0.5  # [s] between frames
 MAX_STEP = 0.75  # [s] between frames; over a longer step frames are missing, or another recording begins
 
-Frame = Mapping[str, object]
+Frame = Mapping[str, Any]  # checked where it is read
 
 _EGO_KEYS = {"timestamp", "ego2global_translation", "ego2global_rotation", "ego_dynamic_state", "driving_command"}
 _NAMING_KEYS = {"token", "log_name", "roadblock_ids"}  # without which no scene can be told
@@ -42,16 +43,19 @@ _KINDS = {kind.name.lower(): int(kind) for kind in ObjectType}
 
 @dataclass(frozen=True)
 class Detections:
-    """Annotated objects of one frame, ordered by class (nuplan-devkit `TrackedObjects` sorts them so).
-
-    tokens: N track tokens. kind: (N,) int8 ObjectType. boxes: (N, 5) x, y, heading, length, width of the box centre
-    and velocity: (N, 2), both in the ego rear-axle frame of the frame; the velocity of static objects is 0.
-    """
+    """Annotated objects of one frame, ordered by class (nuplan-devkit `TrackedObjects` sorts them so)."""
 
     tokens: list[str]
+    """N track tokens."""
+
     kind: np.ndarray
+    """(N,) int8 ObjectType."""
+
     boxes: np.ndarray
+    """(N, 5) x, y, heading of the box centre, length, width [m, rad], in the ego rear-axle frame of the frame."""
+
     velocity: np.ndarray
+    """(N, 2) [m/s] in the same frame; 0 for static objects."""
 
 
 def log_names(data_root: Path | str, split: str) -> list[str]:
@@ -68,14 +72,14 @@ def log_names(data_root: Path | str, split: str) -> list[str]:
 
 
 def log_path(data_root: Path | str, split: str, log_name: str) -> Path:
-    """Where a log lies."""
+    """Path of a log file."""
     return Path(data_root) / "navsim_logs" / split / f"{log_name}.pkl"
 
 
 def read_log(path: Path) -> list[Frame]:
     """The frames of a log, in time order.
 
-    What a frame holds is checked where it is read, so that a bad one spoils no scene but its own.
+    The contents of a frame are checked where they are read, so that a bad frame fails only the scenes that hold it.
 
     Raises:
         MTDriveError: the file is missing or damaged, or is no NAVSIM log.
@@ -91,10 +95,10 @@ def read_log(path: Path) -> list[Frame]:
 
 
 def check_complete(frames: Sequence[Frame]) -> None:
-    """Refuse frames that lack something.
+    """Refuse frames that lack a key.
 
     Raises:
-        MTDriveError: one does.
+        MTDriveError: one does; the sentence names the frame and the keys.
     """
     for frame in frames:
         if not frame.keys() >= _REQUIRED:
@@ -130,8 +134,8 @@ def scene_windows(
 
 
 def _gaps_before(frames: Sequence[Frame]) -> list[int]:
-    """How many steps up to each frame jump; one between what is no time does not."""
-    times = [frame.get("timestamp") for frame in frames]
+    """Number of gaps in time before each frame; frames without a valid time have none beside them."""
+    times: list[Any] = [frame.get("timestamp") for frame in frames]
     known = list(map(is_time, times))
     jumps = (
         known[i] and known[i + 1] and not 0 < times[i + 1] - times[i] <= MAX_STEP * 1e6 for i in range(len(times) - 1)
@@ -143,7 +147,7 @@ def timestamps(frames: Sequence[Frame]) -> np.ndarray:
     """(F,) int64 times [us].
 
     Raises:
-        MTDriveError: one is no time, or they do not increase.
+        MTDriveError: one is not a time, or they do not increase.
     """
     times = [frame["timestamp"] for frame in frames]
     for frame, time, before in zip(frames, times, [-1, *times], strict=False):
@@ -158,7 +162,7 @@ def ego_poses(frames: Sequence[Frame]) -> np.ndarray:
     """(F, 3) UTM poses of the ego rear axle.
 
     Raises:
-        MTDriveError: a translation is no finite (3,), or a rotation no quaternion (4,).
+        MTDriveError: a translation is not three finite numbers, or a rotation is not a unit quaternion.
     """
     rotation = _table(frames, "ego2global_rotation", 4, 1.0 + _NORM_ERROR)
     translation = _table(frames, "ego2global_translation", 3, _MOST_GLOBAL)
@@ -173,7 +177,7 @@ def ego_dynamics(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
     """(F, 2) velocities and (F, 2) accelerations of the rear axle, ego frame, rounded to float32 as navsim does.
 
     Raises:
-        MTDriveError: they are no finite (4,).
+        MTDriveError: a frame's values are not four finite numbers.
     """
     dynamics = _table(frames, "ego_dynamic_state", 4, _MOST_MOTION).astype(np.float32).astype(np.float64)
     return dynamics[:, :2], dynamics[:, 2:]
@@ -182,7 +186,7 @@ def ego_dynamics(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
 def detections(frame: Frame) -> Detections:
     """The annotated objects of a frame.
 
-    The velocity of static objects is not read: nobody measured it.
+    The velocity of static objects is set to 0 and not read: it was never measured.
 
     Raises:
         MTDriveError: the arrays differ in length, a class is unknown, a track occurs twice, a box is not finite or has
@@ -225,7 +229,7 @@ def red_lights(frame: Frame) -> list[str]:
     """Map ids of the lane connectors that are red.
 
     Raises:
-        MTDriveError: the lights are no pairs of an id and whether it is red.
+        MTDriveError: the lights are not pairs of an id and whether it is red.
     """
     lights = frame["traffic_lights"]
     try:
@@ -239,7 +243,7 @@ def red_lights(frame: Frame) -> list[str]:
 
 
 def driving_command(frame: Frame) -> DrivingCommand:
-    """The one in the one-hot command.
+    """The navigation command at a frame, from its one-hot vector.
 
     Raises:
         MTDriveError: it is not one-hot.

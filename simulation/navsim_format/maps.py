@@ -18,7 +18,7 @@ import pyproj
 import shapely
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.geopackage import BadLayer, geometry, opened, read_table
+from mtdrive.simulation.navsim_format.geopackage import BadLayer, open_geopackage, read_table, unpack_geometry
 from mtdrive.simulation.navsim_format.names import map_part
 from mtdrive.simulation.runtime.json_files import read_json
 
@@ -30,18 +30,25 @@ _MOST_SPEED = 1e3  # [m/s] that is a limit
 
 @dataclass(frozen=True)
 class Lane:
-    """A lane or lane connector.
-
-    line: centre line as a shapely LineString. speed_limit: [m/s] or None. successors: ids of lanes or connectors.
-    polygon and line are None where the map has none.
-    """
+    """A lane or lane connector."""
 
     id: str
+    """Feature id."""
+
     roadblock: str
+    """Id of the roadblock or roadblock connector that it belongs to."""
+
     polygon: shapely.Polygon | None
+    """Its area in UTM [m]; None where the map has none."""
+
     line: shapely.LineString | None
+    """Its centre line in UTM [m]; None where the map has none."""
+
     speed_limit: float | None
+    """[m/s]; None where the map has none."""
+
     successors: tuple[str, ...]
+    """Ids of the lanes or connectors that follow."""
 
     @property
     def center_line(self) -> shapely.LineString:
@@ -65,25 +72,40 @@ class Lane:
 
 @dataclass(frozen=True)
 class Roadblock:
-    """A roadblock or roadblock connector. lanes, incoming and outgoing: ids in ascending order."""
+    """A roadblock or roadblock connector."""
 
     id: str
+    """Feature id."""
+
     polygon: shapely.Polygon
+    """Its area in UTM [m]."""
+
     is_connector: bool
+    """Whether it leads across an intersection."""
+
     lanes: tuple[str, ...]
+    """Ids of its lanes or lane connectors, ascending."""
+
     incoming: tuple[str, ...]
+    """Ids of the roadblocks that lead into it, ascending."""
+
     outgoing: tuple[str, ...]
+    """Ids of the roadblocks that it leads into, ascending."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """A polygon layer. ids: N; polygons: (N,) object array of shapely polygons."""
+    """A layer of N polygons."""
 
     ids: list[str]
+    """N feature ids."""
+
     polygons: np.ndarray
+    """(N,) object array of shapely polygons in UTM [m]."""
 
     @cached_property
     def tree(self) -> shapely.STRtree:
+        """Search tree of the polygons."""
         return shapely.STRtree(self.polygons)
 
     def within_window(self, center: np.ndarray, radius: float) -> list[int]:
@@ -94,17 +116,34 @@ class Area:
 
 @dataclass(frozen=True)
 class RoadMap:
-    """A map in memory. lanes and roadblocks also hold the connectors; connector_area is that of roadblocks."""
+    """A map in memory."""
 
     location: str
+    """Name of the location, such as us-ma-boston."""
+
     lanes: dict[str, Lane]
+    """Lanes and lane connectors, by id."""
+
     roadblocks: dict[str, Roadblock]
+    """Roadblocks and roadblock connectors, by id."""
+
     lane_area: Area
+    """Polygons of the lanes."""
+
     lane_connector_area: Area
+    """Polygons of the lane connectors."""
+
     roadblock_area: Area
+    """Polygons of the roadblocks."""
+
     connector_area: Area
+    """Polygons of the roadblock connectors."""
+
     intersection_area: Area
+    """Polygons of the intersections."""
+
     carpark_area: Area
+    """Polygons of the car parks."""
 
     def lane(self, id_: str) -> Lane:
         """Raises MTDriveError when the map has no such lane or lane connector."""
@@ -161,7 +200,7 @@ def load_map(path: Path) -> RoadMap:
 def _load_map(path: Path, _mtime: int, size: int) -> RoadMap | str:
     """The map, or what is wrong with it."""
     try:
-        with opened(path) as database:
+        with open_geopackage(path) as database:
             return _read_map(path.parents[1].name, _GeoPackage(database, size))
     except (sqlite3.Error, UnicodeDecodeError) as error:
         return f"Cannot read the map {path}: {error}; fetch it again."
@@ -195,7 +234,7 @@ class _GeoPackage:
         if not isinstance(self._srs[layer], int):
             raise BadLayer(f"layer {layer} has no reference system")
         with np.errstate(invalid="ignore"):  # what is not finite is named below
-            geometries = shapely.from_wkb(np.array([geometry(layer, blob) for blob in blobs], dtype=object))
+            geometries = shapely.from_wkb(np.array([unpack_geometry(layer, blob) for blob in blobs], dtype=object))
         transformer = _transformer(self._srs[layer], self._crs)
         points = shapely.get_coordinates(geometries)
         points = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
@@ -235,7 +274,8 @@ def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     connector_polygons = dict(zip(polygon_fids, polygons, strict=True))
     connector_area = Area([str(fid) for fid in polygon_fids], np.array(polygons, dtype=object))
 
-    lanes, successors = {}, {}
+    lanes: dict[str, Lane] = {}
+    successors: dict[int, list[str]] = {}
     columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
     for fid, leaves, enters, block, limit in zip(*package.read("lane_connectors", *columns), strict=True):
         id_ = str(fid)
@@ -254,7 +294,9 @@ def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, 
     connector_area = _read_area(package, "lane_group_connectors")
     sources, targets = package.read("lane_group_connectors", "from_lane_group_fid", "to_lane_group_fid")
     connector_lanes = _members(package, "lane_connectors", "lane_group_connector_fid")
-    roadblocks, incoming, outgoing = {}, {}, {}
+    roadblocks: dict[str, Roadblock] = {}
+    incoming: dict[str, list[str]] = {}
+    outgoing: dict[str, list[str]] = {}
     for id_, polygon, source, target in zip(
         connector_area.ids, connector_area.polygons, map(str, sources), map(str, targets), strict=True
     ):
@@ -271,7 +313,7 @@ def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, 
 
 
 def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, list[str]]:
-    members = {}
+    members: dict[str, list[str]] = {}
     for fid, group in zip(*package.read(layer, "fid", group_column), strict=True):
         members.setdefault(str(group), []).append(str(fid))
     return members

@@ -1,8 +1,8 @@
-"""Names that files tell and that become parts of paths: each kind is checked here before it does.
+"""Check names that come from files before they become parts of paths, one function per kind of name.
 
-A name from a file is a stranger's word. It may be one plain part of a path, or several where a camera image is meant,
-so that the path stays below the folder that it is joined to: no `..`, no absolute path, no separator of any system, no
-control character. A link inside a data root is its owner's word, such as `sensor_blobs` on another disk, and followed.
+A name from a file is untrusted. It must be one plain part of a path (several for a camera image), so that the path
+stays below the folder that it is joined to: no `..`, no absolute path, no separator of any system, no control
+character. Links inside a data root, such as `sensor_blobs` on another disk, are its owner's choice and are followed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Checking a pickle before it is loaded: a run of its opcodes over kinds of objects in place of objects.
+"""Check a pickle before it is loaded: its opcodes are run over kinds of objects instead of objects.
 
-Unpickling is safe if nothing but plain data is made, and nothing is changed that is already in use. The run follows
-stack and memo as `pickle.Unpickler` does, and lets pass only
+Unpickling is safe if it makes nothing but plain data, and changes nothing that is already in use. The run follows
+stack and memo as `pickle.Unpickler` does, and allows only
 
 - kinds of objects as `pickle_kinds` describes them, and the names of a table;
-- changes of a container, record or array while it is new: neither fetched from the memo nor part of another object. So
-  there are no cycles, and how deep an object is nested is known;
-- objects up to MAX_DEPTH deep, and of bounded memory, also if what they share is counted each time that it is met.
+- changes to a container, record or array while it is new: neither fetched from the memo nor part of another object. So
+  there are no cycles, and the nesting depth of an object is known;
+- objects up to MAX_DEPTH deep and of bounded memory, where shared parts are counted each time that they are used.
 
 It takes time in proportion to the size of the file.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import pickletools
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,26 +45,40 @@ Verdict = IntEnum("Verdict", "FINE TRUNCATED DAMAGED FOREIGN FORBIDDEN DEEP LARG
 
 
 class Names(NamedTuple):
-    """The names that a pickle may hold.
-
-    text: uint8, `module` + newline + `name` of all of them. start: (N + 1,) where each begins. role: (N,) Role.
-    """
+    """The N names that a pickle may hold."""
 
     text: np.ndarray
+    """(B,) uint8, `module` + newline + `name` of all names, one after the other."""
+
     start: np.ndarray
+    """(N + 1,) where each name begins in the text."""
+
     role: np.ndarray
+    """(N,) Role of each name."""
 
 
 class Finding(NamedTuple):
-    """position: byte of the opcode that decided. module, name: spans of bytes of a foreign name."""
+    """What a check found."""
 
     verdict: Verdict
+    """Whether the pickle may be loaded, or why not."""
+
     position: int
+    """Byte of the opcode that decided."""
+
     module: slice
+    """Bytes of the file that hold the module of a foreign name."""
+
     name: slice
+    """Bytes of the file that hold the foreign name itself."""
 
 
-_Op = IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})
+def _opcodes() -> Any:
+    """Every opcode by its name; a type checker cannot know names that are computed."""
+    return IntEnum("_Op", {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes})
+
+
+_Op = _opcodes()
 
 # Objects that every run has, 256 small integers from _INTEGERS on
 _NONE, _FALSE, _TRUE, _EMPTY, _INTEGERS = range(1, 6)
@@ -99,9 +113,9 @@ def check_pickle(data: bytes, names: Names, limit: int) -> Finding:
 
 
 @kernel
-def _number(data: np.ndarray, start: int, size: int) -> int:
+def _number(data: np.ndarray, start: int, size: int) -> np.int64:
     """Little-endian integer without sign; negative if it has more than 63 bits."""
-    value = 0
+    value = np.int64(0)
     for i in range(size):
         value |= np.int64(data[start + i]) << (8 * i)
     return value

@@ -1,8 +1,8 @@
-"""Kinds of objects that a pickle may make, and of what: plain containers, numbers, strings, and arrays of them.
+"""Kinds of objects that a pickle may make, and from what: plain containers, numbers, strings, and arrays of them.
 
-An array passes as numpy itself writes it: `_reconstruct(ndarray, (0,), b"b")`, then a state of version, shape, dtype,
-order and bytes; a dtype as `dtype("f8", False, True)`, then a state. Everything in these tuples is compared with what
-numpy writes for plain numbers and strings, since numpy believes the rest.
+An array is allowed as numpy itself writes it: `_reconstruct(ndarray, (0,), b"b")`, then a state of version, shape,
+dtype, order and bytes; a dtype as `dtype("f8", False, True)`, then a state. All values in these tuples are compared
+with what numpy writes for plain numbers and strings, since numpy trusts them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MOST = 1 << 31  # where products of lengths stop
 
 @kernel
 def equal(data: np.ndarray, start: int, stop: int, text: bytes) -> bool:
-    """Whether a span of the file is this text."""
+    """Whether the bytes start:stop of the file are this text."""
     same = stop - start == len(text)
     for i in range(len(text) if same else 0):
         same = same and data[start + i] == text[i]
@@ -57,7 +57,7 @@ def equal(data: np.ndarray, start: int, stop: int, text: bytes) -> bool:
 
 @kernel
 def decimal(data: np.ndarray, start: int, stop: int) -> int:
-    """The number in a span of at most 20 digits, or 2 ** 59 if it is larger; -1 if it holds anything else."""
+    """The number in bytes start:stop, of at most 20 digits; 2 ** 59 if it is larger, -1 if it is no number."""
     value = 0
     for i in range(start, stop):
         if data[i] < 48 or data[i] > 57 or i - start > 19:
@@ -68,7 +68,7 @@ def decimal(data: np.ndarray, start: int, stop: int) -> int:
 
 @kernel
 def tuple_kind(objects: np.ndarray, stack: np.ndarray, first: int, top: int, data: np.ndarray) -> tuple[int, int, int]:
-    """Kind, a and b of a tuple of what lies on the stack from first to top."""
+    """Kind, a and b of a tuple of the objects on the stack from first to top."""
     count, head = top - first, objects[stack[first]]
     if head.kind == Kind.NAME:
         return _array_arguments(objects, stack, first, data) if count == 3 else (FORBIDDEN, 0, 0)
@@ -192,7 +192,7 @@ def _fits(dtype, state) -> bool:
 
 @kernel
 def called(name, arguments, are_none: bool) -> tuple[int, int, int, int]:
-    """Kind, a, b and memory of what a name makes. are_none: the arguments are the empty tuple."""
+    """Kind, a, b and memory of the object that calling a name makes. are_none: the arguments are the empty tuple."""
     role, kind = name.b, arguments.kind
     plain = kind >= Kind.TUPLE and kind <= Kind.TEXT
     if name.kind != Kind.NAME:
@@ -218,7 +218,7 @@ def called(name, arguments, are_none: bool) -> tuple[int, int, int, int]:
 
 @kernel
 def built(instance, state) -> int:
-    """Memory that a new object takes when it gets its state; FORBIDDEN if it may not."""
+    """Memory [bytes] that a new object takes when its state is set; FORBIDDEN if it may not be set."""
     if instance.closed:
         return FORBIDDEN
     if instance.kind == Kind.RECORD and (state.kind == Kind.DICT or state.kind == Kind.TUPLE):
@@ -232,7 +232,7 @@ def built(instance, state) -> int:
 
 @kernel
 def grown(objects: np.ndarray, container: int, stack: np.ndarray, first: int, top: int) -> int:
-    """Memory that a new container takes when it gets what lies on the stack; FORBIDDEN if it may not."""
+    """Memory [bytes] that a new container takes for the objects on the stack; FORBIDDEN if it may not hold them."""
     kind = objects[container].kind
     if objects[container].closed or (kind == Kind.DICT and (top - first) % 2):
         return FORBIDDEN
@@ -246,7 +246,7 @@ def grown(objects: np.ndarray, container: int, stack: np.ndarray, first: int, to
 
 @kernel
 def fill(objects: np.ndarray, whole: int, stack: np.ndarray, first: int, top: int) -> None:
-    """Make what lies on the stack part of an object; it may not change any more."""
+    """Make the objects on the stack parts of another one; they may not change any more."""
     for i in range(first, top):
         part = objects[stack[i]]
         part.closed = True

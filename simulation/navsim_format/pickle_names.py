@@ -1,7 +1,7 @@
-"""The names that a pickle of plain data may hold, each with what stands for it: a function that checks its arguments.
+"""The names that a pickle of plain data may hold, each with its stand-in: a function that checks its arguments.
 
-numpy's names are there as numpy 1 (`numpy.core`) and numpy 2 (`numpy._core`) write them. `ndarray`, and what makes a
-new one, are numpy's own: `pickle_check` lets pass that one call alone which numpy writes.
+numpy's names are listed as numpy 1 (`numpy.core`) and numpy 2 (`numpy._core`) write them. `ndarray` and `_reconstruct`
+are numpy's own: `pickle_check` allows only the one call to them that numpy itself writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import collections
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy._core import multiarray
@@ -17,11 +18,17 @@ from numpy._core import multiarray
 from mtdrive.simulation.navsim_format.pickle_check import Names
 from mtdrive.simulation.navsim_format.pickle_kinds import Role
 
+Plain = TypeVar("Plain")
 _PLAIN = re.compile(r"b1|[iu][1248]|f2|f4|f8|f16|c8|c16|c32|[SU][0-9]+")
 
 
 class Record:
     """Stands in for a class whose objects hold fields, read as attributes."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A field."""
 
     def __setstate__(self, state: object) -> None:
         for fields in state if isinstance(state, tuple) else (state,):  # (fields, slots) of a class with slots
@@ -51,7 +58,7 @@ def _scalar(dtype: object, content: object) -> np.generic:
     return item
 
 
-def _from_buffer(content: object, dtype: object, shape: object, order: object) -> np.ndarray:
+def _from_buffer(content: object, dtype: object, shape: Any, order: Any) -> np.ndarray:
     items = _filled(dtype, content)
     if math.prod(max(length, 1) for length in shape) > max(len(items), 64) or order not in ("C", "F"):
         raise ValueError("a shape that does not fit")
@@ -76,14 +83,14 @@ def _complex(real: object, imaginary: object) -> complex:
     return complex(_exactly(float, real), _exactly(float, imaginary))
 
 
-def _exactly(kind: type, value: object) -> object:
+def _exactly(kind: type[Plain], value: object) -> Plain:
     if type(value) is not kind:
         raise TypeError(f"no {kind.__name__}")
     return value
 
 
 def _of_keys(kind: type) -> Callable:
-    def make(items: object = ()) -> object:
+    def make(items: Iterable[object] = ()) -> object:
         for item in items:
             if type(item) not in (str, bytes, int, float, bool, type(None)):
                 raise TypeError("a set of what is no number or string")
@@ -131,11 +138,11 @@ _TABLE: dict[tuple[str, str], tuple[Role, object]] = {
 
 
 def name_table(classes: Mapping[tuple[str, str], type]) -> tuple[dict[tuple[str, str], object], Names]:
-    """What each name stands for, and the same names for `check_pickle`.
+    """The stand-in of each name, and the same names for `check_pickle`.
 
     Args:
-        classes: further names: of classes whose objects hold fields, with a subclass of Record; of others, whose
-            objects do not change, with what makes one of numbers and strings.
+        classes: further names. A class whose objects hold fields gets a subclass of Record; a class of immutable
+            objects gets a function that makes one from numbers and strings.
     """
     table = dict(_TABLE)
     for name, stand_in in classes.items():

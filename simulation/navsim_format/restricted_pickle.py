@@ -1,8 +1,8 @@
-"""Reading pickles of plain data, such as NAVSIM logs, from strangers: what they can do is checked before they do it.
+"""Read untrusted pickles of plain data, such as NAVSIM logs: what they would do is checked before it is done.
 
-A pickle is a program: it may call any importable name, change what it gets hold of, and name sizes that it does not
-have. Logs hold Python containers, numbers, strings and numpy arrays, so only what makes those is let pass
-(`pickle_check`), and names mean our own functions (`pickle_names`).
+A pickle is a program: it can call any importable name, change objects that it gets hold of, and claim sizes that it
+does not have. Logs hold Python containers, numbers, strings and numpy arrays, so only opcodes that make those are
+allowed (`pickle_check`), and names stand for functions of ours (`pickle_names`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.pickle_check import MAX_DEPTH, Verdict, check_pickle
@@ -40,12 +41,12 @@ class _Unpickler(pickle.Unpickler):
 
 def load_pickle(
     path: Path, *, kind: str = "NAVSIM log", classes: Mapping[tuple[str, str], type] = MappingProxyType({})
-) -> object:
+) -> Any:
     """The object in a pickle file.
 
     Args:
         kind: what the file should be, for messages.
-        classes: further classes that it may hold, each with what stands in for it, as in `name_table`.
+        classes: further classes that it may hold, each with its stand-in, as in `name_table`.
 
     Raises:
         MTDriveError: the file is missing or too large, is no complete pickle, names a class that such a file does not

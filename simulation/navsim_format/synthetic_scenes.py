@@ -1,7 +1,8 @@
-"""Synthetic second-stage scenes of navsim v2: what a car would meet had it driven elsewhere than the recorded one.
+"""Synthetic second-stage scenes of navsim v2: recorded scenes from where the ego would be had it driven differently.
 
 One pickle each, `<token>.pkl` (navsim v2.2 `Scene.save_to_disk`): the past up to t0 as frames, and the future traffic
-and its lights either as further frames or as nuPlan objects in the map's frame ("extended"). Nobody drove there.
+and its lights either as further frames or as nuPlan objects in the map's frame ("extended"). There is no human
+trajectory.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ CLASSES = {
 def read_synthetic_scene(path: Path) -> list[Frame]:
     """The 4 + 8 frames of a synthetic scene, as a log would hold them.
 
-    What lies after the stored frames is described around the last of them: nobody knows where the ego will be.
+    Traffic after the last stored frame is given in the ego frame of that frame: there is no later ego pose.
 
     Raises:
         MTDriveError: the file is missing or damaged, or holds no such scene.

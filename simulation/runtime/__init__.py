@@ -1,1 +1,1 @@
-"""What runs underneath and knows nothing of driving: processes, compiled kernels, caches, files and locks."""
+"""Infrastructure that knows nothing of driving: worker processes, compiled kernels, caches, files and locks."""

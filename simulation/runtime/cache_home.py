@@ -1,7 +1,7 @@
-"""Where this user's caches go, also for a user without a home that can be written to (`docker run --user`).
+"""Where this user's caches go, also if the home is missing or read-only (`docker run --user`).
 
-What lies there is run: compiled code and pickles. In the folder for temporary files, where everybody can make folders,
-one is used only if it is this user's and closed to all others.
+Caches hold code that is run: compiled kernels and pickles. A folder in /tmp, where everybody can make folders, is used
+only if it belongs to this user and is closed to all others. platformdirs names ~/.cache even where there is no home.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def at_home() -> str:
 
 
 def writable(folder: Path) -> bool:
-    """Whether the folder is there, or can be made, and takes files."""
+    """Whether files can be written to the folder, which is made if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -45,7 +45,7 @@ def writable(folder: Path) -> bool:
 
 
 def without_home() -> None:
-    """Tell libraries that keep caches at home, and the processes to come, where they can, if there is no home."""
+    """Point libraries that cache at home to a folder that can be written to, here and in child processes."""
     if os.path.isabs(at_home()) and writable(Path(at_home())):
         return
     folder = cache_home()

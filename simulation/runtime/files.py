@@ -1,6 +1,6 @@
-"""Writing files so that a reader, or a run that starts again, never meets half of one.
+"""Write files so that a reader, or a run that starts again, never finds half of one.
 
-What holds: a process may be killed at any moment. What does not: power may fail; nothing waits for the disk.
+This holds for a process that is killed at any moment, not for a power cut: nothing waits for the disk.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mtdrive.simulation.errors import MTDriveError
 
 HOST = socket.gethostname()
 TEMPORARY = re.compile(rf"\..+\.(\d+)@{re.escape(HOST)}\.tmp")
-OF_THE_MACHINE = frozenset(
+MACHINE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # the disk
     | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}  # what is allowed
     | {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}  # the path
 )
-# Libraries that write by themselves say so in their own words: safetensors, pyarrow, SQLite, torch.
-SAID = re.compile(
+# Libraries that write files themselves (safetensors, pyarrow, SQLite, torch) report a full disk in their own words.
+DISK_FULL_MESSAGES = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|database or disk is full|disk I/O error"
     r"|PytorchStreamWriter failed writing file|unexpected pos \d+ vs"
 )
-FULL = "the disk is full, or a limit on files is reached"
+DISK_FULL = "the disk is full, or a limit on files is reached"
 _unfinished: set[Path] = set()
 
 
 class CannotWrite(MTDriveError):
-    """A file cannot be written, for a reason that lies with the machine: no file will do better."""
+    """The machine cannot write a file (disk full, no permission), so other files will fail as well."""
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work whether the file that it ends in can be written; makes its folder.
+    """Find out before long work whether its output file can be written; makes the folder.
 
     Raises:
         CannotWrite: as `atomic_path`.
@@ -80,21 +80,21 @@ def check_writable(path: Path) -> None:
 
 
 def cannot_write(error: BaseException) -> str | None:
-    """What about the machine kept a file from being written, in words, or None if the error is another one."""
-    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+    """Why the machine could not write a file (disk full, no permission), or None if the error is of another kind."""
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
         return os.strerror(error.errno)
-    return FULL if SAID.search(str(error)) else None
+    return DISK_FULL if DISK_FULL_MESSAGES.search(str(error)) else None
 
 
 def remove_unfinished() -> None:
-    """Remove what this process has half written, where it ends without leaving its blocks."""
+    """Remove the files that this process has half written, if it ends without leaving `atomic_path`."""
     for path in list(_unfinished):
         path.unlink(missing_ok=True)
 
 
 @cache
 def _sweep(folder: Path) -> None:
-    """Remove what processes of this machine have half written there before they were killed."""
+    """Remove the files that killed processes of this machine have left half written in a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if (found := TEMPORARY.fullmatch(entry.name)) and not _alive(int(found[1])):

@@ -1,4 +1,7 @@
-"""Remembering what was derived from an object, for as long as the object lives."""
+"""Cache what was derived from an object, for as long as the object lives.
+
+functools needs hashable arguments; cachetools with `key=id` serves the result of a dead object to one at its address.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`kernel`: numba compilation with a cache on disk that never serves outdated code.
+"""`kernel`: numba compilation with a disk cache that never serves outdated code.
 
-numba notices a change of the file that a function stands in, not of the functions and constants that it was compiled
-together with: after an update it would go on running the old callees. The kernels of this package call each other
-across files, so their cache lies in a folder named after the contents of all of them.
+numba notices a change in the file of a function, but not in the functions and constants that were compiled into it:
+after an update it would go on running the old ones. The kernels of this package call each other across files, so their
+cache lies in a folder named after the contents of all of them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ def fingerprint(package: Path) -> str:
 
 
 def _cache_folder() -> Path:
-    if numba.config.CACHE_DIR:
-        return Path(numba.config.CACHE_DIR)
+    if configured := getattr(numba.config, "CACHE_DIR", ""):
+        return Path(configured)
     beside = PACKAGE / "__pycache__"
     return beside if writable(beside) else cache_home() / "mtdrive"
 
 
-numba.config.CACHE_DIR = str(_cache_folder() / f"kernels-{fingerprint(PACKAGE)}")
+KERNEL_CACHE = _cache_folder() / f"kernels-{fingerprint(PACKAGE)}"
+numba.config.CACHE_DIR = str(KERNEL_CACHE)  # type: ignore[attr-defined]  # numba makes its options at run time
 
 
 def kernel(function: Callable) -> Callable:

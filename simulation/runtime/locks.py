@@ -1,7 +1,8 @@
 """Locks on folders and files that end with the process that holds them, however it ends.
 
-The kernel releases a `flock` when the last process that has inherited it has ended: of a killed run the file stays, and
-holds nobody up. Between machines that share a folder by NFS it holds where the server knows locks.
+The kernel releases a `flock` when the last process that has inherited it ends. A killed run leaves its lock file, which
+blocks nobody. Between machines that share a folder over NFS a lock holds if the server supports locks.
+filelock leaves its lock file behind, does not name the holder, and keeps the descriptor to pass on to itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LOCK = ".lock"
 
 @contextmanager
 def only_run_in(out: Path) -> Iterator[int | None]:
-    """Make a folder and hold its lock; a process that inherits the descriptor holds it, too.
+    """Make a folder and hold its lock; yields the descriptor. A process that inherits it holds the lock, too.
 
     The processes of `accelerate launch` are one run, whose first process holds the lock; the others get None.
 
@@ -41,7 +42,9 @@ def only_run_in(out: Path) -> Iterator[int | None]:
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[int]:
-    """Hold the lock that is a file, which says who does; its folder exists. The file goes with its last holder.
+    """Hold a lock file, which names its holder, in an existing folder; yields the descriptor.
+
+    The last holder removes the file.
 
     Raises:
         MTDriveError: another process holds it, and this one is not to wait.

@@ -1,4 +1,4 @@
-"""Folders of this user alone, in places where everybody can make folders and foresee their names."""
+"""Folders for this user alone, in places such as /tmp where others can make folders and foresee their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def make_private(path: Path) -> str | None:
-    """Make a folder that nobody else can enter; why an existing one is not such a folder, or None if it is.
+    """Make a folder that nobody else can enter. Returns why an existing one cannot be used, or None if it can.
 
     Raises:
         OSError: it cannot be made.

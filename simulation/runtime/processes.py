@@ -1,7 +1,6 @@
-"""Spreading work over processes of this machine, or over the machines of a Ray cluster.
+"""Spread work over processes of this machine, or over the machines of a Ray cluster.
 
-A pool is made of pipes alone. The standard library's pools keep named semaphores in shared memory, which outlive a run
-that is killed, and go on with what is queued when they are interrupted.
+Joblib, loky and concurrent.futures.ProcessPoolExecutor leave named semaphores in /dev/shm where a run is killed.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ import signal
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import LifoQueue
+from typing import Generic, Self, TypeVar
 
 from mtdrive.simulation.errors import MTDriveError
 
@@ -28,7 +27,7 @@ Result = TypeVar("Result")
 RAY = "ray"
 KILLED = "A worker process was killed (out of memory?)"
 MOST_WORKERS = 1024
-PATIENCE = 0.5  # [s] for workers to remove what they have half written
+PATIENCE = 0.5  # [s] for workers to remove files that they have half written
 
 
 def map_unordered(
@@ -39,20 +38,19 @@ def map_unordered(
     Args:
         workers: processes; 1 is this one. RAY spreads the items over the cluster that the environment variable
             RAY_ADDRESS names, or else over this machine; its nodes must see the same files.
-        most: processes that are worth starting.
+        most: no more processes than these are worth starting.
 
     Raises:
         MTDriveError: a worker was killed, Ray is not installed, or workers is neither a number from 1 on nor RAY.
     """
     if workers == RAY:
         return _map_over_ray(function, items)
-    check_workers(workers, f", or {RAY}")
-    workers = min(workers, len(items), len(items) if most is None else most)
-    return _map_here(function, items) if workers <= 1 else _map_over_pool(function, items, workers)
+    processes = min(check_workers(workers, f", or {RAY}"), len(items), len(items) if most is None else most)
+    return _map_here(function, items) if processes <= 1 else _map_over_pool(function, items, processes)
 
 
-def check_workers(workers: object, otherwise: str = "", least: int = 1, key: str = "workers") -> None:
-    """Refuse what is no number of processes.
+def check_workers(workers: object, otherwise: str = "", least: int = 1, key: str = "workers") -> int:
+    """The number of processes, if it is one.
 
     Raises:
         MTDriveError: it is none; the sentence names the key and what else it may be.
@@ -61,6 +59,7 @@ def check_workers(workers: object, otherwise: str = "", least: int = 1, key: str
         raise MTDriveError(
             f"{key}={workers} must be a number of processes{otherwise}; the number from {least} to {MOST_WORKERS}."
         )
+    return workers
 
 
 def _map_here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -78,13 +77,13 @@ def _map_over_pool(function: Callable[[Item], Result], items: Sequence[Item], wo
 
 
 class WorkerKilled(Exception):
-    """A process of a pool ended before its work did; the pool takes no more."""
+    """A process of a pool ended before its work did; nothing else that the pool was given is worked on."""
 
 
-class Pool:
+class Pool(Generic[Item, Result]):
     """Processes of this machine that apply one function to items, each to one at a time.
 
-    A context manager: the processes end with its block, with this process, and at once where the block raises.
+    A context manager: the processes end with its block, or with this process.
 
     Args:
         function: picklable; each process gets it once.
@@ -95,12 +94,10 @@ class Pool:
         self, function: Callable[[Item], Result], workers: int, warm_up: Callable[[], None] | None = None
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._bell, self._ring = context.Pipe(duplex=False)  # wakes the thread that hands out items
-        self._waiting: deque[tuple[Future, Any]] = deque()
-        self._busy: dict[Connection, Future] = {}
-        self._broken = False
-        self._lock = threading.Lock()  # of the two above and of the bell
-        self._processes, self._idle = [], []
+        self._threads = ThreadPoolExecutor(workers)  # as many as processes: each waits for the answer of one
+        self._processes: list[BaseProcess] = []
+        self._idle: LifoQueue[Connection] = LifoQueue()
+        self._broken = False  # a process has ended, or the block has
         resource_tracker.ensure_running()  # which would let through again what is held back here
         held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -110,90 +107,54 @@ class Pool:
                 process.start()  # and inherits that Ctrl-C is not for it
                 theirs.close()
                 self._processes.append(process)
-                self._idle.append(ours)
+                self._idle.put(ours)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
-        self._pipes = list(self._idle)
-        threading.Thread(target=self._hand_out, daemon=True).start()
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        if kind is None:
-            for pipe in self._pipes:
-                pipe.close()  # a process that waits for its next item ends by that
-        else:
-            for process in self._processes:
-                process.terminate()
+    def __exit__(self, *_: object) -> None:
+        self._broken = True
+        self._threads.shutdown(wait=False)
+        for process in self._processes:
+            process.terminate()
         for process in self._processes:
             process.join(PATIENCE)
             process.kill()
-        with self._lock:
-            self._ring.close()
 
-    def submit(self, item: Item) -> Future:
+    def submit(self, item: Item) -> Future[Result]:
         """The function's result in the future, or what it raised there.
 
         Raises, now or in the future's place:
             WorkerKilled
         """
-        future: Future = Future()
-        with self._lock:
-            if self._broken:
-                raise WorkerKilled
-            self._waiting.append((future, item))
-        with suppress(OSError):  # a process has just ended, and the future says so
-            self._ring.send_bytes(b".")
-        return future
+        if self._broken:
+            raise WorkerKilled
+        return self._threads.submit(self._ask, item)
 
-    def _hand_out(self) -> None:
-        """In a thread: items to idle processes, results to their futures, until the pool's block or a process ends."""
-        try:
-            while True:
-                for pipe in wait([self._bell, *self._busy]):
-                    if pipe is self._bell:
-                        self._bell.recv_bytes()
-                    else:
-                        self._take(pipe)
-                while self._idle and self._waiting:
-                    self._give(self._idle.pop())
-        except (EOFError, OSError):
-            with self._lock:
-                self._broken = True
-                self._bell.close()
-                left = [*self._busy.values(), *(future for future, _ in self._waiting)]
-            for future in left:
-                if not future.done():
-                    future.set_exception(WorkerKilled())
-
-    def _give(self, pipe: Connection) -> None:
-        future, item = self._waiting.popleft()
-        self._busy[pipe] = future
+    def _ask(self, item: Item) -> Result:
+        """In a thread: the answer of an idle process."""
+        if self._broken:
+            raise WorkerKilled
+        pipe = self._idle.get()
         try:
             pipe.send(item)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self._idle.append(pipe)
-            self._busy.pop(pipe).set_exception(error)
-
-    def _take(self, pipe: Connection) -> None:
-        worked, answer = pipe.recv()
-        self._idle.append(pipe)
-        future = self._busy.pop(pipe)
-        if worked:
-            future.set_result(answer)
-        else:
-            future.set_exception(answer)
+            worked, answer = pipe.recv()
+        except (EOFError, OSError):
+            self._broken = True
+            raise WorkerKilled from None
+        finally:
+            self._idle.put(pipe)
+        if not worked:
+            raise answer
+        return answer
 
 
 def _serve(pipe: Connection, function: Callable[[Item], Result], warm_up: Callable[[], None] | None) -> None:
     """In a process of a pool: answers items until there are no more."""
-
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()  # a killed parent would leave its workers at work
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()  # or a killed parent leaves it at work
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # removes what is half written
     if warm_up is not None:
         warm_up()
@@ -202,6 +163,7 @@ def _serve(pipe: Connection, function: Callable[[Item], Result], warm_up: Callab
             item = pipe.recv()
         except EOFError:
             return
+        answer: tuple[bool, object]
         try:
             answer = True, function(item)
         except Exception as error:
@@ -210,6 +172,11 @@ def _serve(pipe: Connection, function: Callable[[Item], Result], warm_up: Callab
             pipe.send(answer)
         except BrokenPipeError:  # nobody waits for it any more
             return
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
@@ -231,7 +198,7 @@ def _map_over_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> 
         ray.init(log_to_driver=False)
     task, shared = ray.remote(_call), ray.put(function)
     in_flight = 2 * int(ray.cluster_resources()["CPU"])  # more would only fill the memory of the cluster
-    waiting = []
+    waiting: list[ray.ObjectRef] = []
     try:
         for item in items:
             if len(waiting) >= in_flight:

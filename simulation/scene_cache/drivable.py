@@ -20,17 +20,23 @@ _LEAF_SIZE = 10  # of the official search tree: it decides the order of hits
 
 @dataclass(frozen=True)
 class MapWindow:
-    """Map polygons around the ego, UTM, in the official order: roadblocks, lanes, connectors, intersections, car parks.
+    """P map polygons around the ego in UTM.
 
-    ids: P map ids. layer: (P,) int8 MapLayer. polygons: (P,) object array of shapely polygons.
+    In navsim's order: roadblocks, lanes, connectors, intersections, car parks.
     """
 
     ids: list[str]
+    """P map ids."""
+
     layer: np.ndarray
+    """(P,) int8 MapLayer."""
+
     polygons: np.ndarray
+    """(P,) object array of shapely polygons [m]."""
 
     @cached_property
     def tree(self) -> shapely.STRtree:
+        """Search tree of the polygons, built as navsim builds it."""
         return shapely.STRtree(self.polygons, _LEAF_SIZE)
 
     def at(self, point: np.ndarray) -> list[str]:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,15 +38,19 @@ _MOST_BYTES = 2**28  # of a file; a scene has less than a hundredth of it
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a scene was compiled from: digests of the log file and of the map file."""
+    """The files that a scene was compiled from."""
 
     log: str
+    """BLAKE2b digest of the log file."""
+
     map: str
+    """BLAKE2b digest of the map file."""
 
 
 def save_scene(path: Path, scene: Scene, fingerprint: Fingerprint) -> None:
     """Write a scene cache, atomically."""
-    arrays, values = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    values: dict[str, Any] = {}
     _flatten(scene, "", arrays, values)
     table, size = {}, 0
     for name, array in arrays.items():
@@ -65,13 +70,13 @@ def load_scene(path: Path) -> Scene:
 
     Raises:
         MTDriveError: the file is missing or damaged, was compiled for other versions than this code scores, or holds
-            what no scene can have.
+            values that no scene can have.
     """
     return _load(path)[0]
 
 
 def load_fingerprint(path: Path) -> Fingerprint:
-    """What a scene cache was compiled from; reads its header alone. Raises as `load_scene`."""
+    """The files that a scene cache was compiled from; reads only its header. Raises as `load_scene`."""
     with _open(path) as file:
         return _read_header(file, path)[1]
 
@@ -102,7 +107,7 @@ class _NoScene(Exception):
     pass
 
 
-def _to_scene(table: dict[str, list], values: dict[str, object], body: bytes) -> Scene:
+def _to_scene(table: dict[str, list], values: dict[str, Any], body: bytes) -> Scene:
     metrics = tuple(values["observations"])
     if list(metrics) != values["references"] or not VERSIONS.keys() >= set(metrics):
         raise _NoScene("observations")
@@ -160,7 +165,7 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, object]) -> None:
+def _flatten(node: Any, prefix: str, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
     """Collect the leaves of nested dataclasses and dicts of them under dotted names."""
     for field in dataclasses.fields(node):
         name, value = prefix + field.name, getattr(node, field.name)
@@ -176,9 +181,9 @@ def _flatten(node: object, prefix: str, arrays: dict[str, np.ndarray], values: d
             values[name] = value
 
 
-def _unflatten(cls: type, prefix: str, arrays: Iterator[np.ndarray], values: dict[str, object]) -> object:
+def _unflatten(cls: type, prefix: str, arrays: Iterator[np.ndarray], values: dict[str, Any]) -> Any:
     """The object of nested dataclasses that `_flatten` took apart; arrays: in that order."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for field, kind, origin in _kinds(cls):
         if kind is np.ndarray:
             fields[field] = next(arrays)

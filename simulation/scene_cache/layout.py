@@ -1,7 +1,7 @@
-"""What the arrays of a scene cache are: elements and shapes by the letters of `mtdrive.simulation.scene`, and values.
+"""The arrays of a scene cache: elements, values, and shapes in the letters of `mtdrive.simulation.scene`.
 
-A checksum tells damage, not forgery, and compiled code trusts indices and counts. So each array is held against its
-line below when a cache is read: one pass over the body, compiled, since loading is what training waits for.
+A checksum detects damage, not forgery, and compiled code trusts indices and counts. So each array is checked against
+its line below when a cache is read: in one compiled pass over the body, as training waits for it.
 """
 
 from __future__ import annotations
@@ -122,25 +122,32 @@ class _Line(typing.NamedTuple):
     letters: dict[str, str]
 
     def letter(self, name: str) -> str:
-        """A letter as it is told from those of other objects."""
+        """A letter with the scope that distinguishes it from the same letter of other objects."""
         return self.letters.get(name, name if name == "A0" else self.scope + name)
 
 
 class Layout(typing.NamedTuple):
-    """The arrays of scenes with observations for given metrics, in the order of the file.
-
-    names, dtypes (of texts without their length), ranks: of each array. texts: which arrays are texts.
-    rules: (n, 5) int64 of each array: elements, first dimension, rank, and what its elements are held against: a
-    dimension, and a number. dimensions: (d, 3) int64 of each dimension of all arrays: its length or -1; another one of
-    the same letter; what is added to the letter here.
-    """
+    """The n arrays of scenes with observations for given metrics, in the order of the file."""
 
     names: list[str]
+    """Dotted name of each array."""
+
     dtypes: list[str]
+    """dtype of each array; of texts without their length."""
+
     ranks: list[int]
+    """Number of dimensions of each array."""
+
     texts: list[int]
+    """Indices of the arrays that hold texts."""
+
     rules: np.ndarray
+    """(n, 5) int64 rule of each array: code of its elements, its first row in `dimensions`, its number of dimensions,
+    and what its elements are compared with: a dimension (-1 for none) and a number."""
+
     dimensions: np.ndarray
+    """(d, 3) int64 of each dimension of all arrays: its length, or -1 where a letter stands for it; then another
+    dimension of the same letter, and what is added to the letter here."""
 
 
 @lru_cache
@@ -148,7 +155,8 @@ def layout(metrics: tuple[str, ...]) -> Layout:
     """The layout of scenes with observations and references for these metrics."""
     lines = list(_arrays(Scene, "", {}, metrics))
     first: dict[str, int] = {}  # dimension where a letter stands first
-    dimensions, rules = [], []
+    dimensions: list[tuple[int, int, int]] = []
+    rules: list[list[int]] = []
     for line in lines:
         start = len(dimensions)
         for length in line.shape:
@@ -180,14 +188,14 @@ def _arrays(cls: type, prefix: str, letters: dict[str, str], metrics: tuple[str,
     for field, kind in typing.get_type_hints(cls).items():
         name = prefix + field
         if kind is np.ndarray:
-            elements, shape = lines[field].split(" | ")
-            elements, *arguments = elements.split()
-            shape = [_steps(prefix) if length == "S" else length for length in shape.split()]
+            contents, lengths = lines[field].split(" | ")
+            elements, *arguments = contents.split()
+            shape = [_steps(prefix) if length == "S" else length for length in lengths.split()]
             yield _Line(name, elements, arguments, shape, prefix, letters)
         elif typing.get_origin(kind) is dict:
             for metric in metrics:
                 yield from _arrays(typing.get_args(kind)[1], f"{name}.{metric}.", {}, metrics)
-        elif dataclasses.is_dataclass(kind):
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
             bound = {"P": prefix + lines[field]} if field in lines else {}
             yield from _arrays(kind, f"{name}.", bound, metrics)
 
@@ -198,7 +206,7 @@ def _steps(prefix: str) -> str:
 
 
 def is_consistent(scene: Scene) -> bool:
-    """Whether what no single array shows fits together."""
+    """Whether the arrays and values of a scene agree with each other, where no single array shows it."""
     return (
         len(scene.human_poses) in (0, 10)
         and len(scene.centerline) > 1
@@ -209,15 +217,15 @@ def is_consistent(scene: Scene) -> bool:
 
 
 def first_misfit(table: dict[str, list], body: bytes, metrics: tuple[str, ...]) -> str | None:
-    """The name of the first array that does not fit, if there is one.
+    """The name of the first array that does not fit the layout, or None.
 
     table: array -> its dtype, shape and offset in the body, as the header has them.
     """
     fit = layout(metrics)
-    dtypes, shapes, offsets = zip(*table.values(), strict=True)
+    found, shapes, offsets = zip(*table.values(), strict=True)
     if list(table) != fit.names or list(map(len, shapes)) != fit.ranks:
         return next((name for name in table if name not in fit.names), "other arrays")
-    dtypes = list(dtypes)
+    dtypes = list(found)
     widths = [int(dtypes[index][2:]) for index in fit.texts]
     for index in fit.texts:
         dtypes[index] = dtypes[index][:2]

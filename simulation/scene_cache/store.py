@@ -48,15 +48,16 @@ _Reader = Callable[[Path, frozenset[str] | None], _Windows]  # of the scenes in 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What a build did.
-
-    built: tokens compiled. skipped: tokens whose cache was up to date. failed: reason by token, or by log name
-    where the log cannot be read.
-    """
+    """What a build did."""
 
     built: list[str] = field(default_factory=list)
+    """Tokens of the scenes that were compiled."""
+
     skipped: list[str] = field(default_factory=list)
+    """Tokens of the scenes whose cache was up to date."""
+
     failed: dict[str, str] = field(default_factory=dict)
+    """Token -> reason, or log name -> reason where the log cannot be read."""
 
 
 class SceneStore:
@@ -187,7 +188,7 @@ def _build(
     split: str,
     folder: Path,
     wanted: frozenset[str] | None,
-    workers: int,
+    workers: int | str,
 ) -> CacheReport:
     """Compile the scenes of files: of logs, or of synthetic scenes, which are kept like logs of one scene."""
     build = partial(_build_log, read=read, maps_root=maps_root, split=split, folder=folder, tokens=wanted)
@@ -219,7 +220,7 @@ class _LogResult(CacheReport):
 
 
 def _refuse_doubles(results: Sequence[_LogResult]) -> None:
-    """A scene that two logs hold is that of the first."""
+    """Fail a scene that an earlier log holds as well."""
     log_of: dict[str, str] = {}
     for result in results:
         for token in [*result.built, *result.skipped]:
@@ -258,7 +259,7 @@ def _build_log(
 
 
 def _reason(error: Exception) -> str:
-    """Why something failed; of a defect of ours, or a log of a new kind, also where: the others go on."""
+    """Why a scene failed; for an unexpected exception also where, since the build goes on."""
     if isinstance(error, MTDriveError):
         return str(error)
     if isinstance(error, OSError):
@@ -279,10 +280,10 @@ def _log_scenes(path: Path, tokens: frozenset[str] | None) -> _Windows:
     return logs.scene_windows(logs.read_log(path), tokens)
 
 
-def _synthetic_scene(path: Path, tokens: frozenset[str]) -> _Windows:
+def _synthetic_scene(path: Path, tokens: frozenset[str] | None) -> _Windows:
     frames = read_synthetic_scene(path)
     token = scene_token(frames[logs.NUM_HISTORY - 1]["token"])
-    return {token: frames} if token in tokens else {}
+    return {token: frames} if tokens is None or token in tokens else {}
 
 
 def _scene_path(folder: Path, log_name: str, token: str) -> Path:

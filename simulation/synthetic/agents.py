@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.synthetic.curves import Curve
@@ -22,18 +23,25 @@ PAINTS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Agent:
-    """A road user or object. size: length, width, height [m]. poses: (66, 3) box centre at TIMES, site frame.
-
-    visible: (66,) whether the labels know it (nothing is labelled that is wholly hidden behind something).
-    halted: stands in traffic, with its brake lights on.
-    """
+    """A road user or object."""
 
     kind: ObjectType
+    """Its class."""
+
     size: tuple[float, float, float]
+    """Length, width, height [m]."""
+
     colour: Colour
+    """Paint of its body, or clothes of a person."""
+
     poses: np.ndarray
+    """(66, 3) pose of the box centre at TIMES, site frame."""
+
     visible: np.ndarray = field(default_factory=lambda: np.ones(len(TIMES), dtype=bool))
+    """(66,) bool, whether it is labelled at each time; what is wholly hidden behind something is not."""
+
     halted: bool = False
+    """Whether it stands in traffic with its brake lights on."""
 
     @property
     def velocity(self) -> np.ndarray:
@@ -86,7 +94,7 @@ def along(curve: Curve, s: np.ndarray, offset: np.ndarray | float = 0.0) -> np.n
     return poses
 
 
-def standing(pose: Sequence[float]) -> np.ndarray:
+def standing(pose: ArrayLike) -> np.ndarray:
     """Poses (66, 3) of something that stays at pose (x, y, heading)."""
     return np.tile(np.asarray(pose, dtype=np.float64), (len(TIMES), 1))
 
@@ -132,11 +140,11 @@ def cyclist(rng: np.random.Generator, poses: np.ndarray) -> Agent:
     return Agent(ObjectType.BICYCLE, tuple(size.tolist()), paint(rng), poses)
 
 
-def cone(pose: Sequence[float]) -> Agent:
+def cone(pose: ArrayLike) -> Agent:
     """A traffic cone."""
     return Agent(ObjectType.TRAFFIC_CONE, (0.4, 0.4, 0.75), (240, 110, 20), standing(pose))
 
 
-def barrier(pose: Sequence[float]) -> Agent:
+def barrier(pose: ArrayLike) -> Agent:
     """A construction barrier across its heading."""
     return Agent(ObjectType.BARRIER, (0.5, 2.2, 1.0), (225, 60, 40), standing(pose))

@@ -12,11 +12,16 @@ STEP = 1.0  # [m] spacing of generated curves, that of nuPlan's baseline paths
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A polyline with arc length s (N,) [m], points xy (N, 2) [m] and heading (N,) [rad], unwrapped."""
+    """A polyline of N points with its arc length."""
 
     s: np.ndarray
+    """(N,) arc length [m]."""
+
     xy: np.ndarray
+    """(N, 2) points [m]."""
+
     heading: np.ndarray
+    """(N,) heading [rad], unwrapped."""
 
     @classmethod
     def from_points(cls, xy: np.ndarray) -> Curve:

@@ -17,9 +17,8 @@ import shapely
 from numba import njit
 
 from mtdrive.simulation.dynamics import sample_plans, simulate
-from mtdrive.simulation.dynamics.state import HEADING, VELOCITY_X, VELOCITY_Y, X, Y
-from mtdrive.simulation.metrics.comfort import comfort
-from mtdrive.simulation.metrics.motion import Motion
+from mtdrive.simulation.dynamics.state import ACCELERATION_X, HEADING, VELOCITY_X, VELOCITY_Y, X, Y
+from mtdrive.simulation.metrics.comfort import measure_comfort
 from mtdrive.simulation.synthetic.agents import NOW, RATE, TIMES, Agent
 from mtdrive.simulation.synthetic.collisions import CLEAR, LOOKAHEAD, first_conflict
 from mtdrive.simulation.synthetic.curves import Curve
@@ -50,30 +49,47 @@ BRAKING = [
 
 @dataclass(frozen=True)
 class Swerve:
-    """A sideways move of `offset` [m] (left positive) between arc lengths begin and end [m] of the path."""
+    """A sideways move."""
 
     begin: float
+    """Arc length [m] of the path where it begins."""
+
     end: float
+    """Arc length [m] of the path where it ends."""
+
     offset: float
+    """How far it goes [m], positive to the left."""
 
 
 @dataclass(frozen=True)
 class StopLine:
-    """The front of the car must not pass arc length `s` between times begin and end [s], unless it has before."""
+    """A line that the front of the car must not cross for a while, unless it has crossed it before."""
 
     s: float
+    """Arc length [m] of the line along the path."""
+
     begin: float
+    """Time [s] from which the line is closed."""
+
     end: float
+    """Time [s] up to which the line is closed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The ego's drive at TIMES: poses (66, 3) of the rear axle, speed (66,), acceleration (66,), arc length s (66,)."""
+    """The ego's drive at TIMES."""
 
     poses: np.ndarray
+    """(66, 3) of the rear axle, site frame."""
+
     speed: np.ndarray
+    """(66,) [m/s]."""
+
     acceleration: np.ndarray
+    """(66,) [m/s^2]."""
+
     s: np.ndarray
+    """(66,) arc length [m] along the path."""
 
 
 @njit(cache=True)
@@ -142,12 +158,12 @@ def _lay(path, step, s, begin, end, offset, poses):
 
 
 @njit(cache=True)
-def _next_clear(position, order, ways, s, speeds, path, step, now, others, halves, present, margin, lookahead, poses):
-    """First position from `position` on in order (row = way * N + profile) that is gentle and clear, or -1."""
+def _next_clear(position, order, moves, s, speeds, path, step, now, others, halves, present, margin, lookahead, poses):
+    """First position from `position` on in order (row = move * N + profile) that is gentle and clear, or -1."""
     count, culprit = s.shape[0], 0
     for i in range(position, len(order)):
-        way, k = order[i] // count, order[i] % count
-        begin, end, offset = ways[way]
+        move, k = order[i] // count, order[i] % count
+        begin, end, offset = moves[move]
         if offset != 0.0:
             sideways = 0.0
             for t in range(s.shape[1]):
@@ -196,8 +212,8 @@ class Driver:
         self, agents: Sequence[Agent], swerves: Sequence[Swerve] = (), stops: Sequence[StopLine] = ()
     ) -> Plan | None:
         """The best drive that keeps clear of agents and stop lines, or None if there is none."""
-        ways = np.array([(0.0, 1.0, 0.0), *((swerve.begin, swerve.end, swerve.offset) for swerve in swerves)])
-        value = self.value - SWERVE_PRICE * np.abs(ways[:, 2:])
+        moves = np.array([(0.0, 1.0, 0.0), *((swerve.begin, swerve.end, swerve.offset) for swerve in swerves)])
+        value = self.value - SWERVE_PRICE * np.abs(moves[:, 2:])
         value[:, ~self._keeps(stops)] = -np.inf
         value[1:, self.stopping] = -np.inf
         order = np.argsort(-value, axis=None, kind="stable")[: int(np.isfinite(value).sum())]
@@ -208,7 +224,7 @@ class Driver:
             position = _next_clear(
                 position + 1,
                 order,
-                ways,
+                moves,
                 self.s,
                 self.v,
                 self.path,
@@ -247,30 +263,11 @@ class Driver:
         poses = states[:, [X, Y, HEADING]]
         if conflict(poses, np.hypot(states[:, VELOCITY_X], states[:, VELOCITY_Y]), obstacles, DRIVEN_MARGIN) != CLEAR:
             return False
-        # The comfort metric reads the states alone.
-        comfortable = comfort(Motion(states[None], None, None, None, None), None).values[0] == 1.0
-        return comfortable and self._on_road(poses, 0.0)
-
-    def _keeps(self, stops: Sequence[StopLine]) -> np.ndarray:
-        """(N,) whether a speed profile keeps behind all stop lines."""
-        keeps = np.ones(len(self.s), dtype=bool)
-        for stop in stops:
-            during = (stop.begin <= TIMES) & (stop.end >= TIMES)
-            front = self.s[:, during] + REAR_AXLE_TO_FRONT
-            keeps &= (front[:, 0] > stop.s) | (front[:, -1] < stop.s - 0.5)
-        return keeps
-
-    def _poses(self, swerve: Swerve | None) -> tuple[np.ndarray, np.ndarray]:
-        """Poses (N, 66, 3) of all speed profiles with a sideways move, and its price (N,): -inf if too sharp."""
-        poses = self.path.at(self.s)
-        if swerve is None:
-            return poses, np.zeros(len(self.s))
-        offset, before, after = swerve(self.s), swerve(self.s - 1.0), swerve(self.s + 1.0)
-        heading = poses[..., 2] + np.arctan((after - before) / 2)
-        poses = self.path.at(self.s, offset)
-        poses[..., 2] = heading
-        sideways = np.max(np.abs(after - 2 * offset + before) * self.v**2, axis=1)
-        return poses, np.where(sideways > MAX_LATERAL_SWERVE, -np.inf, -0.3 * abs(swerve.offset))
+        window = len(states)
+        comfort = measure_comfort(
+            states[None], states[None, :, ACCELERATION_X], acceleration_window=window, jerk_window=window
+        )
+        return comfort.values[0] == 1.0 and self._on_road(poses, 0.0)
 
     def _on_road(self, poses: np.ndarray, margin: float) -> bool:
         corners = footprint(poses, margin).reshape(-1, 2)

@@ -33,9 +33,10 @@ def token(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class LogWriter:
-    """Frames of drives. image_size: width, height [px] of CAM_F0's pictures, to which all intrinsics refer."""
+    """Makes log frames of drives."""
 
     image_size: tuple[int, int]
+    """Width and height [px] of CAM_F0's pictures, to which all intrinsics refer."""
 
     def frames(
         self, log_name: str, drive: RecordedDrive, features: SiteFeatures, placement: Placement, number: int

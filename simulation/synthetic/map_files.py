@@ -71,12 +71,19 @@ TURNS = {"straight": 0, "left": 1, "right": 2}
 
 @dataclass(frozen=True, eq=False)
 class Feature:
-    """One row of a layer: its fid, its geometry as points (N, 2) in UTM [m], and its attributes."""
+    """One row of a map layer."""
 
     layer: str
+    """Name of the layer."""
+
     fid: int
+    """Feature id, unique within the map."""
+
     points: np.ndarray
+    """(N, 2) geometry in UTM [m]."""
+
     attributes: dict[str, object]
+    """Column -> value; columns that are missing are NULL."""
 
 
 class SiteFeatures:
@@ -224,7 +231,7 @@ def _write(path: Path, location: Location, features: Iterable[Feature]) -> None:
             places = ", ".join("?" * (2 + len(columns)))
             connection.executemany(
                 f"INSERT INTO {layer} (fid, geom, {', '.join(columns)}) VALUES ({places})",
-                [(row.fid, geometry(kind, points), *(row.attributes.get(column) for column in columns))
+                [(row.fid, pack_geometry(kind, points), *(row.attributes.get(column) for column in columns))
                  for row, points in zip(rows, degrees, strict=True)],
             )  # fmt: skip
     connection.close()
@@ -278,7 +285,7 @@ def _bounds(pieces: list[np.ndarray]) -> tuple[float | None, ...]:
     return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 
-def geometry(kind: str, points: np.ndarray) -> bytes:
+def pack_geometry(kind: str, points: np.ndarray) -> bytes:
     """GeoPackage geometry blob (header with envelope, little-endian WKB) of points (N, 2); a polygon is one ring."""
     (min_x, min_y), (max_x, max_y) = points.min(axis=0), points.max(axis=0)
     header = b"GP" + struct.pack("<BBi", 0, 0b011, SRS) + struct.pack("<4d", min_x, max_x, min_y, max_y)

@@ -13,13 +13,22 @@ FIRST_FID, FIDS_PER_SITE = 10_000, 1_000
 
 @dataclass(frozen=True)
 class Location:
-    """A map location of nuPlan. origin: UTM [m] of the first site. left_hand: traffic keeps left."""
+    """A map location of nuPlan."""
 
     name: str
+    """Its name, such as us-ma-boston."""
+
     version: str
+    """Version of its map."""
+
     epsg: int
+    """EPSG code of its UTM zone."""
+
     origin: tuple[float, float]
+    """UTM [m] of the first site."""
+
     left_hand: bool = False
+    """Whether traffic keeps left."""
 
 
 LOCATIONS = (
@@ -32,13 +41,22 @@ LOCATIONS = (
 
 @dataclass(frozen=True)
 class Placement:
-    """Site frame to UTM: mirrored (y to -y) where traffic keeps left, turned by `heading`, moved to x, y [m]."""
+    """Where a site lies: from the site frame to UTM. The site is mirrored (y to -y) where traffic keeps left."""
 
     location: Location
+    """Map location."""
+
     x: float
+    """UTM easting [m] of the site's origin."""
+
     y: float
+    """UTM northing [m] of the site's origin."""
+
     heading: float
+    """Direction [rad] of the site's x axis."""
+
     first_fid: int
+    """Feature ids of the site come after this one."""
 
     @classmethod
     def of(cls, location: Location, split: int, index: int, splits: int, heading: float) -> Placement:

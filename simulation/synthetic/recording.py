@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -24,24 +24,40 @@ COMMAND_OFFSET = 3.0  # [m] ... a sideways displacement makes it a turn
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """What a family scripts. The ego's rear axle is at arc length `start` of the route's path at t0.
-
-    route: names of lanes and connectors. speed, acceleration: at t0. limit: [m/s]. swerves: sideways moves open
-    to the driver. stops: red lights ahead. lights: state (66,) by lane group. following: distance [m] at t0 of a
-    car behind, or None.
-    """
+    """What a scenario family scripts."""
 
     site: Site
+    """The road with its surroundings."""
+
     route: Sequence[str]
+    """Names of the lanes and connectors that the ego follows."""
+
     start: float
+    """Arc length [m] of the ego's rear axle along the route at t0."""
+
     speed: float
+    """Speed of the ego at t0 [m/s]."""
+
     limit: float
+    """Speed limit [m/s]."""
+
     acceleration: float = 0.0
+    """Acceleration of the ego at t0 [m/s^2]."""
+
     agents: Sequence[Agent] = ()
+    """All other road users."""
+
     swerves: Sequence[Swerve] = ()
+    """Sideways moves that the driver may make."""
+
     stops: Sequence[StopLine] = ()
-    lights: dict[str, Sequence[LightState]] = field(default_factory=dict)
+    """Red lights ahead."""
+
+    lights: Mapping[str, Sequence[LightState]] = field(default_factory=dict)
+    """Lane group -> state of its traffic light at TIMES (66)."""
+
     following: float | None = None
+    """Distance [m] at t0 of a car behind the ego; None for no such car."""
 
 
 class Surprise(Enum):
@@ -54,13 +70,22 @@ class Surprise(Enum):
 
 @dataclass(frozen=True, eq=False)
 class RecordedDrive:
-    """A situation with what the ego did."""
+    """A situation and how the ego drove in it."""
 
     situation: Situation
+    """What was scripted."""
+
     plan: Plan
+    """What the driver did."""
+
     agents: Sequence[Agent]
+    """All other road users, with a car behind if there is one."""
+
     command: DrivingCommand
+    """Navigation command at t0."""
+
     surprise: Surprise
+    """What would become of a plan made from what shows at t0."""
 
 
 def record(situation: Situation, rng: np.random.Generator) -> RecordedDrive | None:

@@ -149,7 +149,7 @@ def junction(
         site.markings.append(Marking(np.array([mouth, mouth - side]), width=0.4))
         if signals:
             pole = (setback - 1.0) * along - (half[a] + 1.2) * across
-            site.signals.append(Signal(start, *pole, heading, half[a] * 0.6 + 1.2))
+            site.signals.append(Signal(start, pole[0], pole[1], heading, half[a] * 0.6 + 1.2))
         for b, end in enumerate(names):
             if a != b:
                 _connect_arms(site, start, f"{end}_back", lanes[a], lanes[b])

@@ -5,7 +5,7 @@ Only pictures show it; maps and labels do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -41,9 +41,9 @@ def plant(site: Site, rng: np.random.Generator, density: float) -> None:
 
 
 def _house(rng: np.random.Generator, heading: float, length: float, x: float = 0.0, y: float = 0.0) -> Scenery:
-    colour = tuple(int(c) for c in np.clip(rng.normal((165, 145, 125), 30), 60, 230))
+    red, green, blue = (int(c) for c in np.clip(rng.normal((165, 145, 125), 30), 60, 230))
     width, height = float(rng.uniform(8.0, 16.0)), float(rng.uniform(5.0, 18.0))
-    return Scenery(SceneryKind.BUILDING, x, y, height, float(heading), float(length), width, colour)
+    return Scenery(SceneryKind.BUILDING, x, y, height, float(heading), float(length), width, (red, green, blue))
 
 
 def _blind_spots(site: Site) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -67,7 +67,7 @@ def _blind_spots(site: Site) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.array([x, y]), np.sign(bends[sharpest]) * np.array([-np.sin(heading), np.cos(heading)])
 
 
-def _move_clear(house: Scenery, place: Sequence[float], away: np.ndarray, ground: shapely.Geometry, site: Site) -> None:
+def _move_clear(house: Scenery, place: np.ndarray, away: np.ndarray, ground: shapely.Geometry, site: Site) -> None:
     """Add the house at the first spot from `place` on along `away` that keeps clear of the ground in use."""
     for distance in np.arange(6.0, 60.0, 1.0):
         x, y = place + away * distance

@@ -18,64 +18,111 @@ DASHES = (3.0, 6.0)  # [m] painted, gap
 
 @dataclass(frozen=True, eq=False)
 class Lane:
-    """A lane of a lane group (roadblock); index 0 is the leftmost. speed_limit [m/s], or None if unknown."""
+    """A lane of a lane group (roadblock)."""
 
     name: str
+    """Name within the site."""
+
     group: str
+    """Name of its lane group."""
+
     index: int
+    """Position in the group; 0 is the leftmost."""
+
     curve: Curve
+    """Centre line, in the direction of travel."""
+
     width: float
+    """[m]."""
+
     speed_limit: float | None
+    """[m/s]; None if unknown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Connector:
-    """A lane connector through an intersection, from one lane to another. turn: "left", "straight" or "right"."""
+    """A lane connector through an intersection."""
 
     name: str
+    """Name within the site."""
+
     group: str
+    """Name of its group connector."""
+
     intersection: str
+    """Name of the intersection."""
+
     start: str
+    """Name of the lane that it comes from."""
+
     end: str
+    """Name of the lane that it leads to."""
+
     turn: str
+    """`left`, `straight` or `right`."""
+
     curve: Curve
+    """Centre line, in the direction of travel."""
+
     width: float
+    """[m]."""
+
     speed_limit: float | None
+    """[m/s]; None if unknown."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupConnector:
-    """A roadblock connector: all lane connectors between two lane groups. ring: (N, 2) closed."""
+    """A roadblock connector: all lane connectors between two lane groups."""
 
     name: str
+    """Name within the site."""
+
     intersection: str
+    """Name of the intersection."""
+
     start: str
+    """Name of the lane group that it comes from."""
+
     end: str
+    """Name of the lane group that it leads to."""
+
     ring: np.ndarray
+    """(N, 2) closed outline [m]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """A traffic light's pole and the lane group that it governs; see `rendering.scene.TrafficLight`."""
+    """A traffic light; see `rendering.scene.TrafficLight`."""
 
     group: str
+    """Name of the lane group that it stops."""
+
     x: float
+    """x of the pole's foot [m]."""
+
     y: float
+    """y of the pole's foot [m]."""
+
     heading: float
+    """Direction of travel [rad] of the traffic that it stops."""
+
     arm: float
+    """Length [m] of the arm from the pole's top, positive to the left of that traffic."""
 
 
 @dataclass(frozen=True)
 class RoadEdge:
-    """What lies beside the lanes, from the road outwards.
-
-    parking: width [m] of a parking strip. drivable: the strip is a car park area of the map (else no part of
-    the drivable area). pavement: width [m] of the pavement, 0 for a grass verge.
-    """
+    """What lies beside the lanes, from the road outwards."""
 
     parking: float = 0.0
+    """Width [m] of a parking strip."""
+
     drivable: bool = False
+    """Whether the strip is a car park of the map; otherwise it is not part of the drivable area."""
+
     pavement: float = 2.5
+    """Width [m] of the pavement; 0 for a grass verge."""
 
 
 PAVEMENT = RoadEdge()
@@ -83,21 +130,46 @@ PAVEMENT = RoadEdge()
 
 @dataclass(eq=False)
 class Site:
-    """Lane graph, areas and scenery. Names are keys within the site; rings are closed (N, 2) arrays."""
+    """Lane graph, areas and scenery. Names are keys within the site; rings are closed (N, 2) arrays [m]."""
 
     lanes: dict[str, Lane] = field(default_factory=dict)
+    """Lanes by name."""
+
     groups: dict[str, np.ndarray] = field(default_factory=dict)
+    """Lane group -> its ring."""
+
     connectors: dict[str, Connector] = field(default_factory=dict)
+    """Lane connectors by name."""
+
     group_connectors: dict[str, GroupConnector] = field(default_factory=dict)
+    """Group connectors by name."""
+
     intersections: dict[str, np.ndarray] = field(default_factory=dict)
+    """Intersection -> its ring."""
+
     crosswalks: list[Crosswalk] = field(default_factory=list)
+    """Zebra crossings, on the map and in the picture."""
+
     carparks: list[np.ndarray] = field(default_factory=list)
+    """Rings of the car parks."""
+
     walkways: list[np.ndarray] = field(default_factory=list)
+    """Rings of the pavements."""
+
     signals: list[Signal] = field(default_factory=list)
+    """Traffic lights."""
+
     surfaces: list[Surface] = field(default_factory=list)
+    """Ground of the picture."""
+
     markings: list[Marking] = field(default_factory=list)
+    """Paint of the picture."""
+
     kerbs: list[np.ndarray] = field(default_factory=list)
+    """Polylines (N, 2) [m] of the picture's kerbs."""
+
     scenery: list[Scenery] = field(default_factory=list)
+    """Trees, bushes, lamp posts and buildings of the picture."""
 
     @cached_property
     def drivable(self) -> shapely.Geometry:
@@ -170,5 +242,5 @@ class Site:
             for index in range(1, count):
                 self.markings.append(Marking(curve.at(curve.s, side * index * lane_width)[:, :2], dash=DASHES))
         if forward and backward and centre != "none":
-            line = curve.at(curve.s)[:, :2]
-            self.markings.append(Marking(line, dash=DASHES if centre == "dashed" else None, yellow=True))
+            middle = curve.at(curve.s)[:, :2]
+            self.markings.append(Marking(middle, dash=DASHES if centre == "dashed" else None, yellow=True))

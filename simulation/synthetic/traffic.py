@@ -11,6 +11,9 @@ from mtdrive.simulation.synthetic.curves import Curve
 from mtdrive.simulation.synthetic.site import Site
 from mtdrive.simulation.vehicle import REAR_AXLE_TO_FRONT
 
+Make = Callable[[np.random.Generator, np.ndarray], Agent]
+LENGTHS: dict[Make, float] = {car: 4.6, van: 5.7, lorry: 9.0, cyclist: 1.8}  # [m] about
+
 
 def arrival(distance: float, speed: float, limit: float) -> float:
     """When [s] an undisturbed ego has gone `distance` [m], speeding up from `speed` to `limit`."""
@@ -67,11 +70,10 @@ def ahead(
     speed: float,
     script: Sequence[tuple[float, float]] = (),
     offset: np.ndarray | float = 0.0,
-    make: Callable[[np.random.Generator, np.ndarray], Agent] = car,
+    make: Make = car,
 ) -> Agent:
     """A vehicle whose rear is about `gap` metres before the front of an ego at arc length `start`."""
-    length = {car: 4.6, van: 5.7, lorry: 9.0, cyclist: 1.8}[make]
-    place = start + REAR_AXLE_TO_FRONT + gap + length / 2
+    place = start + REAR_AXLE_TO_FRONT + gap + LENGTHS[make] / 2
     return make(rng, along(path, travelled(place, speed, script), offset))
 
 

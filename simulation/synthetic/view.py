@@ -18,10 +18,13 @@ RANGE = 150.0  # [m] actors and scenery farther away are left out
 
 @dataclass(frozen=True)
 class _EgoFrame:
-    """UTM-like site coordinates to the ego frame; side: -1 mirrors the site (left-hand traffic)."""
+    """From the site frame to the ego frame."""
 
     pose: np.ndarray
+    """(3,) pose of the ego in the site frame."""
+
     side: float
+    """-1 mirrors the site (left-hand traffic), 1 does not."""
 
     def points(self, xy: np.ndarray) -> np.ndarray:
         cos, sin = np.cos(self.pose[2]), np.sin(self.pose[2])

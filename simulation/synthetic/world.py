@@ -39,37 +39,69 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What to write. scenes: per split. families: name to (weight, share of scenes with a hidden danger).
-
-    close_calls: share of the hidden dangers that end in a close call rather than a collision. images: render CAM_F0.
-    history_images: also for the three frames before t0. image_size: width, height [px].
-    """
+    """What to write."""
 
     seed: int
+    """Seed of all that is drawn at random."""
+
     scenes: Mapping[str, int]
+    """Split -> number of scenes."""
+
     families: Mapping[str, tuple[float, float]]
+    """Scenario family -> its weight, and the share of its scenes with a hidden danger."""
+
     close_calls: float = 0.55
+    """Share of the hidden dangers that end in a close call rather than a collision."""
+
     images: bool = True
+    """Whether to render CAM_F0 at t0."""
+
     history_images: bool = False
+    """Whether to render the three frames before t0 as well."""
+
     image_size: tuple[int, int] = (640, 360)
+    """Width and height of the pictures [px]."""
 
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One row of the manifest. surprise: see `drive.Surprise`; hidden_danger: whether there is one."""
+    """One row of the manifest."""
 
     token: str
+    """Scene token."""
+
     log_name: str
+    """Name of the log, which holds this one scene."""
+
     split: str
+    """Split that it belongs to."""
+
     number: int
+    """Number of the scene within the split."""
+
     family: str
+    """Scenario family."""
+
     hidden_danger: bool
+    """Whether a danger shows only after t0."""
+
     surprise: str
+    """Value of `recording.Surprise`."""
+
     location: str
+    """Name of the map location."""
+
     speed: float
+    """Speed of the ego at t0 [m/s]."""
+
     agents: int
+    """Number of other road users."""
+
     attempt: int
+    """How often the situation was drawn anew."""
+
     features: list[Feature] = field(repr=False)
+    """Map features of the site; not in the manifest."""
 
 
 def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bool]:
@@ -111,7 +143,8 @@ def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneR
     placement = Placement.of(location, split, number // len(LOCATIONS), len(SPLITS), float(rng.uniform(-np.pi, np.pi)))
     features = SiteFeatures(drive.situation.site, placement)
     log_name = f"{SPLITS[split]}-{config.seed}-{number:05d}"
-    writer = LogWriter(tuple(config.image_size))
+    width, height = config.image_size
+    writer = LogWriter((width, height))
     frames = writer.frames(log_name, drive, features, placement, split * 100_000 + number)
     log = root / "navsim_logs" / SPLITS[split] / f"{log_name}.pkl"
     log.write_bytes(pickle.dumps(frames, protocol=4))

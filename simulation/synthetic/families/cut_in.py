@@ -19,13 +19,12 @@ def build(rng: np.random.Generator, hidden: bool) -> Situation:
     speed, acceleration = approach(rng, limit)
     width = site.lanes["main/0"].width * (1.0 if own == 0 else -1.0)  # the ego's lane lies left of lane 1
     slower, gap = rng.uniform(0.5, 5.0), rng.uniform(1.0, 18.0)
+    offset: np.ndarray | float = 0.0
     if hidden:
         offset = shift(rng.uniform(0.2, 3.4), rng.uniform(1.8, 3.0), width)
     elif rng.uniform() < 0.5:
         offset = shift(-rng.uniform(0.8, 1.4), rng.uniform(1.8, 3.0), width)
         gap += 5.0
-    else:
-        offset = 0.0
     script = [(0.0, rng.uniform(-0.8, 0.3))]
     if hidden and rng.uniform() < 0.5:  # and brakes
         script.append((rng.uniform(1.0, 2.5), -rng.uniform(2.0, 5.0)))

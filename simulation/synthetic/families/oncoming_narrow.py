@@ -55,7 +55,7 @@ def _drifting(rng: np.random.Generator, hidden: bool) -> Situation:
     pace, meeting = rng.uniform(7.0, 11.0), rng.uniform(1.8, 4.8)
     start = back.length - APPROACH - speed * meeting - pace * meeting
     drift = rng.uniform(1.3, 2.0)
-    offset = shift(rng.uniform(0.2, max(0.3, meeting - 1.5)), rng.uniform(1.2, 1.8), drift)
+    offset: np.ndarray | float = shift(rng.uniform(0.2, max(0.3, meeting - 1.5)), rng.uniform(1.2, 1.8), drift)
     if not hidden:
         offset = 0.0 if rng.uniform() < 0.6 else shift(-1.4, 1.4, drift)
     agents = [car(rng, along(back, travelled(start, pace), offset))]

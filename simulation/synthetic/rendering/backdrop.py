@@ -22,36 +22,54 @@ NOISE_CELLS = 512
 
 @dataclass(frozen=True, eq=False)
 class Backdrop:
-    """image: (H, W, 3) uint8 empty land under the sky. top: first image row that holds ground.
+    """Sky and bare ground of an (H, W) picture.
 
-    ground: (2 (H - top), 2 W, 3) uint8, the grass without haze. gain, veil: (H - top, W, 3) uint8: texture and haze
-    turn a drawn ground colour c into c * gain / GAIN_ONE + veil. haze_colour: (3,); haze_length [m].
+    Texture and haze turn a ground colour c into c * gain / GAIN_ONE + veil.
     """
 
     image: np.ndarray
+    """(H, W, 3) uint8 bare land under the sky."""
+
     top: int
+    """First image row that holds ground."""
+
     ground: np.ndarray
+    """(2 (H - top), 2 W, 3) uint8 grass without haze, at twice the resolution."""
+
     gain: np.ndarray
+    """(H - top, W, 3) uint8 factor of texture and haze."""
+
     veil: np.ndarray
+    """(H - top, W, 3) uint8 haze in front of the ground."""
+
     haze_colour: np.ndarray
+    """(3,) colour of the haze."""
+
     haze_length: float
+    """Distance [m] over which a thing keeps 1 / e of its colour."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Land:
-    """What a camera sees of the bare ground and of the sky, one variety of texture.
-
-    elevation: (B, W) [rad] and ceiling: (B, W, 2), where the ray meets a plane at unit height, of the B rows that
-    hold sky. top: first row with ground. distance: (H - top, W) [m], inf above the horizon. grain: (H - top, W)
-    relative brightness. grass: as Backdrop.ground.
-    """
+    """What a camera sees of the bare ground and of the sky, in one variety of texture; the sky fills B rows."""
 
     elevation: np.ndarray
+    """(B, W) elevation [rad] of each pixel's ray."""
+
     ceiling: np.ndarray
+    """(B, W, 2) where each ray meets a plane at unit height."""
+
     top: int
+    """First image row that holds ground."""
+
     distance: np.ndarray
+    """(H - top, W) distance of the ground [m], inf above the horizon."""
+
     grain: np.ndarray
+    """(H - top, W) relative brightness of the texture."""
+
     grass: np.ndarray
+    """(2 (H - top), 2 W, 3) uint8, see `Backdrop.ground`."""
 
 
 def backdrop(camera: PinholeCamera, atmosphere: Atmosphere, seed: int) -> Backdrop:
@@ -130,7 +148,7 @@ def _noise(seed: int, grains: tuple[int, ...] = (8, 32, 128, 512)) -> np.ndarray
     random = np.random.default_rng(seed)
     total = np.zeros((NOISE_CELLS, NOISE_CELLS), np.float32)
     for cells, weight in zip(grains, (1.0, 0.8, 0.7, 0.6), strict=False):
-        layer = np.pad(random.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
+        layer: np.ndarray = np.pad(random.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
         scale = NOISE_CELLS // cells
         layer = cv2.resize(layer, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         layer = layer[2 * scale : -2 * scale, 2 * scale : -2 * scale]

@@ -20,20 +20,28 @@ _ROUND_CORNERS = 12
 
 @dataclass(frozen=True)
 class Mesh:
-    """P primitives, drawn in this order; hidden faces are dropped, so convex parts need no further sorting.
-
-    vertices: (V, 3). start: (P + 1,) int64 offsets into vertices. radii: (P, 2) of a limb's ends [m], NaN for a
-    face. colours: (P, 3). glowing: (P,) bool, neither shaded nor hazed. two_sided: (P,) bool. flat: (P,) bool,
-    a limb cut off square instead of rounded.
-    """
+    """P primitives, drawn in this order; hidden faces are dropped, so convex parts need no further sorting."""
 
     vertices: np.ndarray
+    """(V, 3) points of all primitives [m]."""
+
     start: np.ndarray
+    """(P + 1,) int64 offsets of the primitives into the vertices."""
+
     radii: np.ndarray
+    """(P, 2) radius at each end of a limb [m], NaN for a face."""
+
     colours: np.ndarray
+    """(P, 3) red, green, blue, 0..255."""
+
     glowing: np.ndarray
+    """(P,) bool, whether it is neither shaded nor hazed."""
+
     two_sided: np.ndarray
+    """(P,) bool, whether a face shows from behind as well."""
+
     flat: np.ndarray
+    """(P,) bool, whether a limb is cut off square instead of rounded."""
 
 
 class MeshBuilder:

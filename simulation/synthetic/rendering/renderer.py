@@ -105,7 +105,8 @@ def _fill(image: np.ndarray, corners, offsets, colours, *, convex: bool, smooth:
 def _shadows(view: RenderScene, camera: PinholeCamera) -> np.ndarray:
     """How much light (0..255) reaches each pixel of the ground: cast shadows, and darkness under things."""
     light = np.full((camera.height, camera.width, 3), 255, np.uint8)
-    casting = [thing for thing in (*view.scenery, *view.boxes) if -20 < thing.x < SHADOW_REACH]
+    things: list[Box | Scenery] = [*view.scenery, *view.boxes]
+    casting = [thing for thing in things if -20 < thing.x < SHADOW_REACH]
     if not casting:
         return light
     feet = np.array([footprint(thing) for thing in casting])
@@ -150,10 +151,13 @@ def _upright(image: np.ndarray, view: RenderScene, camera: PinholeCamera, land: 
         radii.append(mesh.radii * scale)
     meshes = [mesh for mesh, _ in shapes]
     sizes = np.concatenate([np.diff(mesh.start) for mesh in meshes])
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(mesh, name) for mesh in meshes])
+
     corners, offsets, colours = picture_polygons(
         np.concatenate(vertices), np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(radii),
-        *(np.concatenate([getattr(mesh, name) for mesh in meshes])
-          for name in ("colours", "glowing", "two_sided", "flat")),
+        joined("colours"), joined("glowing"), joined("two_sided"), joined("flat"),
         camera.from_ego, camera.intrinsic, camera.planes, camera.width, camera.height, _sun(view.atmosphere),
         0.55 + 0.25 * view.atmosphere.overcast, land.haze_colour, land.haze_length,
     )  # fmt: skip

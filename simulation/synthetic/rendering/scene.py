@@ -47,112 +47,175 @@ class SceneryKind(IntEnum):
 
 @dataclass(frozen=True)
 class Surface:
-    """One ground polygon; xy: (N, 2), N >= 3, simple, any orientation. Later surfaces cover earlier ones."""
+    """One polygon on the ground; later surfaces cover earlier ones."""
 
     material: Material
+    """What it is covered with."""
+
     xy: np.ndarray
+    """(N, 2) corners [m], N >= 3, of a simple polygon of either orientation."""
 
 
 @dataclass(frozen=True)
 class Marking:
-    """A painted line on the ground along xy: (N, 2), N >= 2.
-
-    dash: (painted, gap) lengths [m], or None for a solid line.
-    """
+    """A painted line on the ground."""
 
     xy: np.ndarray
+    """(N, 2) polyline [m], N >= 2."""
+
     width: float = 0.15
+    """Width of the paint [m]."""
+
     dash: tuple[float, float] | None = None
+    """Painted length and gap [m]; None for a solid line."""
+
     yellow: bool = False
+    """Whether the paint is yellow rather than white."""
 
 
 @dataclass(frozen=True)
 class Crosswalk:
-    """Zebra stripes over the quadrilateral or longer polygon xy: (N, 2).
-
-    heading: direction of the stripes, which is that of the traffic.
-    """
+    """Zebra stripes on the ground."""
 
     xy: np.ndarray
+    """(N, 2) corners [m] of a convex polygon, N >= 4."""
+
     heading: float
+    """Direction of the stripes [rad], which is that of the traffic."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """One tracked object as a box standing on the ground; x, y: its centre.
+    """One tracked object, standing on the ground.
 
-    colour: body paint (clothes of a pedestrian or rider). braking: brake lights on. walking: legs apart.
-    length, width, height: as in the log's `gt_boxes`. A vehicle taller than 2.1 m is drawn as a van, over
-    2.9 m as a lorry.
+    A vehicle over 2.1 m high is drawn as a van, over 2.9 m as a lorry.
     """
 
     kind: ObjectType
+    """Its class."""
+
     x: float
+    """x of the centre [m]."""
+
     y: float
+    """y of the centre [m]."""
+
     heading: float
+    """Heading [rad]."""
+
     length: float
+    """Length [m], as in the log's `gt_boxes`."""
+
     width: float
+    """Width [m]."""
+
     height: float
+    """Height [m]."""
+
     colour: Colour
+    """Paint of the body, or clothes of a pedestrian or rider."""
+
     braking: bool = False
+    """Whether the brake lights are on."""
+
     walking: bool = False
+    """Whether the legs are apart."""
 
 
 @dataclass(frozen=True)
 class TrafficLight:
-    """A light on a pole at x, y (the pole's foot); heading: direction of travel of the traffic that it stops.
-
-    arm: length [m] of an arm from the pole's top to the left of that traffic (negative: to the right), with
-    the head hanging from its end; 0 hangs the head on the pole.
-    """
+    """A traffic light on a pole."""
 
     x: float
+    """x of the pole's foot [m]."""
+
     y: float
+    """y of the pole's foot [m]."""
+
     heading: float
+    """Direction of travel [rad] of the traffic that it stops."""
+
     state: LightState
+    """The lamp that is lit."""
+
     arm: float = 0.0
+    """Length [m] of an arm from the pole's top to the left of that traffic (negative: to the right), from whose end the
+    head hangs; 0 puts the head on the pole."""
 
 
 @dataclass(frozen=True)
 class Scenery:
-    """A tree, bush, lamp post or building centred at x, y. length, width are ignored for all but buildings."""
+    """A tree, bush, lamp post or building."""
 
     kind: SceneryKind
+    """What it is."""
+
     x: float
+    """x of the centre [m]."""
+
     y: float
+    """y of the centre [m]."""
+
     height: float
+    """Height [m]."""
+
     heading: float = 0.0
+    """Heading [rad]."""
+
     length: float = 10.0
+    """Length of a building [m]; ignored for all else."""
+
     width: float = 10.0
+    """Width of a building [m]; ignored for all else."""
+
     colour: Colour = (150, 140, 130)
+    """Paint of a building."""
 
 
 @dataclass(frozen=True)
 class Atmosphere:
-    """Sky and light. sun_heading, sun_elevation [rad]: where the sun stands (it decides shading and shadows).
-
-    haze: 0 (clear) to 1 (thick). overcast: 0 (blue sky, dark shadows) to 1 (grey, faint shadows).
-    """
+    """Sky and light."""
 
     sun_heading: float = 2.2
+    """Direction [rad] of the sun, which decides shading and shadows."""
+
     sun_elevation: float = 0.8
+    """Height of the sun above the horizon [rad]."""
+
     haze: float = 0.3
+    """From 0 (clear) to 1 (thick)."""
+
     overcast: float = 0.2
+    """From 0 (blue sky, dark shadows) to 1 (grey, faint shadows)."""
 
 
 @dataclass(frozen=True)
 class RenderScene:
-    """One moment as the camera could see it. kerbs: polylines (N, 2) along the kerb stones' road side.
-
-    seed: varies texture, clouds and the distant skyline; keep it equal over the frames of one drive.
-    """
+    """One moment as the camera could see it."""
 
     surfaces: tuple[Surface, ...] = ()
+    """Polygons on the ground."""
+
     markings: tuple[Marking, ...] = ()
+    """Painted lines."""
+
     crosswalks: tuple[Crosswalk, ...] = ()
+    """Zebra crossings."""
+
     kerbs: tuple[np.ndarray, ...] = ()
+    """Polylines (N, 2) [m] along the road side of the kerb stones."""
+
     boxes: tuple[Box, ...] = ()
+    """Tracked objects."""
+
     traffic_lights: tuple[TrafficLight, ...] = ()
+    """Traffic lights."""
+
     scenery: tuple[Scenery, ...] = ()
+    """Trees, bushes, lamp posts and buildings."""
+
     atmosphere: Atmosphere = field(default_factory=Atmosphere)
+    """Sky and light."""
+
     seed: int = 0
+    """Varies texture, clouds and the distant skyline; keep it equal over the frames of one drive."""

@@ -18,7 +18,7 @@ Thing = Box | Scenery | TrafficLight
 
 def things_in_sight(view: RenderScene, camera: PinholeCamera) -> list[Thing]:
     """All but the ego, what is out of reach and what is wholly beside or behind the camera's field of view."""
-    things = [box for box in view.boxes if box.kind != ObjectType.EGO]
+    things: list[Thing] = [box for box in view.boxes if box.kind != ObjectType.EGO]
     things += [*view.traffic_lights, *view.scenery]
     if not things:
         return []

@@ -118,8 +118,10 @@ def _lorry(mesh: MeshBuilder, length: float, width: float, height: float, colour
         light = BRAKE_LIGHT if braking else TAIL_LIGHT
         _panel(mesh, -half - 0.01, sign * side * 0.6, sign * side * 0.95, floor - 0.28, floor - 0.04, light, braking)
         _panel(mesh, half + 0.01, sign * side * 0.6, sign * side * 0.88, 0.55, 0.78, HEADLIGHT, True)
-        stripe = sorted((sign * side * 0.05, sign * side * 0.97))
-        _panel(mesh, -half - 0.012, *stripe, floor + 0.02, floor + 0.14, BRAKE_LIGHT if sign < 0 else (240, 200, 40))
+        right, left = sorted((sign * side * 0.05, sign * side * 0.97))
+        _panel(
+            mesh, -half - 0.012, right, left, floor + 0.02, floor + 0.14, BRAKE_LIGHT if sign < 0 else (240, 200, 40)
+        )
     _panel(mesh, -half - 0.012, -0.02, 0.02, floor, height, (120, 120, 118))
     _panel(mesh, half + 0.01, -side * 0.8, side * 0.8, 0.85, 0.45 * height, TRIM)
 
@@ -128,8 +130,8 @@ def _tyres(mesh: MeshBuilder, axles, side: float, radius: float) -> None:
     """The treads under the body, as seen from behind and before."""
     for x in axles:
         for sign in (-1.0, 1.0):
-            across = sorted((sign * side * 0.70, sign * side * 0.96))
-            mesh.block((x - 0.8 * radius, x + 0.8 * radius), tuple(across), (0.0, 1.4 * radius), TYRE)
+            right, left = sorted((sign * side * 0.70, sign * side * 0.96))
+            mesh.block((x - 0.8 * radius, x + 0.8 * radius), (right, left), (0.0, 1.4 * radius), TYRE)
 
 
 def _wheel(mesh: MeshBuilder, x: float, y: float, radius: float) -> None:
