@@ -57,7 +57,9 @@ def told(
     scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, stated: Stated
 ) -> tuple[np.ndarray, np.ndarray]:
     """The plan with the changes that its feedback names: the answer that is easiest to learn."""
-    changed = [repair.apply(scene, plan, feedback.changes) for plan, feedback in zip(plans, feedbacks, strict=True)]
+    changed = [
+        repair.apply_changes(scene, plan, feedback.changes) for plan, feedback in zip(plans, feedbacks, strict=True)
+    ]
     poses = stated(np.stack(changed))
     scores = score(scene, poses, metric=metric).score
     return poses, np.where([bool(feedback.changes) for feedback in feedbacks], scores, np.nan)

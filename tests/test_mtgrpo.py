@@ -22,7 +22,7 @@ from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.sampling import sampling
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import Assessment, assess
-from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import LogFile, checkpoints, latest_checkpoint, train_from_latest
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
@@ -95,7 +95,7 @@ def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess
         settings,
         scene_order(SCENES, steps * scenes, 0),
         load(planner).__getitem__,
-        InProcess(assess),
+        InProcessAssessor(assess),
         callbacks=[LogFile(out), *callbacks],
     )
 
