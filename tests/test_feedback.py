@@ -239,9 +239,33 @@ def test_an_invalid_plan_has_a_status_and_says_what_is_wrong():
     assert good.feedback == first(scene, STRAIGHT).feedback
 
 
+@pytest.mark.parametrize("source", ["privileged", "perceived"])
+def test_without_suggestions_the_rest_of_the_feedback_is_the_same(source):
+    scene = straight_scene([RoadObject(24.0)])
+    full, short = (first(scene, STRAIGHT, source=source, suggest=suggest) for suggest in (True, False))
+    assert full.feedback.changes
+    findings = tuple(replace(finding, change=None) for finding in full.feedback.findings)
+    assert short.feedback == replace(full.feedback, findings=findings, changes=())
+    assert (short.score, short.scores, short.clean) == (full.score, full.scores, full.clean)
+
+
+def test_without_the_human_filter_scores_and_suggestions_do_not_forgive():
+    scene = straight_scene([RoadObject(24.0)], reference_distance=12.0)
+    crashing = replace(scene, human_poses=np.vstack([STRAIGHT, STRAIGHT[-2:]]))
+    strict = first(crashing, STRAIGHT, metric="epdms_v2", human_penalty_filter=False)
+    assert strict.score == 0.0
+    (change, *_) = strict.feedback.changes
+    after = first(crashing, apply_changes(scene, STRAIGHT, [change]), metric="epdms_v2", human_penalty_filter=False)
+    assert after.score == pytest.approx(change.score)
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(MTDriveError, match="guessed"):
         first(straight_scene(), STRAIGHT, source="guessed")
+    with pytest.raises(MTDriveError, match=r"not \(8, 3\); give one trajectory as poses\[None\]\."):
+        assess(straight_scene(), STRAIGHT)
+    with pytest.raises(MTDriveError, match="plain numbers"):
+        assess(straight_scene(), [["ahead"]])
     with pytest.raises(MTDriveError, match="human"):
         human_plan(replace(straight_scene(), human_poses=np.empty((0, 3))))
 
