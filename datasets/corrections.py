@@ -53,8 +53,10 @@ def candidate_plans(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 def apply_feedback(
     scene: Scene, plans: np.ndarray, feedbacks: Sequence[Feedback], metric: str, round_plans: Rounding
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The plan with the changes that its feedback asks for: the answer that is easiest to learn."""
-    changed = [repair.apply(scene, plan, feedback.changes) for plan, feedback in zip(plans, feedbacks, strict=True)]
+    """The plan with the changes that its feedback names: the answer that is easiest to learn."""
+    changed = [
+        repair.apply_changes(scene, plan, feedback.changes) for plan, feedback in zip(plans, feedbacks, strict=True)
+    ]
     poses = round_plans(np.stack(changed))
     scores = score(scene, poses, metric=metric).score
     return poses, np.where([bool(feedback.changes) for feedback in feedbacks], scores, np.nan)

@@ -12,12 +12,10 @@ from mtdrive.datasets.corrections import CORRECTIONS, find_expert
 from mtdrive.datasets.plans import between
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.schema import Target
-from mtdrive.simulation.feedback.assessment import Assessment
-from mtdrive.simulation.feedback.diagnose import diagnose
+from mtdrive.simulation.feedback.assessment import Assessment, assess
 from mtdrive.simulation.feedback.perceived import perceived_scene
 from mtdrive.simulation.feedback.structured import Finding
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scoring import score
 
 SHARES = np.arange(1, 20) / 20.0  # of the distance from a plan that fails to the expert's
 
@@ -64,10 +62,9 @@ class Material:
 
     def assess(self, plans: np.ndarray) -> tuple[tuple[float, ...], list[dict[str, Finding]]]:
         """True scores of plans (N, 8, 3), and findings on each by sub-metric, as the feedback's source knows them."""
-        true = score(self.scene, plans, metric=self.recipe.metric)
-        known = true if self.known is self.scene else score(self.known, plans, metric=self.recipe.metric)
-        findings = [{f.metric: f for f in diagnose(self.known, known, row)} for row in range(len(plans))]
-        return tuple(map(float, true.score)), findings
+        assessments = assess(self.scene, plans, metric=self.recipe.metric, source=self.recipe.feedback, suggest=False)
+        findings = [{finding.metric: finding for finding in each.feedback.findings} for each in assessments]
+        return tuple(each.score for each in assessments), findings
 
     def correct(self, plans: np.ndarray, answers: list[Assessment], floors: np.ndarray) -> list[Target | None]:
         """Corrections of flawed plans (N, 8, 3), from the recipe's sources in their order, else the expert's plan.

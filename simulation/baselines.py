@@ -21,7 +21,7 @@ def constant_velocity_plan(scene: Scene) -> np.ndarray:
 
 
 def standstill_plan(scene: Scene) -> np.ndarray:
-    """All poses where the car is at t0."""
+    """Stay where the car is at t0."""
     return np.zeros((NUM_POSES, 3))
 
 

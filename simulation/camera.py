@@ -16,8 +16,8 @@ from numba import njit
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import Camera
 
-NEAR = 0.2  # [m] points nearer than this have no picture
-CALIBRATED_SIZE = (1920, 1080)  # [px] what NAVSIM's calibration refers to
+NEAR = 0.2  # [m] depth below which points are not projected
+CALIBRATED_SIZE = (1920, 1080)  # [px] image size that NAVSIM's calibration refers to
 GUARD = 4.0  # polygons are cut this many half image widths off the axis, where OpenCV's integers still hold
 
 
@@ -51,17 +51,26 @@ def clip_polygon(points: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class PinholeCamera:
-    """intrinsic: (3, 3) [px]. to_ego: (4, 4) camera to ego frame. distortion: (5,) OpenCV's k1, k2, p1, p2, k3.
-    width, height: of the image [px]. from_ego: (4, 4), the inverse of to_ego.
+    """A calibrated camera on the ego vehicle, for one image size.
+
+    Raises:
+        MTDriveError: the calibration is of a wrong shape, not finite, no rotation, or without a positive focal length.
     """
 
     intrinsic: np.ndarray
+    """(3, 3) camera matrix [px]."""
     to_ego: np.ndarray
+    """(4, 4) transform from the camera frame to the ego frame [m]."""
     distortion: np.ndarray
+    """(5,) lens distortion k1, k2, p1, p2, k3 (OpenCV's order)."""
     width: int
+    """Of the image [px]."""
     height: int
+    """Of the image [px]."""
     from_ego: np.ndarray = field(init=False, repr=False)
+    """(4, 4) transform from the ego frame to the camera frame, the inverse of `to_ego`."""
     planes: np.ndarray = field(init=False, repr=False)
+    """(5, 4) half spaces of the camera frame, as `clip_polygon` takes them, that hold what is drawn."""
 
     def __post_init__(self) -> None:
         for name, shape in (("intrinsic", (3, 3)), ("to_ego", (4, 4)), ("distortion", (5,))):
@@ -105,7 +114,7 @@ class PinholeCamera:
 
     @property
     def position(self) -> np.ndarray:
-        """(3,) the camera's place in the ego frame."""
+        """(3,) position of the camera in the ego frame [m]."""
         return self.to_ego[:3, 3]
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
@@ -138,14 +147,15 @@ class PinholeCamera:
             inside = start[2] >= NEAR, end[2] >= NEAR
             if not any(inside):
                 continue
-            crossing = start + (end - start) * ((NEAR - start[2]) / (end[2] - start[2])) if not all(inside) else None
-            if not inside[0]:
-                pieces[-1].append(crossing)
-            elif not pieces[-1]:
-                pieces[-1].append(start)
-            pieces[-1].append(end if inside[1] else crossing)
-            if not inside[1]:
+            if all(inside):
+                pieces[-1] = [*(pieces[-1] or [start]), end]
+                continue
+            crossing = start + (end - start) * ((NEAR - start[2]) / (end[2] - start[2]))
+            if inside[0]:
+                pieces[-1] = [*(pieces[-1] or [start]), crossing]
                 pieces.append([])
+            else:
+                pieces[-1] += [crossing, end]
         return [self.pixels(np.array(piece)) for piece in pieces if len(piece) >= 2]
 
     def ground_points(self, pixels: np.ndarray) -> np.ndarray:

@@ -21,12 +21,12 @@ REACH = np.array([LIMIT, LIMIT, np.pi])  # bounds of an action: x, y [m], headin
 
 
 class SceneEnvironment(gymnasium.Env):
-    """One scene, up to `max_turns` proposals; the world does not move on between turns.
+    """One scene and up to `max_turns` proposals. Time does not advance between turns: every proposal starts at t0.
 
     Action: poses (8, 3), x, y [m] and heading [rad] of the rear axle at 0.5 s steps in the ego frame at t0.
     Observation: `image` (H, W, 3) uint8 RGB, `velocity` (2,) [m/s], `acceleration` (2,) [m/s^2], `history` (4, 3)
     past poses (oldest first), `command` (DrivingCommand) and `feedback`, the text on the last action (empty at first).
-    Reward: the action's PDMS against log replay. `terminated`: the plan is clean. `truncated`: the turns are used up.
+    Reward: the score of the action against log replay. `terminated`: the plan is clean. `truncated`: no turn is left.
     `info` of a step: `scores` (navsim's column names), `feedback` (structured) and `turn` (1, 2, ...).
     """
 
@@ -61,6 +61,7 @@ class SceneEnvironment(gymnasium.Env):
         )
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict]:
+        """Back to the first turn: the first observation, without feedback, and an empty `info`."""
         super().reset(seed=seed)
         self.turn = 0
         return self._observe(""), {}

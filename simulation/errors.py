@@ -4,6 +4,6 @@
 class MTDriveError(Exception):
     """Bad input. The message is one sentence that names the file or value and the cure.
 
-    The command line prints it without a traceback and exits with status 2. Everything else that is
-    raised is a defect of ours and keeps its traceback.
+    The command line prints it without a traceback and exits with status 2. Any other
+    exception is a defect of MTDrive and keeps its traceback.
     """

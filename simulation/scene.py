@@ -61,153 +61,165 @@ class DrivingCommand(IntEnum):
 
 @dataclass(frozen=True)
 class Polygons:
-    """P polygons with holes, rings in CSR layout; the first ring of a polygon is its shell.
-
-    xy: (V, 2) vertices, rings closed (first vertex repeated). ring_start: (R + 1,) int64 offsets into xy.
-    polygon_start: (P + 1,) int64 offsets into rings. bounds: (P, 4) min x, min y, max x, max y.
-    """
+    """P polygons with holes, rings in CSR layout; the first ring of a polygon is its shell."""
 
     xy: np.ndarray
+    """(V, 2) vertices [m]; rings are closed, so the first vertex of a ring is repeated."""
     ring_start: np.ndarray
+    """(R + 1,) int64 offsets of the rings into `xy`."""
     polygon_start: np.ndarray
+    """(P + 1,) int64 offsets of the polygons into the rings."""
     bounds: np.ndarray
+    """(P, 4) min x, min y, max x, max y [m]."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Traffic around the ego on the 10 Hz grid: log replay, a reactive policy, or a forecast.
-
-    tokens: (A,) str, track tokens in order of first sighting.
-    kind: (A,) int8, ObjectType.
-    size: (A, 2) length and width [m] at the first sighting.
-    first_heading: (A,) [rad] heading at the first sighting (the official TTC check uses it at all steps).
-    first_speed: (A,) [m/s] speed at the first sighting (decides what counts as a stopped track; 0 for static).
-    poses: (S, A, 3) x, y, heading of the box centre; NaN where the object is absent.
-    present: (S, A) bool.
-    light_ids: (K,) str, on-route lane connectors that are red at some step; light_polygons: their K polygons.
-    light_red: (S, K) bool, whether light k is red at step s.
-    ignored: (A,) bool, objects that overlap the ego at t0 and therefore never count.
-    """
+    """Traffic around the ego on the 10 Hz grid: log replay, a reactive policy, or a forecast."""
 
     tokens: np.ndarray
+    """(A,) str, track tokens in order of first sighting."""
     kind: np.ndarray
+    """(A,) int8, `ObjectType`."""
     size: np.ndarray
+    """(A, 2) length and width [m] at the first sighting."""
     first_heading: np.ndarray
+    """(A,) heading [rad] at the first sighting, which the official TTC check uses at all steps."""
     first_speed: np.ndarray
+    """(A,) speed [m/s] at the first sighting, which decides what counts as a stopped track; 0 for static objects."""
     poses: np.ndarray
+    """(S, A, 3) x [m], y [m], heading [rad] of the box centre; NaN where the object is absent."""
     present: np.ndarray
+    """(S, A) bool, whether the object is there."""
     light_ids: np.ndarray
+    """(K,) str, ids of the on-route lane connectors whose light is red at some step."""
     light_polygons: Polygons
+    """The K polygons of these connectors."""
     light_red: np.ndarray
+    """(S, K) bool, whether the light is red."""
     ignored: np.ndarray
+    """(A,) bool, objects that overlap the ego at t0 and therefore never count."""
 
 
 @dataclass(frozen=True)
 class DrivableMap:
-    """The map polygons within +-100 m of the ego, in the official order (navsim `PDMDrivableMap`).
-
-    layer: (P,) int8 MapLayer. ids: (P,) str map ids. on_route: (P,) bool, lane or lane connector of the
-    corrected route.
-    """
+    """The map polygons within +-100 m of the ego, in the official order (navsim `PDMDrivableMap`)."""
 
     polygons: Polygons
+    """P polygons in the local frame."""
     layer: np.ndarray
+    """(P,) int8, `MapLayer`."""
     ids: np.ndarray
+    """(P,) str, ids in the map."""
     on_route: np.ndarray
+    """(P,) bool, lanes and lane connectors of the corrected route."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """PDM-Closed's plan for one metric version, which normalises progress.
-
-    states: (41, 11) plan sampled at 10 Hz; simulated: (41, 11) after LQR and bicycle
-    (columns: x, y, heading, vx, vy, ax, ay, steering angle, steering rate, angular velocity, angular acceleration).
-    proposal_scores: (15,) PDM-Closed's own scores of its proposals (path-major: centre, -1 m, +1 m x 5 speeds).
-    """
+    """PDM-Closed's plan for one metric version, which normalises progress."""
 
     states: np.ndarray
+    """(41, 11) the plan sampled at 10 Hz, columns as in `dynamics.state`; all but the pose are 0."""
     simulated: np.ndarray
+    """(41, 11) the plan as driven by the LQR tracker and the bicycle model, columns as in `dynamics.state`."""
     proposal_scores: np.ndarray
+    """(15,) PDM-Closed's own scores of its proposals, path-major: offsets 0, -1, +1 m, five speeds each."""
 
 
 @dataclass(frozen=True)
 class IdmPaths:
-    """What reactive traffic needs of K vehicles that follow L paths (V points in all); UTM, unlike the rest.
-
-    track: (K,) int64 index in the detections at t0, and so in observations, in the order of simulation.
-    pose: (K, 3) box centre at t0, moved onto the path. progress: (K,) [m] along the path. speed: (K,) [m/s] at t0;
-    target_speed: (K,) desired.
-    lane: (K,) int64 path that the vehicle follows. path: (V, 4) distance along the path [m], x, y, unwrapped heading.
-    path_start: (L + 1,) int64 offsets into path.
-    parked: int64 indices, as in track, of the vehicles that stay where they are.
-    """
+    """K reactive vehicles and the L paths that they follow (V points in all); in UTM, unlike the rest of a scene."""
 
     track: np.ndarray
+    """(K,) int64 index in the detections at t0, and so in observations, in the order of simulation."""
     pose: np.ndarray
+    """(K, 3) UTM x [m], y [m], heading [rad] of the box centre at t0, moved onto the path."""
     progress: np.ndarray
+    """(K,) distance along the path at t0 [m]."""
     speed: np.ndarray
+    """(K,) speed at t0 [m/s]."""
     target_speed: np.ndarray
+    """(K,) desired speed [m/s]."""
     lane: np.ndarray
+    """(K,) int64 index of the path that the vehicle follows."""
     path: np.ndarray
+    """(V, 4) points of all paths: distance along the path [m], UTM x [m], y [m], unwrapped heading [rad]."""
     path_start: np.ndarray
+    """(L + 1,) int64 offsets of the paths into `path`."""
     parked: np.ndarray
+    """int64 indices, as in `track`, of the vehicles that stay where they are."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Front camera at t0. image: path relative to `sensor_blobs/<split>`; empty if the log names none.
-
-    intrinsic: (3, 3). to_ego: (4, 4) camera (x right, y down, z forward) to the ego rear-axle frame [m].
-    distortion: (5,) OpenCV order k1, k2, p1, p2, k3.
-    """
+    """The front camera at t0."""
 
     image: str
+    """Path relative to `sensor_blobs/<split>`; empty if the log names no image."""
     intrinsic: np.ndarray
+    """(3, 3) camera matrix [px]."""
     to_ego: np.ndarray
+    """(4, 4) transform from the camera frame (x right, y down, z forward) to the ego rear-axle frame [m]."""
     distortion: np.ndarray
+    """(5,) lens distortion k1, k2, p1, p2, k3 (OpenCV's order)."""
 
 
 @dataclass(frozen=True)
 class Scene:
     """One NAVSIM scene (a 4 + 10 frame window), compiled. See the module docstring for the frame.
 
-    token, log_name, split, map_name: strings. timestamp: t0 [us].
-    origin: (3,) UTM x, y [m] and heading [rad] of the ego rear axle at t0.
-    velocity, acceleration: (2,) ego rear axle at t0, ego frame (rounded through float32, as navsim does).
-    history_poses: (4, 3) rear axle, oldest first, last row zero. history_velocity, history_acceleration: (4, 2)
-    in the ego frame of each moment. history_timestamps: (4,) int64 [us].
-    command: DrivingCommand. human_poses: (F, 3) recorded rear-axle poses at 0.5 s steps (F = 10, or 0 if synthetic).
-    centerline: (C, 3) x, y, heading. route_lane_ids: tuple of str, corrected route, official order.
-    current_boxes: what detection sees at t0 - tokens (A0,), kind (A0,), boxes (A0, 5) x, y, heading, length, width
-    (local), velocity (A0, 2) local; the input of the `perceived` feedback and of the pictures.
-    observations: by metric ("pdms_v1": 51 steps over 5 s, "epdms_v2": 41 steps over 4 s); they begin with the tracks of
-    current_tokens.
-    idm_paths: of the vehicles that reactive traffic moves.
-    references: PDM-Closed by metric.
+    The `current_*` fields hold what is detected at t0, A0 objects: the input of `perceived` feedback and of pictures.
     """
 
     token: str
+    """NAVSIM's token of the frame at t0."""
     log_name: str
+    """Log that the frame is from."""
     split: str
+    """Data split that the log is in."""
     map_name: str
+    """Map location, such as "us-ma-boston"."""
     timestamp: int
+    """t0 [us since 1970]."""
     origin: np.ndarray
+    """(3,) UTM x [m], y [m], heading [rad] of the ego rear axle at t0."""
     velocity: np.ndarray
+    """(2,) of the ego rear axle at t0 in the ego frame [m/s], rounded through float32 as navsim does."""
     acceleration: np.ndarray
+    """(2,) of the ego rear axle at t0 in the ego frame [m/s^2], rounded likewise."""
     history_poses: np.ndarray
+    """(4, 3) x [m], y [m], heading [rad] of the rear axle, oldest first; the last row, t0, is zero."""
     history_velocity: np.ndarray
+    """(4, 2) [m/s] in the ego frame of each moment."""
     history_acceleration: np.ndarray
+    """(4, 2) [m/s^2] in the ego frame of each moment."""
     history_timestamps: np.ndarray
+    """(4,) int64 [us since 1970]."""
     command: DrivingCommand
+    """What the navigation says."""
     human_poses: np.ndarray
+    """(F, 3) recorded rear-axle x [m], y [m], heading [rad] at 0.5 s steps; F = 10, or 0 for a synthetic scene."""
     centerline: np.ndarray
+    """(C, 3) x [m], y [m], heading [rad] along the route's lanes."""
     route_lane_ids: tuple[str, ...]
+    """Map ids of the lanes and lane connectors of the corrected route, in the official order."""
     drivable_map: DrivableMap
+    """The map around the ego."""
     current_tokens: np.ndarray
+    """(A0,) str, track tokens."""
     current_kind: np.ndarray
+    """(A0,) int8, `ObjectType`."""
     current_boxes: np.ndarray
+    """(A0, 5) x [m], y [m], heading [rad], length [m], width [m]."""
     current_velocity: np.ndarray
+    """(A0, 2) [m/s] in the local frame."""
     camera: Camera
+    """The front camera."""
     observations: dict[str, Observation]
+    """The recorded traffic by score version (`metrics.registry.RecordedTraffic` says over how many steps). Its tracks
+    begin with those of `current_tokens`."""
     idm_paths: IdmPaths
+    """The vehicles that reactive traffic moves."""
     references: dict[str, Reference]
+    """PDM-Closed's plan by score version."""

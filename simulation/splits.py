@@ -1,4 +1,4 @@
-"""Which scenes may be learned from.
+"""Which scenes may be trained on.
 
 An evaluation split stays one under another name: what counts is the folder that a name leads to, and the logs and
 scenes in it.
@@ -13,21 +13,24 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.names import split_name
 from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 
-EVALUATION = ("test", "navtest", "navhard", "private_test", "warmup", SYNTHETIC)  # beginnings of their names
+EVALUATION = ("test", "navtest", "navhard", "private_test", "warmup", SYNTHETIC)  # prefixes of split names
 HELD_OUT = (*EVALUATION, "val")
 
 
 def check_held_out(
     cache_root: Path, split: str, data_root: Path | None = None, tokens: Collection[str] | None = None
 ) -> None:
-    """Refuse to learn from a split that is for evaluation, or shares a log or a scene with one that is held out.
+    """Refuse to train on a split that is for evaluation, or that shares a log or a scene with a held-out split.
 
     Args:
-        cache_root, data_root: where the scene caches and, if they are there, the logs of all splits are.
-        tokens: the scenes that are learned from; None for all that the split's cache has.
+        cache_root: where the scene caches of all splits are.
+        split: to be trained on.
+        data_root: where the logs of all splits are, if they are there.
+        tokens: the scenes to be trained on; None for all that the split's cache has.
 
     Raises:
-        MTDriveError: so it is; or tokens is None and the split has no scene cache.
+        MTDriveError: the split is for evaluation, or shares a log or a scene with a held-out split; or tokens is None
+            and the split has no scene cache.
     """
     roots = [cache_root] if data_root is None else [cache_root, data_root / "navsim_logs"]
     check_training_split(split, roots)
@@ -44,36 +47,38 @@ def check_held_out(
 
 
 def check_training_split(split: str, roots: Collection[Path] = ()) -> None:
-    """Refuse an evaluation split by its name, or by that of the folder which a link of that name leads to.
+    """Refuse an evaluation split by its name, or by the name of the folder that a link of its name leads to.
 
-    roots: that hold a folder for each split.
+    Args:
+        split: to be trained on.
+        roots: folders that hold a folder for each split.
 
     Raises:
-        MTDriveError: the split is for evaluation, or its name is none.
+        MTDriveError: the split is for evaluation, or its name is not valid.
     """
     split_name(split)
     for name in (split, *((root / split).resolve().name for root in roots)):
-        if _begins(name, EVALUATION):
-            led = "" if name == split else f" leads to {name}, which"
-            raise MTDriveError(f"split={split}{led} is for evaluation alone; name a training split.")
+        if _starts_with(name, EVALUATION):
+            target = "" if name == split else f" leads to {name}, which"
+            raise MTDriveError(f"split={split}{target} is for evaluation alone; name a training split.")
 
 
 def _recorded_logs(store: SceneStore) -> set[str]:
-    """Names of the logs as their frames have them; a file may have been renamed. Looks at one scene of each."""
+    """Log names as the frames record them, since a file may have been renamed; one scene of each log is loaded."""
     names = set()
     for token in {store.log_name(token): token for token in store.tokens}.values():
         try:
             names.add(store.load(token).log_name)
-        except MTDriveError:  # which says so when the scene is learned from
+        except MTDriveError:  # a damaged cache is reported when the scene is loaded for training
             continue
     return names
 
 
 def _held_out(roots: Collection[Path], split: str) -> Iterator[tuple[str, set[str], set[str]]]:
-    """Name, logs and scenes of every held-out split but this one, from its scene cache or its folder of logs."""
+    """Name, log names and tokens of every other held-out split, from its scene cache or its folder of logs."""
     for root in roots:
         for folder in sorted(root.glob("*/")):
-            if folder.name == split or not _begins(folder.name, HELD_OUT):
+            if folder.name == split or not _starts_with(folder.name, HELD_OUT):
                 continue
             if (folder / "index.json").exists():
                 store = SceneStore(root, folder.name)
@@ -82,5 +87,5 @@ def _held_out(roots: Collection[Path], split: str) -> Iterator[tuple[str, set[st
                 yield folder.name, {path.stem for path in folder.glob("*.pkl")}, set()
 
 
-def _begins(name: str, beginnings: tuple[str, ...]) -> bool:
-    return name.lower().startswith(beginnings)
+def _starts_with(name: str, prefixes: tuple[str, ...]) -> bool:
+    return name.lower().startswith(prefixes)

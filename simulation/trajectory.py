@@ -23,7 +23,7 @@ def validate_batch(poses: np.ndarray, interval: float) -> tuple[np.ndarray, np.n
         float64 poses (N, T, 3), and (N,) bool: all values of the row are finite.
 
     Raises:
-        MTDriveError: they are no plain numbers, or the shape or the interval is not one of NAVSIM's.
+        MTDriveError: the poses are no plain numbers, or their shape or interval is not one of SAMPLINGS.
     """
     try:
         poses = np.asarray(poses)
@@ -34,7 +34,8 @@ def validate_batch(poses: np.ndarray, interval: float) -> tuple[np.ndarray, np.n
     poses = np.ascontiguousarray(poses, dtype=np.float64)
     accepted = " or ".join(f"(N, {count}, 3) at {step} s" for count, step in SAMPLINGS.items())
     if poses.ndim != 3 or poses.shape[2] != 3 or poses.shape[1] not in SAMPLINGS:
-        raise MTDriveError(f"Trajectory poses must be shaped {accepted}, not {poses.shape}.")
+        cure = "; give one trajectory as poses[None]" if poses.ndim == 2 else ""
+        raise MTDriveError(f"Trajectory poses must be shaped {accepted}, not {poses.shape}{cure}.")
     if not abs(interval - SAMPLINGS[poses.shape[1]]) < 1e-9:
         raise MTDriveError(f"{poses.shape[1]} poses at an interval of {interval} s are not accepted; use {accepted}.")
     return poses, np.isfinite(poses).all(axis=(1, 2))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from mtdrive.simulation.baselines import BASELINES, constant_velocity_plan, human_plan, pdm_closed_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
-from mtdrive.simulation.feedback.paths import shift, travel, travelled
+from mtdrive.simulation.feedback.paths import distances_along, shift, travel
 from mtdrive.simulation.feedback.perceived import perceived_observation
-from mtdrive.simulation.feedback.repair import apply
+from mtdrive.simulation.feedback.repair import apply_changes
 from mtdrive.simulation.feedback.structured import ChangeKind
 from mtdrive.simulation.feedback.text import number, render_text
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
@@ -40,9 +40,9 @@ def rolled_out(steps: list[tuple[float, float]]) -> np.ndarray:
 def test_travel_goes_as_far_as_told_and_never_back(steps, amount, speed):
     plan = rolled_out(steps)
     changed = travel(plan, np.array([amount]), 0.5, speed, CENTERLINE)[0]
-    wanted = max(travelled(plan)[-1] + amount, 0.0)
+    wanted = max(distances_along(plan)[-1] + amount, 0.0)
     # The eight new poses cut the corners of the path.
-    assert wanted * np.cos(0.8) - 0.01 <= travelled(changed)[-1] <= wanted + 0.01
+    assert wanted * np.cos(0.8) - 0.01 <= distances_along(changed)[-1] <= wanted + 0.01
 
 
 @given(plans)
@@ -94,7 +94,7 @@ def test_a_collision_is_told_where_and_when_and_braking_as_told_mends_it():
     assert finding.time == pytest.approx((24.0 - 2.3 - 4.049) / 8.0, abs=0.15)
     assert finding.change.kind is ChangeKind.TRAVEL
     assert finding.change.amount < -15.0
-    after = first(scene, apply(scene, STRAIGHT, [finding.change]))
+    after = first(scene, apply_changes(scene, STRAIGHT, [finding.change]))
     assert after.score == pytest.approx(finding.change.score)
     assert after.scores["no_at_fault_collisions"] == 1.0
     assert after.score > assessment.score
@@ -109,7 +109,7 @@ def test_a_collision_is_told_where_and_when_and_braking_as_told_mends_it():
 def test_steps_tell_the_changed_plan_second_by_second(objects, kind):
     scene = straight_scene(objects, speed=8.0, reference_distance=32.0 if kind == "Shift" else 12.0)
     feedback = first(scene, STRAIGHT, steps=True).feedback
-    changed, last = apply(scene, STRAIGHT, feedback.changes), feedback.changes[-1]
+    changed, last = apply_changes(scene, STRAIGHT, feedback.changes), feedback.changes[-1]
     assert [step.time for step in feedback.steps] == [1.0, 2.0, 3.0, 4.0]
     np.testing.assert_allclose([step.position for step in feedback.steps], changed[1::2, :2])
     amounts = np.array([step.amount for step in feedback.steps])
@@ -144,7 +144,7 @@ def test_leaving_the_road_names_the_side_and_shifts_back(offset, side):
     assert finding.change.kind is ChangeKind.SHIFT
     assert np.sign(finding.change.amount) == -np.sign(offset)
     assert finding.change in assessment.feedback.changes
-    assert first(scene, apply(scene, plan, [finding.change])).scores["drivable_area_compliance"] == 1.0
+    assert first(scene, apply_changes(scene, plan, [finding.change])).scores["drivable_area_compliance"] == 1.0
 
 
 def test_a_slow_plan_is_told_how_much_farther_it_could_go():
@@ -175,13 +175,13 @@ def test_following_what_is_told_gives_the_score_that_was_told_and_never_a_lower_
         plans = np.stack([rolled_out([(rng.uniform(2, 6), rng.normal(0, 0.04)) for _ in range(8)]) for _ in range(24)])
         before = assess(scene, plans)
         told = [(plan, a) for plan, a in zip(plans, before, strict=True) if a.feedback.changes]
-        after = assess(scene, np.stack([apply(scene, plan, a.feedback.changes) for plan, a in told]))
+        after = assess(scene, np.stack([apply_changes(scene, plan, a.feedback.changes) for plan, a in told]))
         for (plan, old), new in zip(told, after, strict=True):
             assert new.score == pytest.approx(old.feedback.changes[-1].score)
             assert new.score >= old.score
             for finding in old.feedback.violations:
                 if finding.change is not None:
-                    mended = first(scene, apply(scene, plan, [finding.change])).scores
+                    mended = first(scene, apply_changes(scene, plan, [finding.change])).scores
                     assert mended[finding.metric] > finding.value
         helped += [new.score > old.score + 0.02 for (_, old), new in zip(told, after, strict=True)]
         assert all(assessment.clean or assessment.feedback.violations for assessment in before)
@@ -239,9 +239,33 @@ def test_an_invalid_plan_has_a_status_and_says_what_is_wrong():
     assert good.feedback == first(scene, STRAIGHT).feedback
 
 
+@pytest.mark.parametrize("source", ["privileged", "perceived"])
+def test_without_suggestions_the_rest_of_the_feedback_is_the_same(source):
+    scene = straight_scene([RoadObject(24.0)])
+    full, short = (first(scene, STRAIGHT, source=source, suggest=suggest) for suggest in (True, False))
+    assert full.feedback.changes
+    findings = tuple(replace(finding, change=None) for finding in full.feedback.findings)
+    assert short.feedback == replace(full.feedback, findings=findings, changes=())
+    assert (short.score, short.scores, short.clean) == (full.score, full.scores, full.clean)
+
+
+def test_without_the_human_filter_scores_and_suggestions_do_not_forgive():
+    scene = straight_scene([RoadObject(24.0)], reference_distance=12.0)
+    crashing = replace(scene, human_poses=np.vstack([STRAIGHT, STRAIGHT[-2:]]))
+    strict = first(crashing, STRAIGHT, metric="epdms_v2", human_penalty_filter=False)
+    assert strict.score == 0.0
+    (change, *_) = strict.feedback.changes
+    after = first(crashing, apply_changes(scene, STRAIGHT, [change]), metric="epdms_v2", human_penalty_filter=False)
+    assert after.score == pytest.approx(change.score)
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(MTDriveError, match="guessed"):
         first(straight_scene(), STRAIGHT, source="guessed")
+    with pytest.raises(MTDriveError, match=r"not \(8, 3\); give one trajectory as poses\[None\]\."):
+        assess(straight_scene(), STRAIGHT)
+    with pytest.raises(MTDriveError, match="plain numbers"):
+        assess(straight_scene(), [["ahead"]])
     with pytest.raises(MTDriveError, match="human"):
         human_plan(replace(straight_scene(), human_poses=np.empty((0, 3))))
 

@@ -158,7 +158,7 @@ def test_a_path_is_followed_by_distance_and_never_left():
     assert np.allclose(interpolate_path(corner.states, corner.progress, 5.0), [5.0, 0.0, np.pi / 4])
     assert np.allclose(interpolate_path(corner.states, corner.progress, 99.0), [10.0, 10.0, np.pi / 2])
     assert np.allclose(corner.offset(1.0).states[0, :2], [0.0, 1.0])  # positive is left
-    assert np.allclose(corner.stretch(2.0, 3.0).bounds, [2.0, 0.0, 3.0, 0.0])
+    assert np.allclose(corner.section(2.0, 3.0).bounds, [2.0, 0.0, 3.0, 0.0])
 
 
 def _detections(rows: list[tuple]) -> Detections:

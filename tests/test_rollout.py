@@ -20,7 +20,7 @@ from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import Sampling, sampling
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
-from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from support.pictures import image
 from support.planners import tiny_config
 from support.rollouts import plain_log_probs
@@ -211,7 +211,7 @@ def test_what_becomes_of_answers(planner, tasks):
     """A clean plan ends its episode; a plan that stands still and a text without a plan are told so and go on."""
     standing = plan(planner, 0 * KEEPS_SPEED)
     script = Script(planner, [[plan(planner)], [standing, plan(planner)], ["(+01.00", "no", standing]])
-    clean, revised, illegible = run_episodes(tasks[:1], planner, script, InProcess(assess), turns=3, group=3)
+    clean, revised, illegible = run_episodes(tasks[:1], planner, script, InProcessAssessor(assess), turns=3, group=3)
 
     assert [episode.status for episode in (clean, revised)] == [EpisodeStatus.COMPLETED] * 2
     assert illegible.status is EpisodeStatus.TRUNCATED
@@ -238,7 +238,7 @@ def test_a_failing_scorer_is_not_held_against_the_planner(planner, tasks):
         return assess(scene, poses)
 
     script = Script(planner, [[plan(planner)] * 2] * 4)
-    sound, _, *failed = run_episodes(tasks[:2], planner, script, InProcess(broken), turns=2, group=2)
+    sound, _, *failed = run_episodes(tasks[:2], planner, script, InProcessAssessor(broken), turns=2, group=2)
     assert sound.turns[0].status is TurnStatus.OK
     for episode in failed:
         assert episode.status is EpisodeStatus.ERROR
@@ -251,7 +251,7 @@ def test_bad_input_of_the_scorer_is_raised(planner, tasks):
         raise MTDriveError("The cache is damaged.")
 
     with pytest.raises(MTDriveError, match="damaged"):
-        run_episodes(tasks[:1], planner, Script(planner, [[plan(planner)]]), InProcess(refusing), turns=1)
+        run_episodes(tasks[:1], planner, Script(planner, [[plan(planner)]]), InProcessAssessor(refusing), turns=1)
 
 
 def test_a_scene_is_scored_while_answers_of_others_are_being_written(planner, tasks):
@@ -292,6 +292,6 @@ def test_an_image_is_not_sent_to_other_processes(tasks):
 def test_an_answer_that_was_cut_off_is_closed_before_the_feedback(planner, tasks):
     engine = Engine(planner.model, sampling(planner.model, planner.processor.tokenizer), 3)
     generator = torch.Generator().manual_seed(1)
-    [episode] = run_episodes(tasks[:1], planner, engine, InProcess(assess), turns=2, generator=generator)
+    [episode] = run_episodes(tasks[:1], planner, engine, InProcessAssessor(assess), turns=2, generator=generator)
     assert episode.turns[0].completion_ids[-1] != planner.processor.tokenizer.eos_token_id
     assert episode.turns[1].delta_ids[0] == planner.processor.tokenizer.eos_token_id

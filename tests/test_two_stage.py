@@ -109,7 +109,10 @@ def test_order_and_place_do_not_matter(seed: int):
     shift = random.normal(scale=100.0, size=2)
     moved = replace(scores, driven=replace(scores.driven, starts=GOLDEN["start"] + shift, ends=GOLDEN["end"] + shift))
     groups = [
-        replace(groups[i], second=tuple(groups[i].second[k] for k in random.permutation(len(groups[i].second))))
+        replace(
+            groups[i],
+            second_stage=tuple(groups[i].second_stage[k] for k in random.permutation(len(groups[i].second_stage))),
+        )
         for i in random.permutation(len(groups))
     ]
     result = aggregate(reordered(moved, order), groups)
@@ -138,8 +141,8 @@ def first(groups: list[Group], **changes) -> list[Group]:
         (lambda s: replace(s, status=np.array([INVALID, *s.status[1:]])), None, "1 have none"),
         (lambda s: reordered(s, np.arange(1, 24)), None, "no trajectory: " + GOLDEN["token"][0]),
         (None, lambda g: g[1:], "not in the mapping"),
-        (None, lambda g: first(g, second=()), "no second stage"),
-        (None, lambda g: first(g, second=(*g[0].second, *g[1].second)), "more than once"),
+        (None, lambda g: first(g, second_stage=()), "no second stage"),
+        (None, lambda g: first(g, second_stage=(*g[0].second_stage, *g[1].second_stage)), "more than once"),
         (None, lambda g: first(g, now=g[0].previous, previous=g[0].now), "just before"),
     ],
 )

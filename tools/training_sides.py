@@ -29,7 +29,7 @@ from mtdrive.planner.tokens import feedback_delta_ids
 from mtdrive.rollout import multi_turn
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.feedback.text import render_text
-from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.advantages import estimator
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
@@ -180,7 +180,7 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
         MTGRPOSettings(turns=workload.turns, estimator=estimator("mtgrpo")),
         list(tasks) * STEPS,
         tasks.__getitem__,
-        InProcess(lambda scene, poses: scored(meter, given, scene, poses)),
+        InProcessAssessor(lambda scene, poses: scored(meter, given, scene, poses)),
     )
     said: list = []
     generate = trainer.rollout

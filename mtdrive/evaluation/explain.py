@@ -11,13 +11,13 @@ from rich.table import Table
 
 from mtdrive.simulation.baselines import INTERVAL, NUM_POSES, human_plan, pdm_closed_plan
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.feedback.assessment import Assessment, comment
+from mtdrive.simulation.feedback.assessment import Assessment, assess
 from mtdrive.simulation.feedback.structured import Finding
 from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT, LIMITS, QUANTITIES, differences
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scoring import OK, score
+from mtdrive.simulation.scoring import OK
 from mtdrive.simulation.submission.one_stage import adjacent_rows
 from mtdrive.simulation.submission.scoring import SubmissionScores
 from mtdrive.visualization import Plan, Role, assessed_plan, bird_view_png, figure_scene
@@ -55,15 +55,16 @@ def row_of(explain: str | int, tokens: np.ndarray) -> int:
 def explain(
     scene: Scene, poses: np.ndarray, interval: float, metric: str, human_penalty_filter: bool | None
 ) -> Explanation:
-    """Score and comment one trajectory (T, 3), PDM-Closed and the human. The arguments are those of `scoring.score`."""
+    """Assess one trajectory (T, 3), PDM-Closed and the human. The arguments are those of `scoring.score`."""
     candidates = {PLAN: (poses, interval, Role.TURN)}
     candidates["PDM-Closed"] = (pdm_closed_plan(scene, metric), INTERVAL, Role.PDM_CLOSED)
     if len(scene.human_poses) >= NUM_POSES:
         candidates["human"] = (human_plan(scene), INTERVAL, Role.HUMAN)
     assessments, plans = {}, []
     for name, (plan, step, role) in candidates.items():
-        scores = score(scene, plan[None], step, metric, human_penalty_filter)
-        assessments[name] = comment(scene, scores, plan[None])[0]
+        (assessments[name],) = assess(
+            scene, plan[None], interval=step, metric=metric, suggest=False, human_penalty_filter=human_penalty_filter
+        )
         plans.append(assessed_plan(name, plan, assessments[name], role))
     return Explanation(scene, metric, assessments, plans[1:] + plans[:1])  # the plan is drawn over the others
 
@@ -110,7 +111,7 @@ def _discontinuities(scores: SubmissionScores, row: int) -> Iterator[tuple[str, 
     if EXTENDED_COMFORT not in scores.columns or scores.driven is None:
         return
     states, times = scores.driven.states, scores.driven.times
-    for now, previous in adjacent_rows(scores):
+    for now, previous in adjacent_rows(scores, scores.driven):
         if now == row:
             apart = differences(states[[now]], states[[previous]], times[[now]] - times[[previous]])[0]
             for quantity, measured, limit in zip(QUANTITIES, apart, LIMITS, strict=True):

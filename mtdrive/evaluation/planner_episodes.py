@@ -16,7 +16,7 @@ from mtdrive.rollout.multi_turn import Task, run_episodes
 from mtdrive.rollout.sampling import sampling
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.structured import Source
-from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from mtdrive.simulation.runtime.files import atomic_path
 
 
@@ -42,7 +42,7 @@ def drive(
     how = sampling(planner.model, planner.processor.tokenizer, 1.0 if greedy else temperature, greedy)
     engine = engine_of(planner.model)(planner.model, how, planner.max_new_tokens)
     generator = torch.Generator(planner.model.device).manual_seed(seed)
-    assessor = InProcess(partial(assess, metric=metric, source=source, steps=steps))
+    assessor = InProcessAssessor(partial(assess, metric=metric, source=source, steps=steps))
     for start in range(0, len(tokens), batch_size):
         tasks = [load(token) for token in tokens[start : start + batch_size]]
         yield from run_episodes(tasks, planner, engine, assessor, turns=turns, generator=generator)

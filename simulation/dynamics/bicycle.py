@@ -28,7 +28,7 @@ STEP = 100_000 * 1e-6  # [s] 0.1 s as nuPlan rounds it (whole microseconds times
 
 
 @kernel
-def propagate(state, acceleration, steering_rate, out):
+def propagate(state: np.ndarray, acceleration: float, steering_rate: float, out: np.ndarray) -> None:
     """Fill out (11,), the state one step after `state` (11,), for commands [m/s^2] and [rad/s]; forward Euler."""
     speed, heading, steering = state[VELOCITY_X], state[HEADING], state[STEERING_ANGLE]
     lagged = STEP / (STEP + ACCELERATION_LAG) * (acceleration - state[ACCELERATION_X]) + state[ACCELERATION_X]

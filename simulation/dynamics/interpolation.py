@@ -15,19 +15,20 @@ from mtdrive.simulation.scene import NUM_STEPS, STEP
 
 
 @kernel
-def wrap_angle(angle):
+def wrap_angle(angle: float) -> float:
     """The angle [rad] in [-pi, pi)."""
     return (angle + np.pi) % (2.0 * np.pi) - np.pi
 
 
 @kernel
-def normalize_angle(angle):
+def normalize_angle(angle: float) -> float:
     """The angle [rad] in [-pi, pi]."""
     return angle if abs(angle) <= np.pi else np.arctan2(np.sin(angle), np.cos(angle))
 
 
 @kernel
 def _sample(poses, interval, timestamp):
+    """See `sample_plans`."""
     num_rows, num_poses, _ = poses.shape
     start = timestamp * 1e-6
     knots = np.zeros(num_poses + 1, dtype=np.int64)

@@ -18,7 +18,7 @@ from mtdrive.simulation.dynamics.interpolation import normalize_angle
 from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, STEP
 
-HORIZON_STEPS = 10
+HORIZON_STEPS = 10  # 1 s
 SPEED_WEIGHT = 10.0
 ACCELERATION_WEIGHT = 1.0
 LATERAL_ERROR_WEIGHT = 1.0
@@ -51,7 +51,7 @@ SPEED_OPERATOR = _speed_operator()
 
 
 @kernel
-def fit_speeds(reference, speeds):
+def fit_speeds(reference: np.ndarray, speeds: np.ndarray) -> None:
     """Fill speeds (40,) [m/s] from a reference (41, 3) of poses."""
     speeds[:] = 0.0
     for k in range(PROFILE_STEPS):
@@ -63,7 +63,7 @@ def fit_speeds(reference, speeds):
 
 
 @kernel
-def fit_curvatures(reference, speeds, curvatures):
+def fit_curvatures(reference: np.ndarray, speeds: np.ndarray, curvatures: np.ndarray) -> None:
     """Fill curvatures (40,) [1/m] from a reference (41, 3) of poses and its fitted speeds (40,).
 
     Minimises sum (turn_k - dt v_k c_k)^2 + CURVATURE_RATE_PENALTY sum ((c_k+1 - c_k) / dt)^2
@@ -112,12 +112,24 @@ def _steering_rate(lateral_error, heading_error, steering_angle, speed, accelera
 
 
 @kernel
-def track(pose, speed, steering_angle, reference, speeds, curvatures, step):
+def track(
+    pose: np.ndarray,
+    speed: float,
+    steering_angle: float,
+    reference: np.ndarray,
+    speeds: np.ndarray,
+    curvatures: np.ndarray,
+    step: int,
+) -> tuple[float, float]:
     """Commands at one step.
 
     Args:
-        pose: (>= 3,) x, y, heading of the ego; speed [m/s], steering_angle [rad].
-        reference: (41, 3) poses; speeds, curvatures: (40,) its fitted profiles.
+        pose: (>= 3,) x [m], y [m], heading [rad] of the ego.
+        speed: of the ego [m/s].
+        steering_angle: of the ego [rad].
+        reference: (41, 3) poses to follow.
+        speeds: (40,) fitted to the reference [m/s].
+        curvatures: (40,) fitted to the reference [1/m].
         step: index of the current time.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Closed-loop simulation of plans: LQR tracker and kinematic bicycle at 10 Hz (navsim `pdm_simulator.py`)."""
+"""Closed-loop simulation of plans: LQR tracker and kinematic bicycle model at 10 Hz (navsim `pdm_simulator.py`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mtdrive.simulation.scene import NUM_STEPS
 
 @kernel
 def _simulate(references, velocity, acceleration):
+    """States (N, 41, 11) from references (N, 41, 3)."""
     simulated = np.zeros((len(references), NUM_STEPS, SIZE))
     speeds = np.empty(PROFILE_STEPS)
     curvatures = np.empty(PROFILE_STEPS)
@@ -31,7 +32,7 @@ def _simulate(references, velocity, acceleration):
 
 
 def simulate(states: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
-    """Drive references for 4 s, starting at the origin of the local frame with straight wheels.
+    """Simulate following references for 4 s, starting at the origin of the local frame with straight wheels.
 
     Args:
         states: (N, 41, >= 3) references at 10 Hz, columns x, y [m], heading [rad] first.

@@ -1,4 +1,4 @@
-"""Columns of a simulated ego state (navsim `StateIndex`): rear axle, vehicle frame for velocity and acceleration."""
+"""Columns of a simulated state of the rear axle; velocity and acceleration in the ego frame (navsim `StateIndex`)."""
 
 X = 0  # [m]
 Y = 1  # [m]
@@ -11,4 +11,4 @@ STEERING_ANGLE = 7  # [rad]
 STEERING_RATE = 8  # [rad/s]
 ANGULAR_VELOCITY = 9  # [rad/s]
 ANGULAR_ACCELERATION = 10  # [rad/s^2]
-SIZE = 11
+SIZE = 11  # number of columns

@@ -1,1 +1,1 @@
-"""Feedback on a plan: what it violates, where and when, and what must change. Structured first, text second."""
+"""Feedback on plans: what a plan violates, where and when, and which change helps. Structured first, text second."""

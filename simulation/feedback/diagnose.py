@@ -1,6 +1,6 @@
 """From scored plans to findings: what each sub-metric objects to, where and when.
 
-The metrics themselves know the facts; `feedback.repair` adds what must change.
+The metrics themselves provide the facts (`Metric.facts`); `feedback.repair` adds the changes that help.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from mtdrive.simulation.scoring import Scores
 
 
 def diagnose(scene: Scene, scores: Scores, row: int) -> list[Finding]:
-    """Findings on the valid plan in one row of scores, most important first, what the score ignores last.
+    """One finding for each sub-metric on a valid plan: the most important first, those that do not count last.
 
-    scores: of plans in `scene`, whose observation is the traffic that the feedback may know.
+    Args:
+        scene: whose observation is the traffic that the feedback may know.
+        scores: of plans in that scene.
+        row: of the plan, whose status must be "ok".
     """
     findings = []
     for metric in sorted(metrics_of(scores.metric), key=lambda metric: (not metric.counts, metric.rank)):
@@ -28,5 +31,5 @@ def diagnose(scene: Scene, scores: Scores, row: int) -> list[Finding]:
 
 
 def violated(scores: Scores) -> dict[str, np.ndarray]:
-    """Which of N valid plans a finding of `diagnose` would object to: sub-metric -> (N,) bool."""
+    """Which of N valid plans violate each sub-metric, as `diagnose` would find: (N,) bool by column."""
     return {metric.column: metric.violations(scores) for metric in metrics_of(scores.metric)}

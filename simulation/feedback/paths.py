@@ -1,4 +1,4 @@
-"""Changing a plan (T, 3): farther or less far along its path, or to its side."""
+"""The two ways to change a plan (T, 3): travel farther or less far along its path, or shift it to a side."""
 
 from __future__ import annotations
 
@@ -9,34 +9,48 @@ from mtdrive.simulation.geometry.frames import poses_to_global, poses_to_local, 
 SHORTEST = 1e-3  # [m] poses closer than this are one point of the path
 
 
-def travelled(poses: np.ndarray) -> np.ndarray:
-    """Distance along plans (..., T, 3) from t0 [m], (..., T)."""
+def distances_along(poses: np.ndarray) -> np.ndarray:
+    """(..., T) distance [m] along plans (..., T, 3) from the origin to each pose."""
     start = np.zeros((*poses.shape[:-2], 1, 2))
     steps = np.diff(np.concatenate([start, poses[..., :2]], axis=-2), axis=-2)
     return np.cumsum(np.hypot(steps[..., 0], steps[..., 1]), axis=-1)
 
 
 def travel(poses: np.ndarray, amounts: np.ndarray, interval: float, speed: float, centerline: np.ndarray) -> np.ndarray:
-    """Plans (K, T, 3) on the path of poses (T, 3) that end `amounts` (K,) [m] farther along it.
+    """Plans on the path of a plan that end farther along it, or less far.
 
-    They get there from `speed` [m/s] at t0 with one constant acceleration; a car that has come to a stop waits.
-    Beyond its end the path bends as the centerline (C, 3) does beside it.
+    They get there at one constant acceleration; a car that has come to a stop waits. Beyond the end of the plan the
+    path bends as the centerline beside it does.
+
+    Args:
+        poses: (T, 3) the plan.
+        amounts: (K,) how much farther along the path to end [m], signed.
+        interval: [s] between poses.
+        speed: at t0 [m/s].
+        centerline: (C, 3) x [m], y [m], heading [rad].
+
+    Returns:
+        (K, T, 3) plans.
     """
-    ends = np.maximum(travelled(poses)[-1] + amounts, 0.0)
-    wanted = even_pace(ends, speed, interval * np.arange(1, len(poses) + 1))
+    ends = np.maximum(distances_along(poses)[-1] + amounts, 0.0)
+    wanted = constant_acceleration(ends, speed, interval * np.arange(1, len(poses) + 1))
     onward = centerline[np.argmin(np.hypot(*(centerline[:, :2] - poses[-1, :2]).T)) :]
     onward = poses_to_global(poses_to_local(onward, onward[0]), poses[-1])
     path = np.vstack([np.zeros(3), poses, onward, translate_forward(onward[-1], ends.max())])
     path[:, 2] = np.unwrap(path[:, 2])
-    at = np.concatenate([[0.0], travelled(path[1:])])
+    at = np.concatenate([[0.0], distances_along(path[1:])])
     keep = np.concatenate([[True], np.diff(at) > SHORTEST])
     return np.stack([np.interp(wanted, at[keep], column) for column in path[keep].T], axis=-1)
 
 
-def even_pace(distances: np.ndarray, speed: float, time: np.ndarray) -> np.ndarray:
-    """Distances (K, T) covered by time (T,) [s], at one constant acceleration from `speed` [m/s] to a final distance.
+def constant_acceleration(distances: np.ndarray, speed: float, time: np.ndarray) -> np.ndarray:
+    """(K, T) distances [m] covered at each time, at one constant acceleration each.
 
-    distances: (K,) [m] covered at the last time. What is less than half of coasting ends in a stop before that.
+    Args:
+        distances: (K,) to be covered at the last time [m]. Less than half the distance of coasting ends in a stop
+            before that.
+        speed: at time 0 [m/s].
+        time: (T,) [s].
     """
     horizon = time[-1]
     speed = max(speed, 0.0)
@@ -49,10 +63,20 @@ def even_pace(distances: np.ndarray, speed: float, time: np.ndarray) -> np.ndarr
 
 
 def shift(poses: np.ndarray, amounts: np.ndarray, time: float, interval: float) -> np.ndarray:
-    """Plans (K, T, 3) that are `amounts` (K,) [m] left of poses (T, 3) from `time` [s] on, getting there smoothly."""
+    """Plans beside a plan: shifted to its left from a time on, and moving there smoothly until then.
+
+    Args:
+        poses: (T, 3) the plan.
+        amounts: (K,) how far to the left [m], signed.
+        time: when the shift is complete [s].
+        interval: [s] between poses.
+
+    Returns:
+        (K, T, 3) plans.
+    """
     progress = np.clip(interval * np.arange(len(poses) + 1) / time, 0.0, 1.0)
     offset = amounts[:, None] * progress**2 * (3.0 - 2.0 * progress)
-    forward = np.gradient(np.concatenate([[0.0], travelled(poses)]))
+    forward = np.gradient(np.concatenate([[0.0], distances_along(poses)]))
     turn = np.arctan2(np.gradient(offset, axis=1), np.maximum(forward, SHORTEST))[:, 1:]
     heading = poses[:, 2]
     changed = np.repeat(poses[None], len(amounts), axis=0)

@@ -1,4 +1,4 @@
-"""What is known at t0 alone: present detections, extrapolated. The honest source of feedback at test time."""
+"""The scene as known at t0: present detections, extrapolated. The honest source of feedback at test time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mtdrive.simulation.scene import STEP, ObjectType, Observation, Scene
 
 @cache_by_identity
 def perceived_scene(scene: Scene, metric: str) -> Scene:
-    """The scene without its future: extrapolated traffic, and no recorded human."""
+    """The scene without its recorded future: extrapolated traffic for `metric`, and no human plan."""
     observations = {**scene.observations, metric: perceived_observation(scene, metric)}
     return replace(scene, observations=observations, human_poses=np.empty((0, 3)))
 
 
 def perceived_observation(scene: Scene, metric: str = "pdms_v1") -> Observation:
-    """Traffic as it would go on if every object kept its velocity and heading, and every light its colour.
+    """Traffic in which every agent keeps its velocity and heading, and every light its colour.
 
-    Made from the detections at t0; nothing of the log's future enters. Only agents move; static classes keep their
-    place, as in the scorer.
+    Made from the detections at t0 alone; nothing of the log's future enters. Objects of static classes stay where they
+    are, as in the scorer.
     """
     recorded = scene.observations[metric]
     steps = len(recorded.poses)

@@ -1,6 +1,6 @@
-"""Who assesses plans: this process, at once, or worker processes, while this one goes on.
+"""Assess plans in this process, or in a pool of worker processes while this one goes on.
 
-Workers are sent a scene's token and the plans, and load the scene from its cache themselves.
+A worker receives a scene's token and the plans, and loads the scene from its cache.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 
 Assess = Callable[[Scene, np.ndarray], Sequence[Assessment]]
-KEPT_SCENES = 64  # in a worker: those of a few steps of training
+"""Assesses plans (N, 8, 3) of one scene: `feedback.assessment.assess` with its options bound."""
+
+KEPT_SCENES = 64  # in each worker, enough for a few training steps
 
 
 class Assessor(Protocol):
-    """Takes plans in and hands out their assessments when they are asked for."""
+    """Assesses plans and returns the results as futures."""
 
     def submit(self, scene: Scene, poses: np.ndarray) -> Future[Sequence[Assessment]]:
-        """Plans (N, 8, 3) of one scene -> one assessment a plan, or what went wrong."""
+        """Assess plans (N, 8, 3) of one scene: the future holds N assessments, or the exception that was raised."""
 
 
-class InProcess:
-    """Assesses plans when they are submitted, by a function."""
+class InProcessAssessor:
+    """Assesses plans in this process, as soon as they are submitted."""
 
     def __init__(self, assess: Assess):
         self._assess = assess
 
     def submit(self, scene: Scene, poses: np.ndarray) -> Future[Sequence[Assessment]]:
-        future = Future()
+        """See `Assessor.submit`; the future is done."""
+        future: Future[Sequence[Assessment]] = Future()
         try:
             future.set_result(self._assess(scene, poses))
         except Exception as error:
@@ -46,15 +49,19 @@ class InProcess:
         return future
 
 
-class InWorkers:
-    """Hands plans to worker processes."""
+class WorkerPoolAssessor:
+    """Assesses plans in a pool of worker processes."""
 
     def __init__(self, pool: Pool):
         self._pool = pool
 
     def submit(self, scene: Scene, poses: np.ndarray) -> Future[Sequence[Assessment]]:
-        """Raises, now or in the future's place, MTDriveError if a worker was killed."""
-        future = Future()
+        """See `Assessor.submit`.
+
+        Raises:
+            MTDriveError: a worker was killed; if it was killed later, the future holds this error.
+        """
+        future: Future[Sequence[Assessment]] = Future()
 
         def pass_on(done: Future) -> None:
             error = done.exception()
@@ -72,28 +79,33 @@ class InWorkers:
 
 @contextmanager
 def open_assessor(assess: Assess, store: SceneStore, workers: int) -> Iterator[Assessor]:
-    """An assessor on `workers` processes, which end with the block; 0 is this process.
+    """An assessor, for a `with` block.
 
-    assess: picklable. store: holds the scenes whose plans will be submitted.
+    Args:
+        assess: assesses the plans; picklable if there are workers.
+        store: holds the scenes whose plans will be submitted.
+        workers: number of worker processes, which end with the block; 0 assesses in this process.
 
     Raises:
-        MTDriveError: workers is no number from 0 on.
+        MTDriveError: workers is not a number from 0 on.
     """
     check_workers(workers, least=0, key="scoring_workers")
     if workers == 0:
-        yield InProcess(assess)
+        yield InProcessAssessor(assess)
         return
-    stored = _Stored(assess, store)
-    with Pool(stored, workers, stored.warm_up) as pool:
-        yield InWorkers(pool)
+    task = _WorkerTask(assess, store)
+    with Pool(task, workers, task.warm_up) as pool:
+        yield WorkerPoolAssessor(pool)
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """In a worker: assesses plans of stored scenes."""
+class _WorkerTask:
+    """What a worker does: load a scene by its token and assess plans of it."""
 
     assess: Assess
+    """Assesses the plans."""
     store: SceneStore
+    """Where the scenes are."""
 
     def __call__(self, item: tuple[str, np.ndarray]) -> Sequence[Assessment]:
         token, poses = item
@@ -101,7 +113,7 @@ class _Stored:
 
     def warm_up(self) -> None:
         """Load the compiled kernels, by assessing a plan."""
-        with suppress(Exception):  # a scene that cannot be assessed will say so when it is driven
+        with suppress(Exception):  # a scene that cannot be assessed raises again when its plans are submitted
             self((self.store.tokens[0], np.zeros((1, 8, 3))))
 
 

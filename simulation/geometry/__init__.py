@@ -1,1 +1,1 @@
-"""SE(2) frames, boxes and polygons, as arrays."""
+"""SE(2) frames, boxes and polygons as arrays."""

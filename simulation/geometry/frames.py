@@ -28,29 +28,29 @@ def rotate(points: np.ndarray, heading: np.ndarray) -> np.ndarray:
 
 
 def points_to_local(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(..., 2) points in the parent frame -> the frame whose pose is origin (3,)."""
+    """Points (..., 2) [m] from the parent frame to the frame whose pose is origin (3,)."""
     return rotate(points - origin[:2], -origin[2])
 
 
 def points_to_global(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(..., 2) points in the frame whose pose is origin (..., 3) -> the parent frame."""
+    """Points (..., 2) [m] from the frame whose pose is origin (..., 3) to the parent frame."""
     return rotate(points, origin[..., 2]) + origin[..., :2]
 
 
 def poses_to_local(poses: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(..., 3) poses in the parent frame -> the frame whose pose is origin (3,); headings wrapped."""
+    """Poses (..., 3) from the parent frame to the frame whose pose is origin (3,); headings are wrapped."""
     heading = normalize_angle(poses[..., 2] - origin[2])
     return np.concatenate([points_to_local(poses[..., :2], origin), heading[..., None]], axis=-1)
 
 
 def poses_to_global(poses: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(..., 3) poses in the frame whose pose is origin (..., 3) -> the parent frame; headings wrapped."""
+    """Poses (..., 3) from the frame whose pose is origin (..., 3) to the parent frame; headings are wrapped."""
     heading = normalize_angle(poses[..., 2] + origin[..., 2])
     return np.concatenate([points_to_global(poses[..., :2], origin), heading[..., None]], axis=-1)
 
 
 def translate_forward(poses: np.ndarray, distance: float) -> np.ndarray:
-    """Move (..., 3) poses along their own heading by distance [m]."""
+    """Move poses (..., 3) along their own headings by a distance [m]."""
     step = distance * np.stack([np.cos(poses[..., 2]), np.sin(poses[..., 2])], axis=-1)
     return np.concatenate([poses[..., :2] + step, poses[..., 2:]], axis=-1)
 

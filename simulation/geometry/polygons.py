@@ -1,4 +1,4 @@
-"""Flat polygons (`mtdrive.simulation.scene.Polygons`): packing shapely geometries, changing the frame."""
+"""Flat polygons (`scene.Polygons`): from and to shapely geometries, and into another frame."""
 
 from __future__ import annotations
 

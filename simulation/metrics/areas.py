@@ -1,4 +1,4 @@
-"""On which parts of the map the ego's footprint stands (navsim `PDMScorer._calculate_ego_area`)."""
+"""Which parts of the map the ego's footprint is on (navsim `PDMScorer._calculate_ego_area`)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ ALL_CORNERS = 0b1111
 
 
 class Areas(NamedTuple):
-    """Areas of N plans over S steps.
-
-    multiple_lanes: (N, S) bool, corners in more than one lane (or connector) polygon and none holds all four.
-    off_road: (N, S) uint8, bit c set if corner c is in no roadblock, intersection, car park or drivable area.
-    off_route: (N, S) bool, centre in no on-route lane (or connector).
-    in_intersection: (N, S) bool, centre in an intersection.
-    """
+    """Areas that the footprints of N plans are on, over S steps."""
 
     multiple_lanes: np.ndarray
+    """(N, S) bool, corners are in more than one lane (or connector) polygon, and none of these holds all four."""
     off_road: np.ndarray
+    """(N, S) uint8, bit c is set if corner c is in no roadblock, intersection, car park or drivable area."""
     off_route: np.ndarray
+    """(N, S) bool, the centre is in no lane (or connector) of the route."""
     in_intersection: np.ndarray
+    """(N, S) bool, the centre is in an intersection."""
 
 
 @kernel
@@ -82,5 +80,8 @@ def _find_areas(points, index):
 
 
 def find_areas(points: np.ndarray, index: PolygonIndex) -> Areas:
-    """Areas along footprints: points (N, S, 5, 2), the four corners and the centre."""
+    """The areas that footprints are on.
+
+    points: (N, S, 5, 2), the four corners and the centre [m].
+    """
     return Areas(*_find_areas(points, index))

@@ -2,9 +2,8 @@
 
 At its first overlap with the ego, a track is classified once (navsim `get_collision_type`, v1.1 and v2.2):
 ego stopped (<= 0.05 m/s); track stopped; behind (more than 150 deg off the ego's heading, seen from the rear axle);
-front bumper touched; else lateral. At fault are stopped tracks and the front bumper, and lateral collisions while the
-ego stands in several lanes or off the road. A track not at fault is ignored from then on; one at fault has had its
-say: only the first overlap of a track matters.
+front bumper touched; else lateral. The ego is at fault if the track is stopped or its front bumper is touched, and in
+lateral collisions while it is in several lanes or off the road. Only the first overlap with a track matters.
 """
 
 from __future__ import annotations
@@ -28,17 +27,22 @@ from mtdrive.simulation.scene import STEP, Scene
 if TYPE_CHECKING:
     from mtdrive.simulation.scoring import Scores
 
-EGO_REACH = np.hypot(HALF_LENGTH, HALF_WIDTH)
+EGO_REACH = np.hypot(HALF_LENGTH, HALF_WIDTH)  # [m] from the centre of the footprint to a corner
 
 
 class CollisionKind(IntEnum):
-    """nuPlan's `CollisionType`."""
+    """How the ego meets a track (nuPlan's `CollisionType`)."""
 
     STOPPED_EGO = 0
+    """The ego is stopped."""
     STOPPED_TRACK = 1
+    """The track is stopped."""
     FRONT = 2
+    """The ego's front bumper touches the track."""
     REAR = 3
+    """The track is behind the ego."""
     LATERAL = 4
+    """Any other."""
 
 
 STOPPED_EGO, STOPPED_TRACK = int(CollisionKind.STOPPED_EGO), int(CollisionKind.STOPPED_TRACK)
@@ -111,7 +115,7 @@ def _collisions(states, frames, speeds, exposed, tracks):
 
 
 def no_at_fault_collisions(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """NC of each plan. Events: the earliest at-fault collision's time [s], track and kind."""
+    """NC of N plans: 1, 0.5 or 0. Events: time [s], track and kind of the earliest at-fault collision."""
     exposed = motion.areas.multiple_lanes | (motion.areas.off_road != 0)
     values, steps, hit, kinds = _collisions(motion.states, motion.frames, motion.speeds, exposed, surroundings.tracks)
     return Measurement(values, {"collision_time": steps * STEP, "collision_track": hit, "collision_kind": kinds})

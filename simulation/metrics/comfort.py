@@ -73,6 +73,7 @@ def _apply(matrix, series, out):
 
 @kernel
 def _unwrap(headings, out):
+    """Fill out (n,) with headings (n,) [rad] without jumps of a full turn."""
     turns = 0.0
     out[0] = headings[0]
     for t in range(1, len(headings)):
@@ -82,6 +83,7 @@ def _unwrap(headings, out):
 
 @kernel
 def _comfort(longitudinal, lateral, magnitude, headings, filters):
+    """Which QUANTITIES are within bounds (N, 6), and their peaks (N, 6), from series (N, n) and filters (5, n, n)."""
     num_rows, num_steps = headings.shape
     within = np.ones((num_rows, 6), dtype=np.bool_)
     peaks = np.zeros((num_rows, 6))
@@ -114,15 +116,17 @@ def _comfort(longitudinal, lateral, magnitude, headings, filters):
 def measure_comfort(
     states: np.ndarray, longitudinal: np.ndarray, *, acceleration_window: int, jerk_window: int
 ) -> Measurement:
-    """Comfort of states (N, n, 11) at 10 Hz.
+    """Comfort of N plans: 1 or 0.
 
     Args:
-        longitudinal: (N, n) longitudinal acceleration [m/s^2] for the bounds on it and its jerk.
-        acceleration_window, jerk_window: of the filters [steps].
+        states: (N, n, 11) simulated states at 10 Hz, columns as in `dynamics.state`.
+        longitudinal: (N, n) longitudinal acceleration [m/s^2] that the bounds on it and on its jerk apply to.
+        acceleration_window: of the filter that smooths accelerations [steps].
+        jerk_window: of the filter that differentiates them [steps].
 
     Returns:
-        1 or 0 each. Events: which QUANTITIES are within bounds, and each one's value nearest to or farthest over its
-        bound.
+        Values (N,). Events: which QUANTITIES are within bounds, and the value of each that is nearest to, or farthest
+        over, its bound.
     """
     lateral = np.ascontiguousarray(states[..., ACCELERATION_Y])
     magnitude = np.hypot(states[..., ACCELERATION_X], lateral)
@@ -133,7 +137,7 @@ def measure_comfort(
 
 
 def comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """C of each plan. Events: as of `measure_comfort`."""
+    """C of N plans: 1 or 0. Events: as in `measure_comfort`."""
     num_steps = motion.states.shape[1]
     return measure_comfort(
         motion.states, motion.states[..., ACCELERATION_X], acceleration_window=num_steps, jerk_window=num_steps
@@ -141,7 +145,7 @@ def comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
 
 
 def _facts(scene: Scene, scores: Scores, row: int) -> dict:
-    """The quantity farthest over its bound."""
+    """The quantity that is farthest over its bound."""
     peaks = scores.events["comfort_peak"][row]
     bounds = np.where(peaks > 0.0, UPPER, LOWER)
     worst = int(np.argmax(np.where(scores.events["comfort_ok"][row], -np.inf, peaks / bounds)))

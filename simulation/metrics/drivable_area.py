@@ -28,7 +28,7 @@ DRIVABLE = (MapLayer.ROADBLOCK, MapLayer.INTERSECTION, MapLayer.CARPARK_AREA, Ma
 
 
 def drivable_area_compliance(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """DAC of each plan. Events: time [s] of the first corner off the road, and its index in CORNERS (-1 if none)."""
+    """DAC of N plans: 1 or 0. Events: time [s] at which a corner first leaves the road, and its index in CORNERS."""
     off_road = motion.areas.off_road
     left = off_road.any(axis=1)
     step = (off_road != 0).argmax(axis=1)
@@ -41,7 +41,7 @@ def drivable_area_compliance(motion: Motion, surroundings: Surroundings) -> Meas
 
 
 def _facts(scene: Scene, scores: Scores, row: int) -> dict:
-    """On which side the road is left first, and how far off it [m] a corner gets."""
+    """The side on which the plan first leaves the road, and how far off it [m] a corner gets."""
     time = float(scores.events["off_road_time"][row])
     driven = scores.events["states"][row, round(time / STEP) :, :3]
     corners = box_corners(translate_forward(driven, vehicle.REAR_AXLE_TO_CENTER), EGO_SIZE)

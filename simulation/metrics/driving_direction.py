@@ -1,7 +1,7 @@
-"""Driving direction compliance (DDC): 1, 0.5 or 0 by the way driven against traffic within a second.
+"""Driving direction compliance (DDC): 1, 0.5 or 0 by the distance driven against traffic within a second.
 
-The way of the footprint's centre counts in steps that end in no on-route lane or connector; v2.2 exempts
-intersections. The largest sum over 11 steps decides: below 2 m 1, below 6 m 0.5, else 0 (navsim
+The distance that the footprint's centre covers counts in steps that end in no lane or connector of the route; v2.2
+exempts intersections. The largest sum over 11 steps decides: below 2 m 1, below 6 m 0.5, else 0 (navsim
 `PDMScorer._calculate_driving_direction_compliance`).
 """
 
@@ -29,14 +29,18 @@ VIOLATION = 6.0  # [m]
 
 @kernel
 def _driving_direction(frames, against):
+    """Largest distance (N,) [m] against traffic in WINDOW steps, and the first step (N,) at which COMPLIANT is reached.
+
+    against: (N, S) bool, whether the distance of a step counts.
+    """
     num_rows, num_steps = against.shape
     worst, first = np.zeros(num_rows), np.full(num_rows, np.inf)
-    ways = np.zeros(num_steps)
+    distances = np.zeros(num_steps)
     for i in range(num_rows):
         for t in range(1, num_steps):
             dx, dy = frames[i, t, 0] - frames[i, t - 1, 0], frames[i, t, 1] - frames[i, t - 1, 1]
-            ways[t] = np.sqrt(dx * dx + dy * dy) if against[i, t] else 0.0
-            recent = ways[max(0, t + 1 - WINDOW) : t + 1].sum()
+            distances[t] = np.sqrt(dx * dx + dy * dy) if against[i, t] else 0.0
+            recent = distances[max(0, t + 1 - WINDOW) : t + 1].sum()
             worst[i] = max(worst[i], recent)
             if recent >= COMPLIANT and first[i] == np.inf:
                 first[i] = t
@@ -46,7 +50,10 @@ def _driving_direction(frames, against):
 def driving_direction_compliance(
     motion: Motion, surroundings: Surroundings, *, exempt_intersections: bool = True
 ) -> Measurement:
-    """DDC of each plan. Events: time [s] at which the way first reaches 2 m, and the largest way [m]."""
+    """DDC of N plans: 1, 0.5 or 0. Events: time [s] at which the distance first reaches 2 m; the largest distance [m].
+
+    exempt_intersections: do not count steps with the centre in an intersection (v2.2).
+    """
     against = motion.areas.off_route
     if exempt_intersections:
         against = against & ~motion.areas.in_intersection
@@ -58,7 +65,7 @@ def driving_direction_compliance(
 def _facts(scene: Scene, scores: Scores, row: int) -> dict:
     return {
         **when_and_where(scores, row, float(scores.events["wrong_way_time"][row])),
-        "quantity": "way off the route's lanes within a second",
+        "quantity": "distance off the route's lanes within a second",
         "measured": float(scores.events["wrong_way_distance"][row]),
         "limit": COMPLIANT,
     }
@@ -73,7 +80,7 @@ DRIVING_DIRECTION_COMPLIANCE = Metric(
     rank=40,
     facts=_facts,
     events={
-        "wrong_way_time": "[s] when 2 m against traffic within a second are reached, inf if never",
-        "wrong_way_distance": "[m] the most driven against traffic within a second",
+        "wrong_way_time": "[s] first time at which 2 m were driven against traffic within a second, inf if never",
+        "wrong_way_distance": "[m] the largest distance driven against traffic within a second",
     },
 )

@@ -1,7 +1,7 @@
-"""Two-frame extended comfort (EC): 1 if the plans of two successive frames agree in how they move, else 0.
+"""Two-frame extended comfort (EC): 1 if the plans of two successive frames agree in their dynamics, else 0.
 
-Over the time that both simulated plans cover, the root mean square of the differences between them in acceleration,
-jerk, yaw rate and yaw acceleration must stay within LIMITS. Both are smoothed by Savitzky-Golay filters (parabolas;
+Over the time that both simulated plans cover, the root mean square differences between their accelerations, jerks, yaw
+rates and yaw accelerations must stay within LIMITS. Both are smoothed by Savitzky-Golay filters (parabolas;
 windows of 8 steps for the acceleration, 15 for its derivative, 5 for those of the heading) and rounded to 8 decimals
 (navsim v2.2 `ego_is_two_frame_extended_comfort` and `SceneAggregator`).
 """
@@ -27,14 +27,14 @@ _DECIMALS = 8
 
 
 def adjacent_frames(log_names: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(P, 2) rows of the frames that have a frame before them, each with that one: (now, previous).
+    """(P, 2) rows (now, previous) of the frames that have a previous frame.
 
-    Within a log a frame's previous one is the last that starts before it, if that is at most MAX_GAP before
-    (navsim v2.2 `infer_start_adjacent_mapping`).
+    The previous frame is the last one of the same log that starts before, at most MAX_GAP earlier (navsim v2.2
+    `infer_start_adjacent_mapping`).
 
     Args:
         log_names: (N,) str.
-        times: (N,) start [s].
+        times: (N,) start of the frames [s].
     """
     order = np.lexsort([times, log_names])
     now, previous = order[1:], order[:-1]
@@ -47,19 +47,22 @@ def extended_comfort(states: np.ndarray, times: np.ndarray, now: np.ndarray, pre
     """(P,) EC of P pairs of plans: 1 or 0.
 
     Args:
-        states: (N, 41, 11) simulated plans. times: (N,) when they start [s].
-        now, previous: (P,) rows of the pairs.
+        states: (N, 41, 11) simulated plans.
+        times: (N,) when they start [s].
+        now: (P,) rows of the later plans.
+        previous: (P,) rows of the earlier plans.
     """
-    apart = differences(states[now], states[previous], times[now] - times[previous])
-    return (apart <= LIMITS).all(axis=1).astype(np.float64)
+    within = differences(states[now], states[previous], times[now] - times[previous]) <= LIMITS
+    return np.all(within, axis=1).astype(np.float64)
 
 
 def differences(now: np.ndarray, previous: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """(P, 4) root mean squares per QUANTITIES.
+    """(P, 4) root mean square differences, one column for each of QUANTITIES.
 
     Args:
-        now, previous: (P, 41, 11) simulated states.
-        gaps: (P,) how long before `now` each `previous` starts [s]; 0 compares two plans of one frame.
+        now: (P, 41, 11) simulated states of the later plans.
+        previous: (P, 41, 11) simulated states of the earlier plans.
+        gaps: (P,) how much earlier the previous plans start [s]; 0 compares two plans of one frame.
     """
     squares = np.empty((len(gaps), len(QUANTITIES)))
     steps = _steps(gaps)

@@ -1,4 +1,4 @@
-"""Facts about a violation that several metrics tell alike, as fields of a `Finding`."""
+"""Facts about a violation that several metrics report alike, as fields of a `Finding`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ EGO_SIZE = np.array([vehicle.LENGTH, vehicle.WIDTH])
 
 
 def when_and_where(scores: Scores, row: int, time: float) -> dict[str, Any]:
-    """A time [s] and the rear axle then."""
+    """A time [s], and where the rear axle is then."""
     return {"time": time, "ego_position": xy(ego_pose(scores, row, time))}
 
 
 def encounter(scene: Scene, scores: Scores, row: int, time: float, track: int) -> dict[str, Any]:
-    """The object met at a time [s]: a track of the observation, and the gap to it [m]."""
+    """The object that a plan meets at a time [s]: a track of the observation, and the gap to it [m]."""
     observation = scene.observations[scores.metric]
     step = round(time / STEP)
-    step += int(np.argmax(observation.present[step:, track]))  # a time to collision looks ahead to who comes later
+    step += int(np.argmax(observation.present[step:, track]))  # time to collision looks ahead to tracks not yet there
     ego, box = ego_pose(scores, row, time), observation.poses[step, track]
     footprints = [
         box_corners(translate_forward(ego, vehicle.REAR_AXLE_TO_CENTER), EGO_SIZE),
@@ -43,10 +43,10 @@ def encounter(scene: Scene, scores: Scores, row: int, time: float, track: int) -
 
 
 def ego_pose(scores: Scores, row: int, time: float) -> np.ndarray:
-    """The rear axle (3,) at a time [s]."""
+    """(3,) x [m], y [m], heading [rad] of the rear axle at a time [s]."""
     return scores.events["states"][row, round(time / STEP), :3]
 
 
 def xy(pose: np.ndarray) -> tuple[float, float]:
-    """The position of a pose."""
+    """x, y [m] of a pose (>= 2,)."""
     return float(pose[0]), float(pose[1])

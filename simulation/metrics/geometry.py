@@ -10,7 +10,20 @@ COS_AHEAD = np.cos(np.deg2rad(30.0))  # nuPlan: ahead is less than 30 deg off th
 
 
 @kernel
-def boxes_overlap(x1, y1, cos1, sin1, length1, width1, x2, y2, cos2, sin2, length2, width2):
+def boxes_overlap(
+    x1: float,
+    y1: float,
+    cos1: float,
+    sin1: float,
+    length1: float,
+    width1: float,
+    x2: float,
+    y2: float,
+    cos2: float,
+    sin2: float,
+    length2: float,
+    width2: float,
+) -> bool:
     """Whether two closed oriented boxes (centre, direction, half length, half width) share a point.
 
     Separating axis test. A box of no length is a segment, for which the test is exact as well.
@@ -27,21 +40,21 @@ def boxes_overlap(x1, y1, cos1, sin1, length1, width1, x2, y2, cos2, sin2, lengt
 
 
 @kernel
-def is_ahead(x, y, cos, sin, other_x, other_y):
+def is_ahead(x: float, y: float, cos: float, sin: float, other_x: float, other_y: float) -> bool:
     """Whether a point is less than 30 deg off the direction (cos, sin) seen from (x, y)."""
     dx, dy = other_x - x, other_y - y
     return dx * cos + dy * sin > COS_AHEAD * np.sqrt(dx * dx + dy * dy)
 
 
 @kernel
-def is_behind(x, y, cos, sin, other_x, other_y):
+def is_behind(x: float, y: float, cos: float, sin: float, other_x: float, other_y: float) -> bool:
     """Whether a point is more than 150 deg off the direction (cos, sin) seen from (x, y)."""
     dx, dy = other_x - x, other_y - y
     return dx * cos + dy * sin < -COS_AHEAD * np.sqrt(dx * dx + dy * dy)
 
 
 @kernel
-def project_on_line(line, x, y):
+def project_on_line(line: np.ndarray, x: float, y: float) -> tuple[float, float]:
     """Nearest point of a polyline (C, >= 2): its distance along the line [m] and its distance to (x, y) [m].
 
     Of equally near points the first counts, as in GEOS.
@@ -64,8 +77,8 @@ def project_on_line(line, x, y):
 
 
 @kernel
-def nearby_segment(line, x, y, distance, hint):
-    """Some segment of a polyline (C, >= 2) at most `distance` [m] from (x, y), searched from segment hint on; or -1."""
+def nearby_segment(line: np.ndarray, x: float, y: float, distance: float, hint: int) -> int:
+    """A segment of a polyline (C, >= 2) at most `distance` [m] from (x, y), or -1; the search begins at hint."""
     count = len(line) - 1
     for k in range(count):
         s = (hint + k) % count
@@ -83,7 +96,9 @@ def nearby_segment(line, x, y, distance, hint):
 
 
 @kernel
-def box_meets_polygon(x, y, cos, sin, length, width, xy, ring_start):
+def box_meets_polygon(
+    x: float, y: float, cos: float, sin: float, length: float, width: float, xy: np.ndarray, ring_start: np.ndarray
+) -> bool:
     """Whether a closed oriented box (centre, direction, half length, half width) meets a closed polygon.
 
     The polygon's rings lie at xy[ring_start[r]:ring_start[r + 1]]. They meet if an edge meets the box, or if the box

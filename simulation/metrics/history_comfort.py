@@ -38,7 +38,7 @@ JERK_WINDOW = 15
 
 
 def recorded_past(scene: Scene) -> np.ndarray:
-    """(14 or 15, 11) states of the recorded ego before t0."""
+    """(14 or 15, 11) states of the recorded ego before t0 at 10 Hz, columns as in `dynamics.state`."""
     times = np.asarray(scene.history_timestamps)
     grid = np.arange(times[0], times[-1], GRID_US)[:-1]
     known = np.zeros((len(times), SIZE))
@@ -51,7 +51,7 @@ def recorded_past(scene: Scene) -> np.ndarray:
 
 
 def history_comfort(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """HC of each plan. Events: as of `comfort`."""
+    """HC of N plans: 1 or 0. Events: as in `comfort`."""
     count, past = len(motion.states), surroundings.past
     if past is None:
         shape = (count, len(QUANTITIES))

@@ -1,6 +1,6 @@
-"""Lane keeping (LK): 0 if the footprint's centre is more than 0.5 m off the centerline for 20 steps in a row.
+"""Lane keeping (LK): 0 if the footprint's centre is more than 0.5 m off the centerline for 20 steps in a row, else 1.
 
-Steps with the centre in an intersection are passed over; they do not end a row (navsim v2.2
+Steps with the centre in an intersection are skipped; they do not end a row (navsim v2.2
 `PDMScorer._calculate_lane_keeping`).
 """
 
@@ -28,6 +28,7 @@ MAX_STEPS = 20
 
 @kernel
 def _first_violation(frames, in_intersection, centerline):
+    """First step (N,) that completes MAX_STEPS deviating ones, inf if none does."""
     num_rows, num_steps = in_intersection.shape
     steps = np.full(num_rows, np.inf)
     for i in range(num_rows):
@@ -49,7 +50,7 @@ def _first_violation(frames, in_intersection, centerline):
 
 
 def lane_keeping(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """LK of each plan. Events: time [s] at which the row of deviating steps becomes too long."""
+    """LK of N plans: 1 or 0. Events: time [s] at which the row of deviating steps becomes too long."""
     steps = _first_violation(motion.frames, motion.areas.in_intersection, surroundings.centerline)
     return Measurement(np.where(steps == np.inf, 1.0, 0.0), {"lane_keeping_time": steps * STEP})
 
@@ -66,5 +67,5 @@ LANE_KEEPING = Metric(
     sentence="Off the lane's centre at {time}.",
     rank=60,
     facts=_facts,
-    events={"lane_keeping_time": "[s] when the centerline has been left for too long, inf if never"},
+    events={"lane_keeping_time": "[s] when the plan has been off the centerline for too long, inf if never"},
 )

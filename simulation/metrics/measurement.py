@@ -1,4 +1,4 @@
-"""What a metric returns."""
+"""The result of measuring a metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 
 
 class Measurement(NamedTuple):
-    """values: (N,) float64, one per plan. events: fields of `scoring.Events` that this metric observes."""
+    """The values of one metric for N plans, and what was observed on the way."""
 
     values: np.ndarray
+    """(N,) float64."""
     events: dict[str, np.ndarray]
+    """Observations (N, ...) by name, as in `Metric.events`; they become `Scores.events`."""

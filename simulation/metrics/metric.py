@@ -1,7 +1,7 @@
-"""What a sub-metric is: how it is measured, how it counts, and what feedback, tables and pictures say of it.
+"""What a sub-metric is: how it is measured, how it counts, and what feedback, tables and pictures say about it.
 
-Everything that belongs to one sub-metric stands in its module as one `Metric`; `registry` says which score versions use
-it, and how.
+Everything that belongs to one sub-metric is in its own module, as one `Metric`; `registry` says which score versions
+use it, and how.
 """
 
 from __future__ import annotations
@@ -21,48 +21,47 @@ if TYPE_CHECKING:
     from mtdrive.simulation.scoring import Scores
 
 Measure = Callable[[Motion, Surroundings], Measurement]
+"""Measures a metric for N simulated plans."""
 
 
 def no_facts(scene: Scene, scores: Scores, row: int) -> dict[str, Any]:
-    """Of a metric that has nothing to tell but its value."""
+    """The facts of a metric that reports nothing but its value."""
     return {}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One sub-metric. Its value lies in [0, 1], and 1 leaves nothing to improve.
-
-    column: navsim's column name.
-    short: its abbreviation in tables, for instance "NC".
-    label: a word or two for pictures, for instance "collision".
-    measure: its function of the motion and the surroundings.
-    sentence: what feedback says when it is violated; its fields are `object`, `place`, `side`, `quantity`, `time`,
-    `measured` and `limit`, as in `Finding`.
-    rank: place among the findings; the lowest is told first.
-    facts: (scene, scores, row) -> the fields of the `Finding` on one plan whose value is below 1.
-    violated: (scores) -> (N,) bool, what feedback objects to; None objects to every value below 1.
-    terms: words that fill in `sentence` beside numbers and object classes.
-    events: what `measure` observes beside the values: name -> what it is, with its unit.
-    is_safety: counts when the safer one of two plans is asked for.
-    implied_by: column of a metric whose finding about the same object makes this one needless.
-    weight: in the weighted mean; None for a factor of the score, 0 for no share in it.
-    normalise: (values, products, best earnings) -> values, for a metric relative to PDM-Closed.
-    """
+    """One sub-metric. Its value is in [0, 1]; 1 leaves nothing to improve."""
 
     column: str
+    """navsim's column name."""
     short: str
+    """Abbreviation in tables, such as "NC"."""
     label: str
+    """A word or two for pictures, such as "collision"."""
     measure: Measure
+    """Measures it from the motion and the surroundings of N plans."""
     sentence: str
+    """What feedback says about a violation. Its fields are `object`, `place`, `side`, `quantity`, `time`, `measured`
+    and `limit`, as in `Finding`."""
     rank: int
+    """Order of the findings: the lowest rank comes first."""
     facts: Callable[[Scene, Scores, int], dict[str, Any]] = no_facts
+    """(scene, scores, row) -> fields of the `Finding` on one plan whose value is below 1."""
     violated: Callable[[Scores], np.ndarray] | None = None
+    """(scores) -> (N,) bool, which plans feedback objects to; None for every value below 1."""
     terms: tuple[str, ...] = ()
+    """Words that can fill `sentence` beside numbers and object classes."""
     events: Mapping[str, str] = field(default_factory=dict)
+    """What `measure` observes beside the values: name -> description with the unit."""
     is_safety: bool = False
+    """Whether it counts in deciding which of two plans is safer."""
     implied_by: str | None = None
+    """Column of a metric whose finding about the same object makes a finding of this one redundant."""
     weight: float | None = None
+    """Weight in the weighted mean; None for a factor of the score, 0 for a metric that does not count."""
     normalise: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    """(distances, products, best) -> values, each (N,), for a metric relative to PDM-Closed; see `metrics.progress`."""
 
     @property
     def counts(self) -> bool:
@@ -70,5 +69,5 @@ class Metric:
         return self.weight != 0.0
 
     def violations(self, scores: Scores) -> np.ndarray:
-        """(N,) bool: the valid plans that feedback objects to."""
+        """(N,) bool, which of N valid plans feedback objects to."""
         return scores.columns[self.column] < 1.0 if self.violated is None else self.violated(scores)

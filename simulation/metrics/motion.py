@@ -18,20 +18,18 @@ CORNERS = ("front left", "rear left", "rear right", "front right")  # order in M
 
 
 class Motion(NamedTuple):
-    """N simulated plans over 41 steps.
-
-    states: (N, 41, 11), columns as in `dynamics.state`.
-    frames: (N, 41, 4) centre of the footprint x, y and direction cos, sin.
-    speeds: (N, 41) [m/s], never negative.
-    points: (N, 41, 5, 2) corners in the order of CORNERS, then the centre.
-    areas: where the footprint is.
-    """
+    """N simulated plans over 41 steps, in the local frame."""
 
     states: np.ndarray
+    """(N, 41, 11) simulated states, columns as in `dynamics.state`."""
     frames: np.ndarray
+    """(N, 41, 4) x [m], y [m] of the footprint's centre, and cos, sin of its heading."""
     speeds: np.ndarray
+    """(N, 41) [m/s], never negative."""
     points: np.ndarray
+    """(N, 41, 5, 2) corners of the footprint in the order of CORNERS, then its centre [m]."""
     areas: Areas
+    """Areas of the map that the footprint is on."""
 
 
 @kernel

@@ -19,27 +19,30 @@ MAX_BANDS = 512
 
 
 class PolygonIndex(NamedTuple):
-    """P polygons of a drivable map with their edges by band.
-
-    layer: (P,) int8 MapLayer. on_route: (P,) bool. bounds: (P, 4) min x, min y, max x, max y [m].
-    axis: (P,) int8, 0 if the bands divide x, 1 if they divide y.
-    band_start: (P + 1,) offset of a polygon's first band. bands_per_metre: (P,).
-    edge_start: (bands + 1,) offset of a band's first edge. edges: (E, 4), for both ends the other coordinate and the
-    one that the bands divide; an edge that crosses several bands stands in each.
-    """
+    """P polygons of a drivable map with their edges by band (B bands and E edges in all)."""
 
     layer: np.ndarray
+    """(P,) int8, `MapLayer`."""
     on_route: np.ndarray
+    """(P,) bool, lanes and lane connectors of the route."""
     bounds: np.ndarray
+    """(P, 4) min x, min y, max x, max y [m]."""
     axis: np.ndarray
+    """(P,) int8, 0 if the bands divide x, 1 if they divide y."""
     band_start: np.ndarray
+    """(P + 1,) int64 offsets of the polygons into the bands."""
     bands_per_metre: np.ndarray
+    """(P,) [1/m]."""
     edge_start: np.ndarray
+    """(B + 1,) int64 offsets of the bands into `edges`."""
     edges: np.ndarray
+    """(E, 4) for both ends the other coordinate, then the one that the bands divide [m]. An edge that crosses several
+    bands is in each."""
 
 
 @kernel
 def _band(value, lowest, bands_per_metre, count):
+    """Index of the band, of `count`, that holds a coordinate."""
     return min(max(int((value - lowest) * bands_per_metre), 0), count - 1)
 
 
@@ -88,7 +91,7 @@ def _build(xy, ring_start, polygon_start, bounds):
 
 @cache_by_identity
 def build_polygon_index(drivable_map: DrivableMap) -> PolygonIndex:
-    """Index a map's polygons (once per map)."""
+    """Index the polygons of a map; done once per map."""
     polygons = drivable_map.polygons
     bounds = np.array(polygons.bounds)
     built = _build(np.array(polygons.xy), np.array(polygons.ring_start), np.array(polygons.polygon_start), bounds)
@@ -96,8 +99,8 @@ def build_polygon_index(drivable_map: DrivableMap) -> PolygonIndex:
 
 
 @kernel
-def mark_contained(index, p, points, inside):
-    """Fill inside (n,): whether polygon p strictly contains each of points (n, 2)."""
+def mark_contained(index: PolygonIndex, p: int, points: np.ndarray, inside: np.ndarray) -> None:
+    """Fill inside (n,) bool: whether polygon p strictly contains each of points (n, 2)."""
     edges, edge_start = index.edges, index.edge_start
     min_x, min_y, max_x, max_y = index.bounds[p, 0], index.bounds[p, 1], index.bounds[p, 2], index.bounds[p, 3]
     along, across = index.axis[p], 1 - index.axis[p]
@@ -127,8 +130,8 @@ def mark_contained(index, p, points, inside):
 
 
 @kernel
-def in_layer(index, layer, x, y):
-    """Whether some polygon of a MapLayer strictly contains (x, y)."""
+def in_layer(index: PolygonIndex, layer: int, x: float, y: float) -> bool:
+    """Whether a polygon of the layer, a `MapLayer`, strictly contains (x, y)."""
     point = np.array([[x, y]])
     inside = np.zeros(1, dtype=np.bool_)
     for p in range(len(index.layer)):

@@ -1,9 +1,10 @@
-"""Ego progress (EP): the way along the centerline, relative to what PDM-Closed earns.
+"""Ego progress (EP): the distance along the centerline, relative to PDM-Closed.
 
-The way is the footprint centre's, from the first to the last step, at least 0. A plan earns its way times its
-multiplicative metrics. If the best of PDM-Closed and the plan (of all proposals, in PDM-Closed's own scoring) earns
-more than 5 m, v1.1 divides what the plan earns by it, and v2.2 its way, clipped to 1. Otherwise the value is 1; in
-v1.1, 0 if a multiplicative metric is 0 (navsim `PDMScorer._calculate_progress`, `_aggregate_scores`).
+The distance is that of the footprint's centre from the first to the last step, at least 0. Its product with the plan's
+multiplicative metrics is compared: let best be the larger one of PDM-Closed and the plan (of all proposals, in
+PDM-Closed's own scoring). If best is more than 5 m, v1.1 divides the plan's product by best, and v2.2 the plan's
+distance, clipped to 1. Otherwise the value is 1; in v1.1, 0 if a multiplicative metric is 0 (navsim
+`PDMScorer._calculate_progress`, `_aggregate_scores`).
 """
 
 from __future__ import annotations
@@ -24,48 +25,55 @@ if TYPE_CHECKING:
     from mtdrive.simulation.scoring import Scores
 
 MIN_BEST = 5.0  # [m]
-ENOUGH = 0.95  # of PDM-Closed's; from there on a plan counts as clean
+ENOUGH = 0.95  # of PDM-Closed's progress: from there on feedback does not object
 PROGRESS = "progress"
 
 
 @kernel
 def _progress(frames, centerline):
-    ways = np.empty(len(frames))
+    """(N,) distances [m] along a centerline (C, 2), from frames (N, S, 4)."""
+    distances = np.empty(len(frames))
     for i in range(len(frames)):
         start, _ = project_on_line(centerline, frames[i, 0, 0], frames[i, 0, 1])
         end, _ = project_on_line(centerline, frames[i, -1, 0], frames[i, -1, 1])
-        ways[i] = max(end - start, 0.0)
-    return ways
+        distances[i] = max(end - start, 0.0)
+    return distances
 
 
 def progress(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """Way of each plan [m], to be normalised."""
-    ways = _progress(motion.frames, surroundings.centerline)
-    return Measurement(ways, {"progress": ways})
+    """Distances of N plans along the centerline [m], still to be normalised. Events: the same."""
+    distances = _progress(motion.frames, surroundings.centerline)
+    return Measurement(distances, {"progress": distances})
 
 
-def normalise_v1(ways: np.ndarray, products: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """EP of v1.1 from ways (N,) [m], multiplicative products (N,) and the best earnings (N,) [m]."""
+def normalise_v1(distances: np.ndarray, products: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """(N,) EP of v1.1.
+
+    Args:
+        distances: (N,) along the centerline [m].
+        products: (N,) of the multiplicative metrics.
+        best: (N,) the larger product with the distance, of PDM-Closed and the plan [m].
+    """
     enough = best > MIN_BEST
-    return np.where(enough, ways * products / np.where(enough, best, 1.0), products != 0.0)
+    return np.where(enough, distances * products / np.where(enough, best, 1.0), products != 0.0)
 
 
-def normalise_v2(ways: np.ndarray, products: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """EP of v2.2, from the same."""
+def normalise_v2(distances: np.ndarray, products: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """(N,) EP of v2.2. The arguments are those of `normalise_v1`."""
     enough = best > MIN_BEST
-    return np.where(enough, np.clip(ways / np.where(enough, best, 1.0), 0.0, 1.0), 1.0)
+    return np.where(enough, np.clip(distances / np.where(enough, best, 1.0), 0.0, 1.0), 1.0)
 
 
 def _violated(scores: Scores) -> np.ndarray:
-    """Progress fails where the way itself falls short, not where a collision sets the sub-metric to 0."""
-    way = scores.events["progress"] / np.maximum(scores.events["reference_progress"], STEP)
+    """Progress is violated where the distance itself falls short, not where a collision sets the value to 0."""
+    share = scores.events["progress"] / np.maximum(scores.events["reference_progress"], STEP)
     values = scores.columns[EGO_PROGRESS.column]
-    return (values < 1.0) & ~(np.maximum(values, way) >= ENOUGH)
+    return (values < 1.0) & ~(np.maximum(values, share) >= ENOUGH)
 
 
 def _facts(scene: Scene, scores: Scores, row: int) -> dict:
-    way, reference = float(scores.events["progress"][row]), float(scores.events["reference_progress"][row])
-    return {"quantity": PROGRESS, "measured": way, "limit": reference}
+    distance, reference = float(scores.events["progress"][row]), float(scores.events["reference_progress"][row])
+    return {"quantity": PROGRESS, "measured": distance, "limit": reference}
 
 
 EGO_PROGRESS = Metric(
@@ -77,5 +85,5 @@ EGO_PROGRESS = Metric(
     rank=70,
     facts=_facts,
     violated=_violated,
-    events={"progress": "[m] way along the centerline"},
+    events={"progress": "[m] distance along the centerline"},
 )

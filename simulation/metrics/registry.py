@@ -25,16 +25,14 @@ from mtdrive.simulation.scene import NUM_STEPS
 
 @dataclass(frozen=True)
 class RecordedTraffic:
-    """The traffic of a log that a version scores against.
-
-    num_future: frames after t0, at 2 Hz.
-    red_lights: connectors whose light is red are seen.
-    drop_overlapping: tracks on top of the ego at t0 are left out.
-    """
+    """The traffic of a log that a version scores against."""
 
     num_future: int
+    """Frames after t0, at 2 Hz."""
     red_lights: bool
+    """Whether the connectors with a red light are part of it."""
     drop_overlapping: bool
+    """Whether tracks that overlap the ego at t0 are ignored."""
 
     @property
     def num_steps(self) -> int:
@@ -44,28 +42,31 @@ class RecordedTraffic:
 
 @dataclass(frozen=True)
 class ScoreVersion:
-    """A score: the product of the factors times the weighted mean of the rest.
-
-    title: its name in tables and pictures.
-    revision: raised when what is compiled for it changes.
-    traffic: that scenes are compiled with for it.
-    metrics: in the order of navsim's columns.
-    average_row: what navsim's one-stage script calls the last row of its table.
-    uses_past: the recorded past counts.
-    human_filter: metrics that the recorded human fails can be forgiven, and are by default.
-    reactive: can be scored in reactive traffic.
-    extended_comfort_weight: of `metrics.extended_comfort` in the weighted mean, where it is known; 0 for none.
-    """
+    """A score: the product of its factors times the weighted mean of its other metrics."""
 
     title: str
+    """Name in tables and pictures."""
     revision: int
+    """Raised when what is compiled for it changes, so that older scene caches are refused."""
     traffic: RecordedTraffic
+    """Traffic that scenes are compiled with for it."""
     metrics: tuple[Metric, ...]
+    """In the order of navsim's columns."""
     average_row: str
+    """What navsim's one-stage script calls the last row of its table."""
     uses_past: bool
+    """Whether the recorded past counts."""
     human_filter: bool
+    """Whether it has a human penalty filter, on by default: a metric that the recorded human fails counts as 1."""
     reactive: bool
+    """Whether it can be scored in reactive traffic."""
     extended_comfort_weight: float = 0.0
+    """Weight of two-frame extended comfort in the weighted mean, where it is known; 0 for none."""
+
+    @property
+    def has_extended_comfort(self) -> bool:
+        """Whether two-frame extended comfort is part of the score."""
+        return self.extended_comfort_weight != 0.0
 
 
 VERSIONS: dict[str, ScoreVersion] = {
@@ -129,19 +130,24 @@ def score_version(name: str) -> ScoreVersion:
 
 
 def revisions() -> dict[str, int]:
-    """The revision of each version."""
+    """The revision of each score version, by name."""
     return {name: version.revision for name, version in VERSIONS.items()}
 
 
 def final_score(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N,) scores: the product of the factors times the weighted mean of the rest.
+    """(N,) final scores: the product of the factors times the weighted mean of the other metrics.
 
-    columns: (N,) each, by navsim's names. Two-frame extended comfort may be among them, and has no weight where it is
-    NaN (navsim v2.2 `compute_final_scores`). Raises as `score_version`.
+    Args:
+        name: of the score version.
+        columns: sub-metrics (N,) by navsim's names. Two-frame extended comfort may be among them; where it is NaN it
+            has no weight (navsim v2.2 `compute_final_scores`).
+
+    Raises:
+        MTDriveError: there is no such version.
     """
     version = score_version(name)
     weighted = sum(metric.weight * columns[metric.column] for metric in version.metrics if metric.weight)
-    weights = sum(metric.weight for metric in version.metrics if metric.weight)
+    weights: float | np.ndarray = sum(metric.weight for metric in version.metrics if metric.weight)
     comfort = columns.get(EXTENDED_COMFORT)
     if comfort is not None:
         known = ~np.isnan(comfort)
@@ -151,17 +157,29 @@ def final_score(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def product_of_factors(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N,) products of the columns without a weight. Raises as `score_version`."""
+    """(N,) products of the factors, which are the metrics without a weight.
+
+    Args:
+        name: of the score version.
+        columns: sub-metrics (N,) by navsim's names.
+
+    Raises:
+        MTDriveError: there is no such version.
+    """
     return np.prod([columns[metric.column] for metric in metrics_of(name) if metric.weight is None], axis=0)
 
 
 def metrics_of(name: str) -> tuple[Metric, ...]:
-    """The metrics of a score version, in the order of navsim's columns. Raises as `score_version`."""
+    """The metrics of a score version, in the order of navsim's columns.
+
+    Raises:
+        MTDriveError: there is no such version.
+    """
     return score_version(name).metrics
 
 
 def all_metrics() -> dict[str, Metric]:
-    """The metrics of all versions by column; where versions measure one differently, the first version's."""
+    """The metrics of all versions by column. Where versions measure one differently, it is the first version's."""
     found: dict[str, Metric] = {}
     for version in VERSIONS.values():
         for metric in version.metrics:
@@ -170,6 +188,6 @@ def all_metrics() -> dict[str, Metric]:
 
 
 def short_name(column: str) -> str:
-    """The abbreviation of a metric's column; other columns are called by their names."""
+    """The abbreviation of a metric's column; any other column name is returned as it is."""
     metric = all_metrics().get(column)
     return column if metric is None else metric.short

@@ -1,4 +1,4 @@
-"""What the ego meets, prepared for the metrics: tracks, lights, indexed map, centerline, recorded past."""
+"""The ego's surroundings, prepared for the metrics: tracks, lights, indexed map, centerline, recorded past."""
 
 from __future__ import annotations
 
@@ -14,47 +14,55 @@ STOPPED_SPEED = 0.05  # [m/s] nuPlan: a track at most this fast when first seen 
 
 
 class Tracks(NamedTuple):
-    """A tracked objects over S steps, in the order of the observation.
-
-    poses: (A, S, 4) centre x, y and direction cos, sin. present: (A, S) bool; never, for ignored objects.
-    half_sizes: (A, 2) half length and width [m]. bounds: (A, 4) min x, min y, max x, max y over all steps, boxes
-    included; inverted (never met) for an object that is never present.
-    stopped: (A,) bool, static or slow when first seen. is_agent: (A,) bool.
-    """
+    """A tracked objects over S steps, in the order of the observation."""
 
     poses: np.ndarray
+    """(A, S, 4) x [m], y [m] of the box centre, and cos, sin of its heading."""
     present: np.ndarray
+    """(A, S) bool; all False for ignored objects."""
     half_sizes: np.ndarray
+    """(A, 2) half length and half width [m]."""
     bounds: np.ndarray
+    """(A, 4) min x, min y, max x, max y [m] of the boxes over all steps; inverted, so that nothing meets them, for an
+    object that is never present."""
     stopped: np.ndarray
+    """(A,) bool, static objects and those that are slow when first seen."""
     is_agent: np.ndarray
+    """(A,) bool, vehicles, pedestrians, bicycles and the ego."""
 
 
 class Lights(NamedTuple):
-    """K connectors with a traffic light. red: (S, K) bool. xy, ring_start, polygon_start: as in scene.Polygons."""
+    """K lane connectors with a traffic light, over S steps."""
 
     red: np.ndarray
+    """(S, K) bool, whether the light is red."""
     xy: np.ndarray
+    """(V, 2) vertices of the connectors [m], as in `scene.Polygons`."""
     ring_start: np.ndarray
+    """(R + 1,) int64 offsets of the rings into `xy`."""
     polygon_start: np.ndarray
+    """(K + 1,) int64 offsets of the connectors into the rings."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Inputs of the metrics beside the ego's motion.
-
-    centerline: (C, 2) [m]. past: (H, 11) states of the recorded ego before t0, or None where it does not count.
-    """
+    """The inputs of the metrics beside the ego's motion, in the local frame."""
 
     tracks: Tracks
+    """Other road users and static objects."""
     lights: Lights
+    """Lane connectors with a traffic light."""
     polygon_index: PolygonIndex
+    """The drivable map."""
     centerline: np.ndarray
+    """(C, 2) x, y [m]."""
     past: np.ndarray | None
+    """(H, 11) states of the recorded ego before t0, columns as in `dynamics.state`; None where the past does not count.
+    """
 
 
 def build_tracks(observation: Observation) -> Tracks:
-    """Tracks of an observation (S steps); what is ignored is never present."""
+    """The tracks of an observation of S steps; ignored objects are never present."""
     present = np.ascontiguousarray((observation.present & ~observation.ignored).T)
     centre, heading = observation.poses[..., :2], observation.poses[..., 2]
     poses = np.concatenate([centre, np.cos(heading)[..., None], np.sin(heading)[..., None]], axis=-1)
@@ -83,7 +91,14 @@ def _build_lights(observation: Observation) -> Lights:
 def prepare_surroundings(
     observation: Observation, drivable_map: DrivableMap, centerline: np.ndarray, past: np.ndarray | None
 ) -> Surroundings:
-    """Prepare an observation (S steps), a map, a centerline (C, >= 2) and a past (H, 11) for the metrics."""
+    """Prepare the surroundings for the metrics.
+
+    Args:
+        observation: the traffic over S steps.
+        drivable_map: the map, which is indexed once.
+        centerline: (C, >= 2) x, y [m] first.
+        past: (H, 11) states of the recorded ego, or None.
+    """
     return Surroundings(
         tracks=build_tracks(observation),
         lights=_build_lights(observation),

@@ -1,11 +1,11 @@
-"""Time to collision within bound (TTC): 0 if the ego, going on straight at its speed, would soon overlap a track.
+"""Time to collision within bound (TTC): 0 if the ego, moving straight on at its speed, would soon overlap a track.
 
 At each step the footprint is moved on by 0, 0.3, 0.6 and 0.9 s at constant speed and heading (a car that reverses is
 moved forwards) and compared with the tracks of that later moment. A track counts if it is ahead (less than 30 deg off
-the heading, seen from the rear axle), or if it is not behind and the ego stands in several lanes, off the road, or
-with its rear axle in an intersection; otherwise it is ignored from then on, so that only a track's first overlap
-matters. Steps slower than 0.005 m/s are skipped. v1.1 looks at all 41 steps against an observation of 5 s, v2.2 at
-the first 32 against one of 4 s (navsim `PDMScorer._calculate_ttc`).
+the heading, seen from the rear axle), or if it is not behind and the ego is in several lanes, off the road, or with its
+rear axle in an intersection; otherwise it is ignored from then on, so that only the first overlap with a track matters.
+Steps slower than 0.005 m/s are skipped. v1.1 looks at all 41 steps against an observation of 5 s, v2.2 at the first 32
+against one of 4 s (navsim `PDMScorer._calculate_ttc`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 LOOK_AHEAD_STEPS = 3
 NUM_LOOK_AHEADS = 4
-LOOK_AHEAD = (NUM_LOOK_AHEADS - 1) * LOOK_AHEAD_STEPS  # steps
+LOOK_AHEAD = (NUM_LOOK_AHEADS - 1) * LOOK_AHEAD_STEPS  # steps, 0.9 s
 MIN_SPEED = 5e-3  # [m/s]
 
 
 @kernel
 def _first_overlap(frames, speeds, tracks, a, num_steps):
-    """First step at which the moved-on ego overlaps track a, and the step of the overlap; -1, -1 if none."""
+    """First step from which the extrapolated ego overlaps track a, and the step of the overlap; -1, -1 if none."""
     length, width = tracks.half_sizes[a, 0], tracks.half_sizes[a, 1]
     reach = EGO_REACH + np.hypot(length, width)
     for t in range(num_steps):
@@ -93,7 +93,11 @@ def _time_to_collision(states, frames, speeds, exposed, tracks, index, num_steps
 
 
 def time_to_collision(motion: Motion, surroundings: Surroundings, *, num_steps: int = NUM_STEPS) -> Measurement:
-    """TTC of each plan over its first num_steps steps. Events: the first violation's time [s] and track."""
+    """TTC of N plans over their first num_steps steps: 1 or 0. Events: time [s] and track of the first violation.
+
+    Raises:
+        ValueError: the observation is too short to look ahead from the last of these steps.
+    """
     observed = surroundings.tracks.present.shape[1]
     if observed < num_steps + LOOK_AHEAD:
         raise ValueError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 @kernel
 def _first_red(frames, red, xy, ring_start, polygon_start):
+    """First step (N,) at which the footprint meets a connector whose light is red, inf if none."""
     num_rows, num_steps = frames.shape[:2]
     steps = np.full(num_rows, np.inf)
     for i in range(num_rows):
@@ -42,7 +43,7 @@ def _first_red(frames, red, xy, ring_start, polygon_start):
 
 
 def traffic_light_compliance(motion: Motion, surroundings: Surroundings) -> Measurement:
-    """TLC of each plan. Events: time [s] of the first step on a red connector."""
+    """TLC of N plans: 1 or 0. Events: time [s] of the first step on a red connector."""
     lights = surroundings.lights
     steps = _first_red(motion.frames, lights.red, lights.xy, lights.ring_start, lights.polygon_start)
     return Measurement(np.where(steps == np.inf, 1.0, 0.0), {"red_light_time": steps * STEP})

@@ -1,4 +1,4 @@
-"""The centre line that the ego should follow: its starting lane, then the shortest lane sequence along the route."""
+"""The centerline that the ego should follow: its starting lane, then the shortest lane sequence along the route."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ _SEARCH_DEPTH = 30  # roadblocks
 def starting_lane(
     road_map: RoadMap, under_ego: Sequence[str], route_lane_ids: Sequence[str], ego_pose: np.ndarray
 ) -> Lane:
-    """The lane of the route that the ego at ego_pose (3,), UTM rear axle, is on.
+    """The lane of the route that the ego is on.
 
-    under_ego: ids of the map polygons that hold the rear axle, in search-tree order. The one of the smallest
-    heading error wins; where none is on the route, the first route lane that holds the ego centre, else the
-    lane nearest to the footprint.
+    Of the lanes under the rear axle that are on the route it is the one with the smallest heading error. Where none is
+    on the route, it is the first route lane that holds the centre of the ego, else the one nearest to the footprint.
+
+    Args:
+        road_map: the map.
+        under_ego: ids of the map polygons that hold the rear axle, in search-tree order.
+        route_lane_ids: ids of the lanes and connectors of the route, in its order.
+        ego_pose: (3,) UTM x [m], y [m], heading [rad] of the rear axle.
 
     Raises:
         MTDriveError: the route has no lane.
@@ -43,7 +48,7 @@ def starting_lane(
 
 
 def centerline(road_map: RoadMap, route: Sequence[str], route_lane_ids: Sequence[str], start: Lane) -> Path:
-    """Baselines of the shortest lane sequence from start to the end of the route (at most 30 roadblocks on)."""
+    """The joined baselines of the shortest lane sequence from start to the end of the route (at most 30 roadblocks)."""
     first = route.index(start.roadblock) if start.roadblock in route else 0
     target = route[first : first + _SEARCH_DEPTH][-1]
     lanes = _shortest_lanes(road_map, start, target, set(route_lane_ids))
@@ -51,14 +56,15 @@ def centerline(road_map: RoadMap, route: Sequence[str], route_lane_ids: Sequence
 
 
 def _heading_error(lane: Lane, ego_pose: np.ndarray) -> float:
+    """Heading of the ego off the nearest point of the baseline [rad], not negative."""
     distance = ((lane.baseline[:, :2] - ego_pose[:2]) ** 2).sum(axis=-1) ** 0.5
-    return abs(normalize_angle(lane.baseline[np.argmin(distance), 2] - ego_pose[2]))
+    return float(abs(normalize_angle(lane.baseline[np.argmin(distance), 2] - ego_pose[2])))
 
 
 def _shortest_lanes(road_map: RoadMap, start: Lane, target: str, allowed: set[str]) -> list[Lane]:
     """Dijkstra over lanes of the route; where the target roadblock cannot be reached, the shortest deepest branch.
 
-    Among equal costs the lane that was reached first is expanded first.
+    Of equal costs the lane that was reached first is expanded first.
     """
     parent: dict[str, str | None] = {start.id: None}
     frontier = {start.id: (1.0, 1)}  # lane -> cost [m] and depth, in the order of reaching

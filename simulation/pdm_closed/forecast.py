@@ -1,4 +1,4 @@
-"""What PDM-Closed expects to happen: objects at constant velocity, lights as they are (navsim `PDMObservation`)."""
+"""PDM-Closed's forecast: objects at constant velocity, traffic lights unchanged (navsim `PDMObservation`)."""
 
 from __future__ import annotations
 
@@ -23,42 +23,45 @@ from mtdrive.simulation.scene import STEP, ObjectType, Observation
 
 RADIUS = 100.0  # [m] around the ego centre
 NUM_STEPS = 51  # 4 s and the second that time-to-collision looks ahead
-REFRESH = 2  # steps between forecasts: an odd step sees the forecast of the step before
+REFRESH = 2  # steps between forecasts; an odd step uses the forecast of the step before
 _MAX_AGENTS = {ObjectType.VEHICLE: 50, ObjectType.PEDESTRIAN: 25, ObjectType.BICYCLE: 10}
 _MAX_STATIC = 50
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A objects (static ones first, then by class, nearest first) and K red lights, UTM.
-
-    tokens: A. kind: (A,) ObjectType. poses: (A, 3) box centres at t0. size: (A, 2). velocity: (A, 2) along the
-    heading. lights: ids and polygons (K,) of red connectors on the route. ignored: (A + K,) bool, what the
-    ego overlaps at t0 (a light only if the ego is inside altogether).
-    """
+    """A objects (static ones first, then by class, the nearest first) and K red lights, in UTM."""
 
     tokens: list[str]
+    """A track tokens."""
     kind: np.ndarray
+    """(A,) int8, `ObjectType`."""
     poses: np.ndarray
+    """(A, 3) x [m], y [m], heading [rad] of the box centres at t0."""
     size: np.ndarray
+    """(A, 2) length and width [m]."""
     velocity: np.ndarray
+    """(A, 2) [m/s], along or against the heading."""
     lights: list[str]
+    """Map ids of the K lane connectors of the route whose light is red."""
     light_polygons: np.ndarray
+    """(K,) shapely polygons of these connectors."""
     ignored: np.ndarray
+    """(A + K,) bool, what the ego overlaps at t0; a connector only if it holds the whole ego."""
 
     @property
     def speed(self) -> np.ndarray:
-        """(A,) [m/s]."""
+        """(A,) speeds [m/s]."""
         return np.hypot(self.velocity[:, 0], self.velocity[:, 1])
 
     def polygons(self, steps: Sequence[int]) -> np.ndarray:
-        """(len(steps), A + K) shapely polygons at refreshed steps."""
+        """(len(steps), A + K) shapely polygons of objects and lights at some steps."""
         seconds = np.asarray(steps)[:, None, None, None] * STEP
         boxes = shapely.polygons(box_corners(self.poses, self.size) + seconds * self.velocity[:, None])
         return np.hstack([boxes, np.tile(self.light_polygons, (len(steps), 1))])
 
     def observation(self, origin: np.ndarray) -> Observation:
-        """The forecast in the local frame of origin (3,), for scoring."""
+        """The forecast in the frame whose UTM pose is origin (3,), for scoring."""
         seen = np.arange(NUM_STEPS) // REFRESH * REFRESH * STEP
         poses = np.repeat(self.poses[None], NUM_STEPS, axis=0)
         poses[..., :2] += seen[:, None, None] * self.velocity
@@ -81,9 +84,13 @@ class Forecast:
 def forecast(
     detections: Detections, ego_pose: np.ndarray, red_lights: Sequence[str], route_polygons: dict[str, shapely.Polygon]
 ) -> Forecast:
-    """Forecast from the detections at t0 around ego_pose (3,), the UTM rear axle.
+    """Forecast from the detections at t0.
 
-    route_polygons: polygons of the lanes of the corrected route, by id; red lights elsewhere do not count.
+    Args:
+        detections: what is seen at t0, in the ego frame.
+        ego_pose: (3,) UTM x [m], y [m], heading [rad] of the rear axle.
+        red_lights: ids of the lane connectors whose light is red.
+        route_polygons: polygons of the lanes of the corrected route, by id; red lights elsewhere do not count.
     """
     center = translate_forward(ego_pose, vehicle.REAR_AXLE_TO_CENTER)
     poses = poses_to_global(detections.boxes[:, :3], ego_pose)
@@ -121,7 +128,7 @@ def _nearest(kind: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _along_heading(velocity: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    """Velocities (A, 2) of the same speed, turned into the heading or, where that is closer, against it."""
+    """Velocities (A, 2) of the same speed along the heading (A,) or, where that is closer, against it."""
     forward = np.abs(normalize_angle(heading - np.arctan2(velocity[:, 1], velocity[:, 0]))) < np.pi / 2
     course = np.where(forward, heading, normalize_angle(heading + np.pi))
     return np.hypot(velocity[:, 0], velocity[:, 1])[:, None] * np.column_stack([np.cos(course), np.sin(course)])

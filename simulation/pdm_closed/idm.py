@@ -1,8 +1,8 @@
 """The Intelligent Driver Model along a path (navsim `BatchIDMPolicy` and `PDMGenerator`).
 
-Two habits of the official code are kept, since they change the plan: the leader is looked for at even steps
-only and is all zero at step 1, so every plan brakes for 0.1 s; and the record of the leader is shared by
-the five policies of a path, so a field that one of them does not set keeps the value of the one before.
+Two quirks of the official code are kept, since they change the plan: the leader is searched at even steps only and is
+all zero at step 1, so every plan brakes for 0.1 s; and the five policies of a path share the record of the leader, so a
+field that one of them does not set keeps the value of the one before.
 """
 
 from __future__ import annotations
@@ -26,32 +26,58 @@ EXPONENT = 10
 
 
 class Obstacles(NamedTuple):
-    """Objects and red lights. Ring k is xy[start[k]:start[k + 1]], closed, at t0; velocity: (N, 2) [m/s].
-
-    heading: (N,) [rad] and speed: (N,) [m/s] of agents, speed 0 for the rest. is_light: (N,) bool.
-    """
+    """N objects and red lights, in UTM."""
 
     xy: np.ndarray
+    """(V, 2) vertices of their outlines at t0 [m]; the ring of each is closed."""
     start: np.ndarray
+    """(N + 1,) int64 offsets of the rings into `xy`."""
     velocity: np.ndarray
+    """(N, 2) [m/s]; 0 for lights."""
     heading: np.ndarray
+    """(N,) [rad]; 0 for lights."""
     speed: np.ndarray
+    """(N,) [m/s]; 0 for static objects and lights."""
     is_light: np.ndarray
+    """(N,) bool."""
 
 
 class Candidates(NamedTuple):
-    """Obstacles in the corridor of a path at step s: rows start[s]:start[s + 1] of obstacle and progress [m]."""
+    """The obstacles in the corridor of a path at each step (M in all)."""
 
     start: np.ndarray
+    """(42,) int64 offsets of the steps into the rows below."""
     obstacle: np.ndarray
+    """(M,) int64 indices in `Obstacles`."""
     progress: np.ndarray
+    """(M,) distance along the path of the obstacle's centre [m]."""
 
 
 @kernel
-def drive(path_states, path_progress, path_length, start, speed, target_speeds, obstacles, candidates):
-    """Unroll P policies along a path from the distance start [m] at a speed [m/s].
+def simulate_idm(
+    path_states: np.ndarray,
+    path_progress: np.ndarray,
+    path_length: float,
+    start: float,
+    speed: float,
+    target_speeds: np.ndarray,
+    obstacles: Obstacles,
+    candidates: Candidates,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Simulate P policies along a path.
 
-    Returns states (P, 41, 3), motion (P, 41, 2) and leaders (P, 41, 3) of `Proposals`.
+    Args:
+        path_states: (n, 3) points of the path, as in `Path`.
+        path_progress: (n,) distance of these points along the path [m].
+        path_length: of the path [m].
+        start: distance along the path at t0 [m].
+        speed: at t0 [m/s].
+        target_speeds: (P,) desired speeds [m/s].
+        obstacles: all `Obstacles`.
+        candidates: the `Candidates` among them on this path.
+
+    Returns:
+        states (P, 41, 3), motion (P, 41, 2) and leaders (P, 41, 3) of `Proposals`.
     """
     num_policies = len(target_speeds)
     states = np.zeros((num_policies, NUM_STEPS, 3))
@@ -82,7 +108,7 @@ def drive(path_states, path_progress, path_length, start, speed, target_speeds, 
 
 @kernel
 def _find_leader(leader, path_length, state, progress, step, obstacles, candidates):
-    """Write distance, speed and rear length of the nearest candidate ahead, or of the end of the path, to leader."""
+    """Write distance, speed and rear length of the nearest candidate ahead, else of the end of the path, to leader."""
     ego = _ego_corners(state)
     nearest, gap = -1, np.inf
     for row in range(candidates.start[step], candidates.start[step + 1]):
@@ -103,6 +129,7 @@ def _find_leader(leader, path_length, state, progress, step, obstacles, candidat
 
 @kernel
 def _advance(motion, leader, target_speed):
+    """Distance [m] and speed [m/s] one step after `motion` (2,), behind a leader (3,)."""
     progress, speed = motion
     desired_gap = (
         MIN_GAP + speed * HEADWAY + speed * (speed - leader[1]) / (2 * np.sqrt(MAX_ACCELERATION * MAX_DECELERATION))
@@ -127,7 +154,7 @@ def _ego_corners(state):
 
 
 @kernel
-def polygon_distance(a, b):
+def polygon_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Distance [m] between two polygons given as closed rings (n, 2) and (m, 2); 0 where they overlap."""
     if _inside(a[0, 0], a[0, 1], b) or _inside(b[0, 0], b[0, 1], a):
         return 0.0
@@ -149,6 +176,7 @@ def polygon_distance(a, b):
 
 @kernel
 def _inside(x, y, ring):
+    """Whether a closed ring (n, 2) holds a point."""
     inside = False
     for k in range(len(ring) - 1):
         if (ring[k, 1] > y) != (ring[k + 1, 1] > y):

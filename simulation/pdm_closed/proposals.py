@@ -1,4 +1,4 @@
-"""PDM-Closed's 15 proposals: three parallel paths, each driven by five IDM policies (navsim `PDMGenerator`)."""
+"""PDM-Closed's 15 proposals: five IDM policies on each of three parallel paths (navsim `PDMGenerator`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shapely
 
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.pdm_closed.forecast import REFRESH, Forecast
-from mtdrive.simulation.pdm_closed.idm import SPEED_FRACTIONS, Candidates, Obstacles, drive
+from mtdrive.simulation.pdm_closed.idm import SPEED_FRACTIONS, Candidates, Obstacles, simulate_idm
 from mtdrive.simulation.pdm_closed.path import Path
 from mtdrive.simulation.scene import NUM_STEPS, ObjectType
 
@@ -23,43 +23,50 @@ _LEAF_SIZE = 10  # of the official search tree: it decides which of two touched 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Path-major: path 0 with speeds 0..4, then paths 1 and 2.
-
-    states: (15, 41, 3) UTM x, y, heading. motion: (15, 41, 2) distance along the path [m] and speed [m/s].
-    leaders: (15, 41, 3) IDM leader: distance [m], speed [m/s], rear length [m].
-    """
+    """The 15 proposals, path-major: path 0 with target speeds 0 to 4, then paths 1 and 2."""
 
     states: np.ndarray
+    """(15, 41, 3) UTM x [m], y [m], heading [rad] of the rear axle at 10 Hz."""
     motion: np.ndarray
+    """(15, 41, 2) distance along the path [m] and speed [m/s]."""
     leaders: np.ndarray
+    """(15, 41, 3) the IDM's leader: distance along the path [m], speed [m/s], rear length [m]."""
 
 
 def propose(
     centerline: Path, speed_limit: float | None, ego_pose: np.ndarray, ego_speed: float, forecast: Forecast
 ) -> Proposals:
-    """Unroll all proposals. ego_pose: (3,) UTM rear axle. ego_speed: [m/s], longitudinal."""
+    """Simulate all proposals.
+
+    Args:
+        centerline: the path with offset 0, in UTM.
+        speed_limit: of the starting lane [m/s], if it has one.
+        ego_pose: (3,) UTM x [m], y [m], heading [rad] of the rear axle at t0.
+        ego_speed: longitudinal, at t0 [m/s].
+        forecast: the traffic.
+    """
     target_speeds = SPEED_FRACTIONS * (_FALLBACK_SPEED if speed_limit is None else speed_limit)
     paths = [centerline if offset == 0.0 else centerline.offset(offset) for offset in OFFSETS]
     starts = [path.line.project(shapely.Point(ego_pose[:2])) for path in paths]
     reach = abs(target_speeds.max()) * _CORRIDOR_TIME
     corridors = shapely.buffer(
-        [path.stretch(start, start + reach) for path, start in zip(paths, starts, strict=True)],
+        [path.section(start, start + reach) for path, start in zip(paths, starts, strict=True)],
         vehicle.WIDTH / 2,
         cap_style="square",
     )
     polygons = forecast.polygons(_REFRESHED)
     hits = [_hits(seen, corridors, forecast.ignored) for seen in polygons]
     obstacles = _obstacles(forecast)
-    unrolled = []
+    simulated = []
     for number, (path, start) in enumerate(zip(paths, starts, strict=True)):
         candidates = _candidates(path, [obstacle[corridor == number] for corridor, obstacle in hits], polygons)
-        unrolled.append(
-            drive(path.states, path.progress, path.line.length, start, ego_speed, target_speeds, obstacles, candidates)
-        )
-    return Proposals(*(np.concatenate(parts) for parts in zip(*unrolled, strict=True)))
+        ego = (start, ego_speed, target_speeds)
+        simulated.append(simulate_idm(path.states, path.progress, path.line.length, *ego, obstacles, candidates))
+    return Proposals(*(np.concatenate(parts) for parts in zip(*simulated, strict=True)))
 
 
 def _obstacles(forecast: Forecast) -> Obstacles:
+    """Objects, then lights, at t0."""
     polygons = forecast.polygons([0])[0]
     num_lights = len(forecast.lights)
     is_agent = forecast.kind <= ObjectType.BICYCLE
@@ -74,13 +81,13 @@ def _obstacles(forecast: Forecast) -> Obstacles:
 
 
 def _hits(polygons: np.ndarray, corridors: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """(2, n) corridors and obstacles that meet at one step, in the order of the official search tree."""
+    """(2, n) indices of corridors and obstacles that meet at one step, in the order of the official search tree."""
     hits = shapely.STRtree(polygons, _LEAF_SIZE).query(corridors, predicate="intersects")
     return hits[:, ~ignored[hits[1]]]
 
 
 def _candidates(path: Path, hits: Sequence[np.ndarray], polygons: np.ndarray) -> Candidates:
-    """Obstacles in the corridor of a path at each refreshed step, and how far along the path they are."""
+    """The obstacles in the corridor of a path at each refreshed step, and their distances along the path."""
     counts = np.zeros(NUM_STEPS, dtype=np.int64)
     counts[list(_REFRESHED)] = [len(obstacles) for obstacles in hits]
     inside = np.concatenate([seen[obstacles] for seen, obstacles in zip(polygons, hits, strict=True)])

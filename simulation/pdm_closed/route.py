@@ -1,6 +1,6 @@
-"""The route of a scene: which roadblocks and lanes the ego should follow (navsim `route_utils.py`).
+"""The route of a scene: the roadblocks and lanes that the ego should follow (navsim `route_utils.py`).
 
-Logs give roadblock ids that may miss the ego's own block, have gaps or loop back; the correction repairs that.
+The roadblock ids of a log may miss the ego's own roadblock, have gaps or loop back; the correction repairs that.
 """
 
 from __future__ import annotations
@@ -29,10 +29,18 @@ def route_lanes(road_map: RoadMap, roadblock_ids: Sequence[str]) -> list[str]:
 
 
 def correct_route(road_map: RoadMap, roadblock_ids: Sequence[str], ego_pose: np.ndarray) -> list[str]:
-    """Repair the roadblock ids of a log for the ego at ego_pose (3,), a UTM rear-axle pose.
+    """Repair the route of a log.
 
-    Starts the route at the ego's roadblock (searching back from the route, else forward to it), fills
-    missing links, and cuts the route where it crosses itself.
+    It then starts at the ego's roadblock (searched backward from the route, else forward to it), has no missing links,
+    and ends where it would cross itself.
+
+    Args:
+        road_map: the map.
+        roadblock_ids: of the log.
+        ego_pose: (3,) UTM x [m], y [m], heading [rad] of the rear axle.
+
+    Returns:
+        Ids of the roadblocks and roadblock connectors, in order.
 
     Raises:
         MTDriveError: a roadblock is not in the map.
@@ -47,9 +55,10 @@ def correct_route(road_map: RoadMap, roadblock_ids: Sequence[str], ego_pose: np.
 
 
 def _current_roadblock(road_map: RoadMap, ego_pose: np.ndarray, route: list[str]) -> tuple[str, list[str]]:
-    """The most plausible roadblock of the ego, and all plausible ones."""
+    """Ids of the most plausible roadblock of the ego, and of all plausible ones."""
     nearby = _nearby_roadblocks(road_map, ego_pose)
-    fitting = {True: [], False: []}  # on the route or not -> (roadblock, displacement) of each fitting lane
+    # (roadblock, displacement) of each fitting lane, by whether it is on the route
+    fitting: dict[bool, list[tuple[str, float]]] = {True: [], False: []}
     closest = []
     for id_ in nearby:
         closest.append(np.inf)
@@ -69,6 +78,7 @@ def _current_roadblock(road_map: RoadMap, ego_pose: np.ndarray, route: list[str]
 
 
 def _nearby_roadblocks(road_map: RoadMap, ego_pose: np.ndarray) -> list[str]:
+    """Ids of the roadblocks and connectors around the rear axle; where there are none, the nearest of each."""
     areas = (road_map.roadblock_area, road_map.connector_area)
     nearby = [area.ids[row] for area in areas for row in area.within_window(ego_pose, _SEARCH_RADIUS)]
     return nearby or [_nearest(area, ego_pose) for area in areas if len(area.ids)]
@@ -79,6 +89,7 @@ def _nearest(area: Area, ego_pose: np.ndarray) -> str:
 
 
 def _join_route(road_map: RoadMap, route: list[str], start: str, candidates: list[str]) -> list[str]:
+    """The route with the roadblocks between the ego and it in front, if a connection is found."""
     path = _search(road_map, route[0], candidates, _DEPTH_BACKWARD, forward=False)
     if path is not None:
         return path[::-1][:-1] + route
@@ -102,7 +113,7 @@ def _link(road_map: RoadMap, route: list[str]) -> list[str]:
 
 def _cut_loop(road_map: RoadMap, route: list[str]) -> list[str]:
     """End the route before a connector that overlaps an earlier connector."""
-    passed = {}
+    passed: dict[str, shapely.Polygon] = {}
     for index, id_ in enumerate(route):
         roadblock = road_map.roadblocks[id_]
         if not roadblock.is_connector:
@@ -123,17 +134,17 @@ def _search(
     level; the first occurrence decides which target is met first, the last one who its parent is.
     """
     first_seen = last_seen = [start]
-    parents = []
+    parents: list[dict[str, str]] = []
     for _ in range(max_depth):
         goal = next((id_ for id_ in first_seen if id_ in targets), None)
         if goal is not None:
             path = [goal]
-            for level in reversed(parents):
-                path.append(level[path[-1]])
+            for parent_of in reversed(parents):
+                path.append(parent_of[path[-1]])
             return path[::-1]
         children = {id_: _neighbours(road_map, id_, forward) for id_ in first_seen}
         first_seen = list(dict.fromkeys(child for id_ in first_seen for child in children[id_]))
-        level = {}
+        level: dict[str, str] = {}
         for id_ in last_seen:
             for child in children[id_]:
                 level.pop(child, None)

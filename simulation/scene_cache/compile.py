@@ -15,7 +15,7 @@ from mtdrive.simulation.navsim_format.maps import RoadMap
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.pdm_closed.centerline import centerline, starting_lane
 from mtdrive.simulation.pdm_closed.forecast import forecast
-from mtdrive.simulation.pdm_closed.planner import choose
+from mtdrive.simulation.pdm_closed.planner import plan_references
 from mtdrive.simulation.pdm_closed.proposals import propose
 from mtdrive.simulation.pdm_closed.route import correct_route, route_lanes
 from mtdrive.simulation.scene import Observation, Scene
@@ -79,7 +79,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
         camera=logs.front_camera(now),
         observations=_observations(versions, frames, future, local_poses, road_map, origin),
         idm_paths=build_idm_paths(road_map, future[0], origin),
-        references=choose(proposals, expected, local_map, local_path, *ego_state, versions),
+        references=plan_references(proposals, expected, local_map, local_path, *ego_state, versions),
     )
 
 

@@ -1,9 +1,9 @@
 """Files of planned trajectories.
 
 - `.npz` with the arrays KEYS.
-- `.csv` with a row for each trajectory: token, x_0, y_0, heading_0, x_1, ...; their number says the interval.
-- else the submission pickle of navsim's run_create_submission_pickle.py, of v1.1 or of v2 (both stages, one after the
-  other).
+- `.csv` with a row for each trajectory: token, x_0, y_0, heading_0, x_1, ...; the number of poses tells the interval.
+- Any other name: the submission pickle of navsim's run_create_submission_pickle.py, of v1.1 or of v2 (predictions of
+  both stages, one after the other).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mtdrive.simulation.navsim_format.pickle_names import Record
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.trajectory import SAMPLINGS, validate_batch
 
-LARGEST_ARRAY = 1 << 28  # bytes of an array in an .npz, and of a .csv
+LARGEST_ARRAY = 1 << 28  # bytes of an array in an .npz, or of a .csv
 KEYS = ("token", "poses", "interval_length")
 POSE = ("x", "y", "heading")  # columns of a .csv, each with _k
 PREDICTIONS = "predictions"  # of navsim v1.1
@@ -33,15 +33,18 @@ STAGES = ("first_stage_predictions", "second_stage_predictions")  # of navsim v2
 
 @dataclass(frozen=True)
 class Submission:
-    """N trajectories. tokens: (N,) str, may repeat. poses: (N, T, 3) as in `trajectory`. interval: [s]."""
+    """N planned trajectories."""
 
     tokens: np.ndarray
+    """(N,) str, tokens of their scenes; a token may repeat."""
     poses: np.ndarray
+    """(N, T, 3) x [m], y [m], heading [rad], as in `trajectory`."""
     interval: float
+    """[s] between poses."""
 
 
 def read_submission(path: Path) -> Submission:
-    """Read a file of trajectories, of a kind that the module describes.
+    """Read a file of trajectories, of any kind that the module docstring lists.
 
     Raises:
         MTDriveError: the file is missing or damaged, or does not hold trajectories of one accepted sampling.
@@ -115,22 +118,30 @@ def _read_csv(path: Path) -> Submission:
             count = len(header) // len(POSE)
             if header != ["token", *(f"{name}_{k}" for k in range(count) for name in POSE)]:
                 raise MTDriveError(f"{path} must have the columns token, x_0, y_0, heading_0, x_1, ..., in this order.")
-            tokens, poses = [], []
+            tokens, plans = [], []
             for row in rows:
                 tokens.append(scene_token(row[0]))
-                poses.append(np.array(row[1:], dtype=np.float64).reshape(count, len(POSE)))
-        tokens, poses = np.array(tokens, dtype=np.str_), np.array(poses).reshape(len(poses), count, len(POSE))
+                plans.append(np.array(row[1:], dtype=np.float64).reshape(count, len(POSE)))
+        poses = np.array(plans).reshape(len(plans), count, len(POSE))
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise MTDriveError(f"Cannot read {path} as a .csv of trajectories ({error}).") from error
-    return Submission(tokens, poses, SAMPLINGS.get(count, np.nan))
+    return Submission(np.array(tokens, dtype=np.str_), poses, SAMPLINGS.get(count, np.nan))
+
+
+class _TrajectorySampling(Record):
+    """Stands in for nuPlan's `TrajectorySampling` dataclass."""
+
+    interval_length: float
+    """[s] between poses."""
 
 
 class _Trajectory(Record):
     """Stands in for navsim's `Trajectory` dataclass."""
 
-
-class _TrajectorySampling(Record):
-    """Stands in for nuPlan's `TrajectorySampling` dataclass."""
+    poses: np.ndarray
+    """(T, 3)."""
+    trajectory_sampling: _TrajectorySampling
+    """The interval between poses."""
 
 
 CLASSES = {
@@ -144,7 +155,9 @@ CLASSES = {
 
 def _read_pickle(path: Path) -> Submission:
     content = load_pickle(path, kind="navsim submission", classes=CLASSES)
-    stages = [key for key in (*STAGES, PREDICTIONS) if isinstance(content, dict) and key in content]
+    if not isinstance(content, dict):
+        content = {}
+    stages = [key for key in (*STAGES, PREDICTIONS) if key in content]
     if stages not in ([PREDICTIONS], [*STAGES]):
         raise MTDriveError(
             f"{path} is no navsim submission: it has no `{PREDICTIONS}` (v1.1), nor `{'`, `'.join(STAGES)}` (v2)."

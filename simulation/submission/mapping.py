@@ -1,8 +1,9 @@
-"""Which synthetic scenes follow which recorded frames: navsim's `train_test_split/*_two_stage.yaml`."""
+"""Which synthetic scenes belong to which recorded frames: navsim's `train_test_split/*_two_stage.yaml`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,18 +11,18 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.submission.two_stage import Group
 
 KEY = "reactive_all_mapping"
-DEPTH = 8  # of nesting; groups of pairs take 5
+DEPTH = 8  # of nesting; a mapping has 5
 LARGEST_FILE = 1 << 24  # bytes
 
 
 def read_mapping(path: Path) -> tuple[Group, ...]:
-    """The groups of a split: a list of [now, previous, [[now, previous], ...]] under KEY.
+    """Read the groups of a split: a list of [now, previous, [[now, previous], ...]] under KEY.
 
     Raises:
         MTDriveError: the file is missing, or holds no such list.
     """
     try:
-        entries = _document(path)[KEY]
+        entries = _load(path)[KEY]
         groups = tuple(Group(now, previous, tuple(map(tuple, second))) for now, previous, second in entries)
     except OSError as error:
         raise MTDriveError(f"Cannot read mapping={path}: {error.strerror}.") from error
@@ -33,13 +34,13 @@ def read_mapping(path: Path) -> tuple[Group, ...]:
     return groups
 
 
-def _document(path: Path) -> object:
-    """The YAML in a file, all scalars as strings, if nothing in it stands for more than is written there.
+def _load(path: Path) -> Any:
+    """The content of a YAML file, with all scalars as strings. Aliases, which can expand without bound, are refused.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
         yaml.YAMLError: it is no YAML.
-        ValueError: it is too large, nested deeper than a mapping, or has aliases.
+        ValueError: it is too large, nested too deep, or has aliases.
     """
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")

@@ -1,17 +1,17 @@
-"""Reactive vehicles in motion: the Intelligent Driver Model along their paths, compiled.
+"""Reactive vehicles: the Intelligent Driver Model along their paths, compiled.
 
 navsim `NavsimIDMAgentManager`, nuplan-devkit `IDMAgentManager`, `IDMAgent` and `IDMPolicy`.
 
-All of it runs in UTM, at 10 Hz. What the official code does and one would not expect:
+Everything runs in UTM, at 10 Hz. The official code has some surprises:
 
 - At step t vehicles react to the ego of step t - 1, whose box is centred on its *rear axle*.
-- Vehicles move one after the other: the later see the earlier where they are at the end of the step.
+- Vehicles move one after the other: a later one sees an earlier one where that is at the end of the step.
 - A vehicle occupies its strip from half a length behind it to half a length and 1.5 s of its speed ahead, and its box;
   before its first move, its box alone.
-- Whatever meets the rest of its path, from its centre to the end, is in its way, also what lies behind or goes along
-  only at a side. It keeps its distance to the nearest of these, measured between occupied areas. Several overlap it
-  often; then the search tree chooses (`search_tree.py`), of up to ten the one whose bounds are centred southernmost.
-- A gap below 1 m counts as 1 m. Without a leader the end of the path leads, standing, less half a length.
+- Whatever meets the rest of its path, from its centre to the end, blocks it, also what is behind it or drives beside
+  it. The nearest of these leads, by the distance between occupied areas. Often several overlap the vehicle; then the
+  search tree decides (`search_tree.py`): of up to ten, the one whose bounds are centred southernmost.
+- A gap below 1 m counts as 1 m. Without a leader the end of the path leads, at speed 0, half a length short.
 - The leader's speed counts by the cosine of the angle between the headings: oncoming traffic is approached at the sum
   of the speeds.
 - A vehicle more than 100 m from the ego's rear axle is gone for good.
@@ -40,47 +40,52 @@ from mtdrive.simulation.traffic.strips import (
     squared_gap,
 )
 
-RADIUS = 100.0  # [m] around the ego
+RADIUS = 100.0  # [m] around the ego, beyond which a vehicle is gone
 MIN_GAP = 1.0  # [m]
 HEADWAY = 1.5  # [s]
 MAX_ACCELERATION = 1.0  # [m/s^2]
 MAX_DECELERATION = 2.0  # [m/s^2]
 EXPONENT = 4
-BLOCK = 12  # segments
+BLOCK = 12  # segments of a path that share bounds
 
 
 class Vehicles(NamedTuple):
-    """K vehicles on their paths; pose to target_speed as in `scene.IdmPaths`.
-
-    half_size: (K, 2) half length and width [m].
-    start: (K + 1,) offsets of the vehicles in what follows, which every vehicle has of its own.
-    path: (W, 4) as in IdmPaths. sides: (W, 2, 2) left and right of its points. segments: (W, 4, 2) quads up to the next
-    point, and bounds: (W, 4) of these; the last of a vehicle is none. blocks: (W, 4) bounds of every BLOCK segments
-    together, block by block from the start of a vehicle on.
-    """
+    """K vehicles and their paths (W points in all, a copy of the path for each vehicle), in UTM."""
 
     pose: np.ndarray
+    """(K, 3) x [m], y [m], heading [rad] of the box centre at t0."""
     progress: np.ndarray
+    """(K,) distance along the path at t0 [m]."""
     speed: np.ndarray
+    """(K,) speed at t0 [m/s]."""
     target_speed: np.ndarray
+    """(K,) desired speed [m/s]."""
     half_size: np.ndarray
+    """(K, 2) half length and half width [m]."""
     start: np.ndarray
+    """(K + 1,) int64 offsets of the vehicles into the rows below."""
     path: np.ndarray
+    """(W, 4) distance along the path [m], x [m], y [m], unwrapped heading [rad]."""
     sides: np.ndarray
+    """(W, 2, 2) left and right points beside the points of the path [m]."""
     segments: np.ndarray
+    """(W, 4, 2) quads from each point to the next [m]; the last row of a vehicle is unused."""
     bounds: np.ndarray
+    """(W, 4) min x, min y, max x, max y of the segments [m]; the last row of a vehicle is unused."""
     blocks: np.ndarray
+    """(W, 4) bounds of every BLOCK segments together [m], in the first rows of a vehicle."""
 
 
 @kernel
 def _hull(bounds, out):
+    """Fill out (4,) with the bounds of bounds (n, 4)."""
     out[0], out[1] = bounds[:, 0].min(), bounds[:, 1].min()
     out[2], out[3] = bounds[:, 2].max(), bounds[:, 3].max()
 
 
 @kernel
-def _lay(path, half_width, sides, segments, bounds, blocks):
-    """Fill what Vehicles holds of one vehicle's path (n, 4)."""
+def _prepare_path(path, half_width, sides, segments, bounds, blocks):
+    """Fill what `Vehicles` holds about the path (n, 4) of one vehicle."""
     sides[:] = path_sides(path, half_width)
     for s in range(len(path) - 1):
         fill_quad(segments[s], sides[s], sides[s + 1])
@@ -90,17 +95,30 @@ def _lay(path, half_width, sides, segments, bounds, blocks):
 
 
 def vehicles_on(idm_paths: IdmPaths, half_size: np.ndarray) -> Vehicles:
-    """Prepare the vehicles of `idm_paths`, of half_size (K, 2) half length and width [m]."""
+    """The K vehicles of `idm_paths`, ready to simulate.
+
+    half_size: (K, 2) half length and half width [m].
+    """
     paths = [idm_paths.path[idm_paths.path_start[lane] : idm_paths.path_start[lane + 1]] for lane in idm_paths.lane]
     start = np.cumsum([0, *map(len, paths)])
     path = np.concatenate([np.empty((0, 4)), *paths])
-    laid = [np.zeros((len(path), *shape)) for shape in ((2, 2), (4, 2), (4,), (4,))]
+    sides, segments, bounds, blocks = (np.zeros((len(path), *shape)) for shape in ((2, 2), (4, 2), (4,), (4,)))
     for low, high, width in zip(start[:-1], start[1:], half_size[:, 1], strict=True):
-        _lay(path[low:high], width, *(array[low:high] for array in laid))
-    state = (
-        np.array(column) for column in (idm_paths.pose, idm_paths.progress, idm_paths.speed, idm_paths.target_speed)
+        rows = slice(low, high)
+        _prepare_path(path[rows], width, sides[rows], segments[rows], bounds[rows], blocks[rows])
+    return Vehicles(
+        pose=np.array(idm_paths.pose),
+        progress=np.array(idm_paths.progress),
+        speed=np.array(idm_paths.speed),
+        target_speed=np.array(idm_paths.target_speed),
+        half_size=half_size,
+        start=start,
+        path=path,
+        sides=sides,
+        segments=segments,
+        bounds=bounds,
+        blocks=blocks,
     )
-    return Vehicles(*state, half_size, start, path, *laid)
 
 
 @kernel
@@ -116,6 +134,7 @@ def _pose_at(path, progress, pose):
 
 @kernel
 def _acceleration(speed, target_speed, gap, leader_speed):
+    """[m/s^2] by the Intelligent Driver Model, for a gap [m] to the leader."""
     wanted = (
         MIN_GAP + speed * HEADWAY + speed * (speed - leader_speed) / (2 * np.sqrt(MAX_ACCELERATION * MAX_DECELERATION))
     )
@@ -125,7 +144,7 @@ def _acceleration(speed, target_speed, gap, leader_speed):
 
 @kernel
 def _occupy(path, sides, pose, progress, speed, half_size, quads, bounds):
-    """Fill quads and bounds (max_quads, ...) with the area that a vehicle occupies; returns the number of quads."""
+    """Fill quads (>= n, 4, 2) and bounds (>= n, 4) with the area that a vehicle occupies; returns n."""
     low, high = path[0, 0], path[-1, 0]
     start = min(max(progress - half_size[0], low), high)
     end = min(max(progress + half_size[0] + speed * HEADWAY, low), high)
@@ -161,19 +180,23 @@ def _path_meets(vehicles, k, first, other, other_bounds, hull):
 
 
 @kernel
-def _choose(in_way, gaps, hulls, k):
-    """The nearest of what is in the way of vehicle k; of several equally near, what the official tree finds first."""
+def _find_leader(blocking, gaps, hulls, k):
+    """The nearest of what blocks vehicle k; of several equally near ones, the first that the official tree finds."""
     nearest = gaps.argmin()
     if (gaps == gaps[nearest]).sum() == 1:
-        return in_way[nearest]
-    return in_way[first_nearest(hulls[in_way], gaps, hulls[k])]
+        return blocking[nearest]
+    return blocking[first_nearest(hulls[blocking], gaps, hulls[k])]
 
 
 @kernel
-def drive(vehicles, ego, poses, active):
-    """Fill poses (41, K, 3), UTM box centres, and active (41, K), whether a vehicle is still there; step 0 is left out.
+def simulate_vehicles(vehicles: Vehicles, ego: np.ndarray, poses: np.ndarray, active: np.ndarray) -> None:
+    """Simulate K vehicles around one driven plan, from step 1 on; row 0 of the outputs is left as it is.
 
-    ego: (41, 4) UTM rear axle x, y, heading and speed.
+    Args:
+        vehicles: the `Vehicles`.
+        ego: (41, 4) UTM x [m], y [m], heading [rad] of the rear axle, and speed [m/s].
+        poses: output (41, K, 3), UTM x [m], y [m], heading [rad] of the box centres.
+        active: output (41, K) bool, whether the vehicle is still there.
     """
     count = len(vehicles.speed)
     progress, speed = vehicles.progress.copy(), vehicles.speed.copy()
@@ -189,7 +212,7 @@ def drive(vehicles, ego, poses, active):
         hulls[k] = bounds[k, 0]
         _pose_at(vehicles.path[vehicles.start[k] : vehicles.start[k + 1]], progress[k], here[k])
     part, part_bounds = np.empty((1, 4, 2)), np.empty((1, 4))
-    in_way, gaps = np.empty(count + 1, dtype=np.int64), np.empty(count + 1)
+    blocking, gaps = np.empty(count + 1, dtype=np.int64), np.empty(count + 1)
 
     for t in range(1, NUM_STEPS):
         ego_x, ego_y, ego_heading, ego_speed = ego[t - 1]
@@ -211,7 +234,7 @@ def drive(vehicles, ego, poses, active):
                 s = fill_first(own, own_sides, half_size[1], max(progress[k], own[0, 0]), part[0])
             bounds_of(part[0], part_bounds[0])
             n = num_quads[k]
-            met, gap = 0, np.inf
+            num_blocking, gap = 0, np.inf
             for j in range(count + 1):
                 if j == k or (j < count and not there[j]):
                     continue
@@ -221,12 +244,13 @@ def drive(vehicles, ego, poses, active):
                     or _path_meets(vehicles, k, s + 1, other, other_bounds, hulls[j])
                 ):
                     continue
-                in_way[met], gaps[met] = j, np.sqrt(squared_gap(hulls[k], hulls[j]))
-                if gaps[met] <= gap:  # otherwise it is farther than another one, no matter how far
-                    gaps[met] = distance_between(quads[k, :n], bounds[k, :n], other, other_bounds, hulls[j])
-                    gap = min(gap, gaps[met])
-                met += 1
-            leader = _choose(in_way[:met], gaps[:met], hulls, k) if met else -1
+                m = num_blocking
+                blocking[m], gaps[m] = j, np.sqrt(squared_gap(hulls[k], hulls[j]))
+                if gaps[m] <= gap:  # otherwise it is farther than another one, no matter how far
+                    gaps[m] = distance_between(quads[k, :n], bounds[k, :n], other, other_bounds, hulls[j])
+                    gap = min(gap, gaps[m])
+                num_blocking += 1
+            leader = _find_leader(blocking[:num_blocking], gaps[:num_blocking], hulls, k) if num_blocking else -1
             leader_speed = 0.0
             if leader < 0:
                 gap = own[last, 0] - progress[k] - half_size[0]

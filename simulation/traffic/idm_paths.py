@@ -1,10 +1,10 @@
 """Which vehicles become reactive, and the paths that they follow (navsim `navsim_idm_agents_builder.py`).
 
-A vehicle seen at t0 is set on the lane that holds its centre, or, in no lane but in an intersection, on the connector
-that does; of several, the one with the smallest heading error, which is not wrapped: an error near a full turn counts
-as large. It is moved to the nearest point of the lane's baseline. Vehicles in no lane, farther than 3 m from the
-baseline, or whose moved box meets the ego or the moved box of a vehicle before it, in the order of the detections,
-do not become reactive.
+A vehicle seen at t0 is put on the lane that holds its centre or, if it is in an intersection but in no lane, on the
+connector that does; of several, on the one with the smallest heading error, which is not wrapped: an error near a full
+turn counts as large. It is moved to the nearest point of the lane's baseline. Vehicles do not become reactive if they
+are in no lane, farther than 3 m from the baseline, or if the moved box meets the ego or the moved box of an earlier
+vehicle, in the order of the detections.
 
 - The path ends with the lane: navsim's metric cache carries no traffic lights, and without them its agents neither
   continue onto another lane nor stop at a light. At the end of the path they stand.
@@ -31,22 +31,29 @@ from mtdrive.simulation.scene import IdmPaths, ObjectType
 MAX_DEVIATION = 3.0  # [m] of a reactive vehicle from its baseline
 STATIONARY_SPEED = 0.1  # [m/s]
 FALLBACK_SPEED = 10.0  # [m/s] desired, before any lane has a limit
-HEADING_STEP = 0.5  # [m] along the baseline, to tell its heading
-SAME_POINT = 1e-8  # [m]
+HEADING_STEP = 0.5  # [m] along the baseline, between the points that give its heading
+SAME_POINT = 1e-8  # [m] points closer than this are the same
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a vehicle is. lane: None if it is on none. pose: (3,) nearest of the baseline; deviation from it [m]."""
+    """The lane that a vehicle is on."""
 
-    on_road: bool
-    lane: Lane | None = None
-    pose: np.ndarray | None = None
-    deviation: float = 0.0
+    lane: Lane
+    """The lane or lane connector."""
+    pose: np.ndarray
+    """(3,) UTM x [m], y [m], heading [rad] of the nearest point of its baseline."""
+    deviation: float
+    """Distance of the vehicle from that point [m]."""
 
 
 def build_idm_paths(road_map: RoadMap, detections: Detections, ego_pose: np.ndarray) -> IdmPaths:
-    """IdmPaths of the detections at t0. ego_pose: (3,) UTM rear axle.
+    """The reactive vehicles among the detections at t0, and their paths.
+
+    Args:
+        road_map: the map.
+        detections: what is seen at t0, in the ego frame.
+        ego_pose: (3,) UTM x [m], y [m], heading [rad] of the rear axle.
 
     Raises:
         MTDriveError: a lane has no baseline path.
@@ -55,33 +62,37 @@ def build_idm_paths(road_map: RoadMap, detections: Detections, ego_pose: np.ndar
     size = detections.boxes[:, 3:]
     speeds = np.hypot(*detections.velocity.T)
     center = translate_forward(ego_pose, vehicle.REAR_AXLE_TO_CENTER)
-    taken = [_box(center, np.array([vehicle.LENGTH, vehicle.WIDTH]))]
-    rows, parked, placed, paths = [], [], [], {}
+    occupied = [_box(center, np.array([vehicle.LENGTH, vehicle.WIDTH]))]
+    rows, parked, placed = [], [], []
+    paths: dict[str, np.ndarray] = {}
     target_speed, target_speeds = FALLBACK_SPEED, []
     for row in np.flatnonzero(detections.kind == ObjectType.VEHICLE):
-        place = _find_place(road_map, poses[row])
-        if place.deviation > MAX_DEVIATION or (not place.on_road and speeds[row] < STATIONARY_SPEED):
+        on_road, place = _find_place(road_map, poses[row])
+        if place is not None and place.deviation > MAX_DEVIATION:
             parked.append(row)
-        if place.lane is None or place.deviation > MAX_DEVIATION:
+            continue
+        if not on_road and speeds[row] < STATIONARY_SPEED:
+            parked.append(row)
+        if place is None:
             continue
         box = _box(place.pose, size[row])
-        if shapely.intersects(taken, box).any():
+        if shapely.intersects(occupied, box).any():
             continue
-        taken.append(box)
+        occupied.append(box)
         rows.append(row)
         placed.append(place)
         paths.setdefault(place.lane.id, _path(place.lane))
         target_speed = place.lane.speed_limit or target_speed
         target_speeds.append(target_speed)
 
-    rows = np.array(rows, dtype=np.int64)
+    track = np.array(rows, dtype=np.int64)
     order = list(paths)
-    points, lines = shapely.points(poses[rows, :2]), [place.lane.center_line for place in placed]
+    points, lines = shapely.points(poses[track, :2]), [place.lane.center_line for place in placed]
     return IdmPaths(
-        track=rows,
+        track=track,
         pose=np.array([place.pose for place in placed]).reshape(-1, 3),
         progress=shapely.line_locate_point(np.array(lines, dtype=object), points),
-        speed=speeds[rows],
+        speed=speeds[track],
         target_speed=np.array(target_speeds, dtype=np.float64),
         lane=np.array([order.index(place.lane.id) for place in placed], dtype=np.int64),
         path=np.concatenate([np.empty((0, 4)), *paths.values()]),
@@ -90,25 +101,22 @@ def build_idm_paths(road_map: RoadMap, detections: Detections, ego_pose: np.ndar
     )
 
 
-def _find_place(road_map: RoadMap, pose: np.ndarray) -> _Place:
+def _find_place(road_map: RoadMap, pose: np.ndarray) -> tuple[bool, _Place | None]:
+    """Whether a vehicle at a UTM pose (3,) is in a lane or an intersection, and its place if it is on a lane."""
     point = shapely.Point(pose[:2])
     areas = (road_map.lane_area, road_map.lane_connector_area)
     in_lane, in_intersection = (
         len(area.tree.query(point, predicate="within")) > 0 for area in (areas[0], road_map.intersection_area)
     )
     if not (in_lane or in_intersection):
-        return _Place(on_road=False)
+        return False, None
     lanes = [road_map.lane(id_) for id_ in _holding(areas[0] if in_lane else areas[1], point)]
     if not lanes:
-        return _Place(on_road=True)
+        return True, None
     nearest = [_nearest_pose(lane, point) for lane in lanes]
     best = int(np.argmin([abs(candidate[2] - pose[2]) for candidate in nearest]))
-    return _Place(
-        on_road=True,
-        lane=lanes[best],
-        pose=nearest[best],
-        deviation=float(np.hypot(*(nearest[best][:2] - pose[:2]))),
-    )
+    deviation = float(np.hypot(*(nearest[best][:2] - pose[:2])))
+    return True, _Place(lanes[best], nearest[best], deviation)
 
 
 def _holding(area: Area, point: shapely.Point) -> list[str]:
@@ -117,7 +125,7 @@ def _holding(area: Area, point: shapely.Point) -> list[str]:
 
 
 def _nearest_pose(lane: Lane, point: shapely.Point) -> np.ndarray:
-    """(3,) nearest point of the baseline, and its heading to the point half a metre on."""
+    """(3,) the nearest point of the baseline and the heading to the point half a metre on."""
     line = lane.center_line
     distance = line.project(point)
     here = shapely.get_coordinates(line.interpolate(distance))[0]
@@ -142,4 +150,5 @@ def _path(lane: Lane) -> np.ndarray:
 
 
 def _box(pose: np.ndarray, size: np.ndarray) -> shapely.Polygon:
+    """The box of size (2,), length and width [m], centred at a pose (3,)."""
     return shapely.Polygon(box_corners(pose, size))

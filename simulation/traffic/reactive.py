@@ -1,9 +1,9 @@
-"""The tracks that each simulated plan meets in reactive traffic (navsim `AbstractTrafficAgentsPolicy`).
+"""The tracks around each simulated plan in reactive traffic (navsim `AbstractTrafficAgentsPolicy`).
 
 Step 0 is what was detected at t0, also what overlaps the ego, which log replay would drop. From step 1 on:
 
-- Reactive vehicles are where `idm.drive` puts them.
-- Parked vehicles are there where they meet neither a reactive vehicle nor a parked one before them.
+- Reactive vehicles move as in `car_following.simulate_vehicles`.
+- Parked vehicles are there at the steps at which they meet neither a reactive vehicle nor a parked one before them.
 - Other vehicles, and those first seen later, are gone.
 - Everything else is as recorded.
 
@@ -23,25 +23,27 @@ from mtdrive.simulation.metrics.geometry import boxes_overlap
 from mtdrive.simulation.metrics.surroundings import Tracks, build_tracks
 from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import NUM_STEPS, ObjectType, Scene
-from mtdrive.simulation.traffic.car_following import Vehicles, drive, vehicles_on
+from mtdrive.simulation.traffic.car_following import Vehicles, simulate_vehicles, vehicles_on
 
 
 @dataclass(frozen=True)
 class ReactiveTraffic:
-    """vehicles: on their paths; tracks: theirs (K,). base: tracks without what vehicles do after step 0.
-
-    parked: tracks. origin: (3,) UTM pose of the local frame.
-    """
+    """The reactive traffic of a scene, ready to simulate around plans."""
 
     vehicles: Vehicles
+    """The K reactive vehicles."""
     tracks: np.ndarray
+    """(K,) int64 indices of these vehicles in the tracks of the observation."""
     parked: np.ndarray
+    """int64 indices of the vehicles that stay where they are, likewise."""
     base: Tracks
+    """All tracks in the local frame, without the vehicles after step 0."""
     origin: np.ndarray
+    """(3,) UTM x [m], y [m], heading [rad] of the local frame."""
 
 
 def reactive_traffic(scene: Scene, metric: str) -> ReactiveTraffic:
-    """Prepare the reactive traffic of a scene, among the tracks of its observation for metric."""
+    """Prepare the reactive traffic of a scene, for its observation for a score version."""
     observation, idm_paths = scene.observations[metric], scene.idm_paths
     present = observation.present.copy()
     present[0, len(scene.current_tokens) :] = False
@@ -57,13 +59,19 @@ def reactive_traffic(scene: Scene, metric: str) -> ReactiveTraffic:
 
 
 def simulate_tracks(traffic: ReactiveTraffic, states: np.ndarray) -> Iterator[Tracks]:
-    """The tracks around each of the simulated plans (N, 41, 11), one after the other."""
+    """Simulate the traffic that reacts to each of N plans, one after the other.
+
+    states: (N, 41, 11) simulated plans, columns as in `dynamics.state`.
+
+    Yields:
+        The tracks around each plan, in the local frame.
+    """
     rear_axle = poses_to_global(states[..., [X, Y, HEADING]], traffic.origin)
     speed = np.hypot(states[..., VELOCITY_X], states[..., VELOCITY_Y])
     for ego in np.concatenate([rear_axle, speed[..., None]], axis=-1):
         poses = np.zeros((NUM_STEPS, len(traffic.tracks), 3))
         active = np.zeros((NUM_STEPS, len(traffic.tracks)), dtype=np.bool_)
-        drive(traffic.vehicles, ego, poses, active)
+        simulate_vehicles(traffic.vehicles, ego, poses, active)
         base = traffic.base
         tracks = base._replace(poses=base.poses.copy(), present=base.present.copy(), bounds=base.bounds.copy())
         _place_reactive(tracks, traffic.tracks, poses, active, traffic.origin)
@@ -93,6 +101,7 @@ def _place_reactive(tracks, vehicles, poses, active, origin):
 
 @kernel
 def _meet(tracks, a, b, t):
+    """Whether the boxes of tracks a and b overlap at step t."""
     p, q = tracks.poses[a, t], tracks.poses[b, t]
     reach = tracks.half_sizes[a].sum() + tracks.half_sizes[b].sum()
     if abs(p[0] - q[0]) > reach or abs(p[1] - q[1]) > reach:
@@ -105,7 +114,7 @@ def _meet(tracks, a, b, t):
 
 @kernel
 def _place_parked(tracks, vehicles, parked):
-    """Leave the parked vehicles where they stood at step 0, wherever there is room."""
+    """Keep the parked vehicles where they are at step 0, at the steps at which there is room."""
     for m in range(len(parked)):
         a = parked[m]
         for t in range(1, NUM_STEPS):

@@ -1,8 +1,8 @@
 """Which of several equally near geometries the official search tree finds first (`shapely.STRtree.nearest`), compiled.
 
-Vehicles that move often overlap several others, all at distance 0; which one leads then hangs on the tree's layout.
-GEOS packs a sort-tile-recursive tree of ten children a node and searches it best first, with the binary heap of C++'s
-standard library; pairs of equal distance leave the heap in an order of its own.
+A moving vehicle often overlaps several others, all at distance 0; which one leads then depends on the layout of the
+tree. GEOS packs a sort-tile-recursive tree with ten children per node and searches it best-first, with the binary heap
+of the C++ standard library; pairs of equal distance leave the heap in an order of their own.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def _pack(bounds):
 
 @kernel
 def _sift_up(keys, items, hole, key, item):
+    """Put an entry into a heap, from a hole upwards."""
     while hole > 0 and keys[(hole - 1) // 2] > key:
         keys[hole], items[hole] = keys[(hole - 1) // 2], items[(hole - 1) // 2]
         hole = (hole - 1) // 2
@@ -63,7 +64,7 @@ def _sift_up(keys, items, hole, key, item):
 
 @kernel
 def _remove_top(keys, items, count):
-    """Remove the top of a heap of count entries, as libstdc++ does: the hole sinks to the bottom, the last rises."""
+    """Remove the top of a heap of count entries as libstdc++ does: the hole sinks to the bottom, the last rises."""
     count -= 1
     key, item = keys[count], items[count]
     hole = 0
@@ -77,11 +78,13 @@ def _remove_top(keys, items, count):
 
 
 @kernel
-def first_nearest(bounds, distances, target):
-    """Index of the nearest of n geometries that the official tree finds first.
+def first_nearest(bounds: np.ndarray, distances: np.ndarray, target: np.ndarray) -> int:
+    """Index of the one of n equally near geometries that the official tree finds first.
 
-    bounds: (n, 4) min x, min y, max x, max y. distances: (n,) from the target, whose bounds are target (4,). Up to
-    CAPACITY, only the smallest need be exact.
+    Args:
+        bounds: (n, 4) min x, min y, max x, max y of the geometries [m].
+        distances: (n,) from the target [m]; for n <= CAPACITY only the smallest need to be exact.
+        target: (4,) bounds of the target [m].
     """
     nodes, children, order = _pack(bounds)
     keys, items = np.empty(len(nodes)), np.empty(len(nodes), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The ground that a vehicle covers along its path, as convex quadrilaterals, compiled.
+"""The strip of ground that a vehicle covers along its path, as convex quadrilaterals, compiled.
 
 A strip has the width of the vehicle and flat ends. At the points of the path its sides meet on the bisector, where the
 official code (shapely `buffer`) rounds the outside and simplifies the inside to 1 % of the half width. On baselines
@@ -12,12 +12,12 @@ import numpy as np
 
 from mtdrive.simulation.runtime.kernels import kernel
 
-MIN_COSINE = 0.5  # of half a turn: sharper bends do not lengthen the bisector further
+MIN_COSINE = 0.5  # of half the turn; sharper bends do not lengthen the bisector further
 
 
 @kernel
-def path_sides(path, half_width):
-    """Left and right points (n, 2, 2) beside the points of a path (n, >= 3): distance, x, y."""
+def path_sides(path: np.ndarray, half_width: float) -> np.ndarray:
+    """(n, 2, 2) left and right points beside the points of a path (n, >= 3), whose columns are distance, x, y [m]."""
     count = len(path)
     sides = np.empty((count, 2, 2))
     for i in range(count):
@@ -46,7 +46,7 @@ def _cut(path, segment, distance, half_width, out):
 
 @kernel
 def _straighten(path, segment, point, half_width, rear, front, bent):
-    """Put bent, rear or front at a point of the path, square to the segment on a side where the cut has passed it."""
+    """Set bent, rear or front at a point of the path, square to the segment on the sides where the cut is past it."""
     dx, dy = path[segment + 1, 1] - path[segment, 1], path[segment + 1, 2] - path[segment, 2]
     square = np.empty((2, 2))
     _cut(path, segment, path[point, 0], half_width, square)
@@ -56,18 +56,18 @@ def _straighten(path, segment, point, half_width, rear, front, bent):
 
 
 @kernel
-def fill_quad(quad, rear, front):
+def fill_quad(quad: np.ndarray, rear: np.ndarray, front: np.ndarray) -> None:
     """Fill quad (4, 2), counter-clockwise, from the left and right points of its ends (2, 2)."""
     quad[0], quad[1], quad[2], quad[3] = front[0], rear[0], rear[1], front[1]
 
 
 @kernel
-def fill_first(path, sides, half_width, start, quad):
+def fill_first(path: np.ndarray, sides: np.ndarray, half_width: float, start: float, quad: np.ndarray) -> int:
     """Fill quad (4, 2) with the strip from start [m] to the next point of the path; returns the segment it lies on.
 
     start is on the path and not its end.
     """
-    segment = max(np.searchsorted(path[:, 0], start, side="right") - 1, 0)
+    segment = max(int(np.searchsorted(path[:, 0], start, side="right")) - 1, 0)
     rear, front = np.empty((2, 2)), sides[segment + 1].copy()
     _cut(path, segment, start, half_width, rear)
     _straighten(path, segment, segment + 1, half_width, rear, front, front)
@@ -76,7 +76,9 @@ def fill_first(path, sides, half_width, start, quad):
 
 
 @kernel
-def fill_strip(path, sides, half_width, start, end, quads):
+def fill_strip(
+    path: np.ndarray, sides: np.ndarray, half_width: float, start: float, end: float, quads: np.ndarray
+) -> int:
     """Fill quads (>= n, 4, 2) with the strip from start to end [m], which lie on the path; returns their number.
 
     From the very end of the path on, the strip is the whole last segment, and up to its very start the first (nuPlan's
@@ -110,7 +112,7 @@ def fill_strip(path, sides, half_width, start, end, quads):
 
 
 @kernel
-def fill_box(quad, x, y, heading, half_length, half_width):
+def fill_box(quad: np.ndarray, x: float, y: float, heading: float, half_length: float, half_width: float) -> None:
     """Fill quad (4, 2) with the corners of a box."""
     cos, sin = np.cos(heading), np.sin(heading)
     for k in range(4):
@@ -120,7 +122,7 @@ def fill_box(quad, x, y, heading, half_length, half_width):
 
 
 @kernel
-def bounds_of(quad, bounds):
+def bounds_of(quad: np.ndarray, bounds: np.ndarray) -> None:
     """Fill bounds (4,) of a quad (4, 2): min x, min y, max x, max y."""
     for axis in range(2):
         p, q, r, s = quad[0, axis], quad[1, axis], quad[2, axis], quad[3, axis]
@@ -128,14 +130,14 @@ def bounds_of(quad, bounds):
 
 
 @kernel
-def bounds_meet(a, b):
+def bounds_meet(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two bounds (4,) share a point."""
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 @kernel
 def _separated(a, b):
-    """Whether a side of quad a (4, 2), counter-clockwise, has all of quad b beyond it."""
+    """Whether all of quad b is beyond a side of quad a (4, 2), counter-clockwise."""
     for k in range(4):
         x, y = a[k, 0], a[k, 1]
         ex, ey = a[(k + 1) % 4, 0] - x, a[(k + 1) % 4, 1] - y
@@ -150,7 +152,7 @@ def _separated(a, b):
 
 
 @kernel
-def quads_meet(a, b):
+def quads_meet(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two convex quads (4, 2), counter-clockwise, share a point."""
     return not (_separated(a, b) or _separated(b, a))
 
@@ -171,7 +173,7 @@ def _corner_distance(a, b):
 
 
 @kernel
-def squared_gap(a, b):
+def squared_gap(a: np.ndarray, b: np.ndarray) -> float:
     """Squared distance between two bounds (4,), 0 where they meet."""
     gap_x = max(a[0] - b[2], b[0] - a[2], 0.0)
     gap_y = max(a[1] - b[3], b[1] - a[3], 0.0)
@@ -179,7 +181,9 @@ def squared_gap(a, b):
 
 
 @kernel
-def distance_between(a, a_bounds, b, b_bounds, b_hull):
+def distance_between(
+    a: np.ndarray, a_bounds: np.ndarray, b: np.ndarray, b_bounds: np.ndarray, b_hull: np.ndarray
+) -> float:
     """Distance [m] between two sets of quads (n, 4, 2) with bounds (n, 4); 0 where they meet. b_hull: bounds of b."""
     best = np.inf
     for i in range(len(a) - 1, -1, -1):  # a vehicle's nearest is at its front as a rule

@@ -7,7 +7,7 @@ from trl import GRPOConfig
 from mtdrive.planner.answer import Parsed
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.feedback.assessment import Assessment, assess
-from mtdrive.simulation.feedback.worker_pool import InProcess
+from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from mtdrive.training.advantages import estimator
 from mtdrive.training.checkpoints import LogFile
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
@@ -68,7 +68,7 @@ def make_trainer(planner, out, steps, *, settings=SETTINGS, callbacks=(), assess
         settings,
         scene_order(SCENES, steps * scenes, 0),
         (load(planner) if tasks is None else tasks).__getitem__,
-        InProcess(assess),
+        InProcessAssessor(assess),
         callbacks=[LogFile(out), *callbacks],
     )
 

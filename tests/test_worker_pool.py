@@ -1,4 +1,4 @@
-"""Assessing in worker processes: the same numbers, the same errors, and little to carry."""
+"""Assessing plans in worker processes gives the same numbers and raises the same errors."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def what_goes_wrong(scene, poses):
     return [name for name in sys.modules if name in ("torch", "transformers")]
 
 
-def test_what_goes_wrong_in_a_worker_is_told_here(store):
+def test_errors_of_a_worker_are_raised_here(store):
     scene = store.load(store.tokens[0])
     with open_assessor(what_goes_wrong, store, 1) as workers:
         assert workers.submit(scene, PLANS[:1]).result() == []  # a worker needs no deep-learning stack
