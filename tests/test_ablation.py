@@ -86,7 +86,7 @@ def test_what_is_finished_is_not_run_again_and_other_settings_are_refused(ablati
         stage.result.mkdir()
         unable = replace(stage, verb="nothing")
         ablation.run_stages([unable], tmp_path, lock)  # is done: with the same settings it is not run
-        with pytest.raises(MTDriveError, match="other settings"):
+        with pytest.raises(MTDriveError, match="have changed; choose another --out"):
             ablation.run_stages([replace(unable, fingerprint="after")], tmp_path, lock)
     assert stage.result.exists()
     stage.result.rmdir()

@@ -103,7 +103,7 @@ def run_stages(stages: Sequence[Stage], folder: Path, lock: int | None) -> None:
     """
     markers = folder / STAGES
     if changed := [stage.name for stage in stages if has_other_settings(stage, markers)]:
-        raise MTDriveError(f"{', '.join(changed)} in {folder} was made with other settings; choose another --out.")
+        raise MTDriveError(f"The settings of {', '.join(changed)} in {folder} have changed; choose another --out.")
     for stage in stages:
         if not is_done(stage, markers):
             begin(stage, markers)
