@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ import pytest
 from rich.console import Console
 
 from mtdrive.evaluation.bootstrap import bootstrap_runs
+from mtdrive.settings import load_settings
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.stages.stage import Stage
 
 TOOLS = str(Path(__file__).parent.parent / "tools")
 SCENES, TURNS = 40, 3
@@ -22,6 +27,13 @@ def ablation(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
     yield importlib.import_module("ablation")
     sys.modules.pop("ablation"), sys.modules.pop("ablation_report")
+
+
+def mark(folder: Path, name: str, done: bool) -> None:
+    """The marker of a stage of a run."""
+    (folder / "stages").mkdir(exist_ok=True)
+    marker = {"fingerprint": "", "done": done, "name": name, "command": "", "seconds": 1.0, "peak_memory": 1}
+    (folder / "stages" / f"{name}.json").write_text(json.dumps(marker))
 
 
 def write_run(out: Path, arm: str, seed: int) -> None:
@@ -43,7 +55,7 @@ def write_run(out: Path, arm: str, seed: int) -> None:
         ]
         (folder / source).mkdir(parents=True)
         pd.DataFrame(rows).to_csv(folder / source / "scores.csv", index=False)
-        (folder / f"{source}.json").write_text(json.dumps({"done": True}))
+        mark(folder, source, done=True)
     if arm != "sft":
         (folder / "rl").mkdir()
         log = [{"step": s, "generated_tokens": 100 * s, "pdms/turn_3": 0.6} for s in range(1, 30)]
@@ -55,7 +67,7 @@ def test_the_report_says_what_each_arm_reaches_and_what_mtgrpo_gains(ablation, t
         for seed in range(1 if arm == "sft" else 2):
             write_run(tmp_path, arm, seed)
     for run in ("mtgrpo/1", "multi-turn-grpo/0", "multi-turn-grpo/1"):
-        (tmp_path / run / "perceived.json").write_text(json.dumps({"done": False}))
+        mark(tmp_path / run, "perceived", done=False)
     ablation.write_report(tmp_path, list(ablation.ARMS), Console(quiet=True))
     text = (tmp_path / "report.md").read_text()
     assert "| sft | 1 | 0.500 (0.500 to 0.500) | 0.550 (0.550 to 0.550) | 0.600 (0.600 to 0.600) |" in text
@@ -67,25 +79,30 @@ def test_the_report_says_what_each_arm_reaches_and_what_mtgrpo_gains(ablation, t
     assert set(scores[(scores.arm == "mtgrpo") & (scores.feedback == "perceived")].seed) == {0}
 
 
-def test_a_finished_command_is_not_run_again_and_another_one_is_refused(ablation, tmp_path):
-    command = ablation.Command("nothing", {"turns": 3}, tmp_path / "rl")
-    with pytest.raises(RuntimeError, match="nothing"):
-        command.execute({})
-    command.out.with_suffix(".json").write_text(json.dumps({"arguments": ["turns=3"], "done": True}))
-    command.execute({})
-    with pytest.raises(RuntimeError, match="other settings"):
-        ablation.Command("nothing", {"turns": 2}, tmp_path / "rl").execute({})
+def test_what_is_finished_is_not_run_again_and_other_settings_are_refused(ablation, tmp_path):
+    stage = Stage("rl", "score", ("--help",), tmp_path / "rl", "before")
+    with only_run_in(tmp_path) as lock:
+        ablation.run_stages([stage], tmp_path, lock)
+        stage.result.mkdir()
+        unable = replace(stage, verb="nothing")
+        ablation.run_stages([unable], tmp_path, lock)  # is done: with the same settings it is not run
+        with pytest.raises(MTDriveError, match="have changed; choose another --out"):
+            ablation.run_stages([replace(unable, fingerprint="after")], tmp_path, lock)
+    assert stage.result.exists()
+    stage.result.rmdir()
+    with pytest.raises(MTDriveError, match="nothing"):
+        ablation.run_stages([unable], tmp_path, None)
 
 
 def test_every_arm_generates_the_same_number_of_tokens_from_the_same_planner(ablation, tmp_path):
     trained = [arm for arm in ablation.ARMS if arm != "sft"]
     preset = ablation.PRESETS["cpu-night"]
-    work = [ablation.commands(tmp_path / "sft", tmp_path, arm, 1, preset, steps=True) for arm in trained]
-    assert {command.keys["feedback_steps"] for commands in work for command in commands} == {True}
-    keys = [commands[0].keys for commands in work]
-    assert {k["max_generated_tokens"] for k in keys} == {preset.tokens}
-    assert {k["planner.model"] for k in keys} == {str(tmp_path / "sft")}
-    assert len({(k["estimator"], k["turns"]) for k in keys}) == len(trained)
+    runs = [ablation.plan(tmp_path / "sft", tmp_path / arm, arm, 1, preset, steps=True) for arm in trained]
+    assert all("feedback_steps=true" in stage.overrides for stages in runs for stage in stages)
+    configs = [load_settings(stages[0].verb, list(stages[0].overrides)) for stages in runs]
+    assert {config.max_generated_tokens for config in configs} == {preset.tokens}
+    assert {config.planner.model for config in configs} == {str(tmp_path / "sft")}
+    assert len({(config.estimator, config.turns) for config in configs}) == len(trained)
 
 
 def test_intervals_cover_runs_as_well_as_scenes():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 
 from mtdrive.cli import main
 from mtdrive.evaluation.bootstrap import bootstrap_mean
@@ -52,6 +53,14 @@ def test_bootstrap_interval_is_seeded_and_covers_the_mean():
     assert interval.mean == pytest.approx(values.mean())
     assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.01)
     assert interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.01)
+
+
+def test_bootstrap_interval_is_that_of_scipy():
+    values = np.random.default_rng(1).uniform(size=50)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(3))
+    ours = bootstrap_mean(values, 999, seed=3)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-12)
+    assert bootstrap_mean(values[:1], 999, seed=3).low == values[0]  # scipy refuses a single scene
 
 
 def test_differences_are_paired_over_scenes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from string import Formatter
 
 import numpy as np
@@ -12,6 +13,11 @@ import pytest
 
 from mtdrive.cli import main
 from mtdrive.datasets.reader import load_samples
+from mtdrive.evaluation.report.cards import scene_card
+from mtdrive.evaluation.report.data import ReportData
+from mtdrive.evaluation.report.gallery import Choice
+from mtdrive.evaluation.report.page import write_report
+from mtdrive.evaluation.tables import read_scores
 from mtdrive.planner.tiny import tiny_tokenizer
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.dynamics.state import VELOCITY_X
@@ -25,6 +31,7 @@ from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import OK, Scores, score
 from mtdrive.visualization.plan import assessed_plan
+from mtdrive.visualization.records import EpisodeRecord, Recording, TurnRecord
 from support.scenes import RoadObject, polygons, rectangle, straight_scene
 
 METRICS = [(version, metric) for version in VERSIONS for metric in VERSIONS[version].metrics]
@@ -145,6 +152,18 @@ SPEED_LIMIT = Metric(
 )
 
 
+def report_page(store: SceneStore, table: pd.DataFrame, plan: np.ndarray, path: Path) -> str:
+    """A report on the table of an evaluation, with the plan in the first scene as its gallery."""
+    scene = store.load(store.tokens[0])
+    recording = Recording("", scene.split, "pdms_v1", "privileged", ())
+    episode = EpisodeRecord(scene.token, scene.token, (TurnRecord(plan, "answer"),))
+    image = np.zeros((180, 320, 3), dtype=np.uint8)
+    card = scene_card(scene, image, Choice(scene.token, "the first"), recording, episode)
+    table = table.assign(feedback="", surprise="none")
+    write_report(ReportData("A report", "pdms_v1", {}, (), table, (), (card,)), path)
+    return path.read_text()
+
+
 @pytest.fixture
 def with_speed_limit(monkeypatch):
     version = VERSIONS["pdms_v1"]
@@ -169,9 +188,16 @@ def test_a_new_metric_is_scored_told_drawn_and_learned_from(with_speed_limit, wo
     compliant = pd.read_csv(scored).speed_limit_compliance
     assert set(compliant) == {0.0, 1.0}
 
-    assert main(["evaluate", *where, "baselines=[human]", "resamples=10", f"out={tmp_path / 'evaluation'}"]) == 0
-    (human,) = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["policies"]["human"]
+    evaluation = tmp_path / "evaluation"
+    assert main(["evaluate", *where, "baselines=[human]", "resamples=10", f"out={evaluation}"]) == 0
+    (human,) = json.loads((evaluation / "summary.json").read_text())["policies"]["human"]
     assert "speed_limit_compliance" in human["metrics"]
+
+    row = f'title="speed_limit_compliance">SLC {compliant[0]:.2f}</span>'
+    page = report_page(store, read_scores(evaluation / "scores.csv"), poses[0], tmp_path / "report.html")
+    assert '<th scope="col"><abbr title="speed_limit_compliance">SLC</abbr></th>' in page
+    assert row in page
+    assert "SLC speed limit compliance; PDMS = NC · DAC · SLC · (5 EP + 5 TTC + 2 C) / 12." in page
 
     assert main(["record", *where, "recipe=synthetic", f"out={tmp_path / 'dataset'}", "workers=1"]) == 0
     recorded = load_samples(tmp_path / "dataset")

@@ -9,11 +9,12 @@ import pytest
 
 from mtdrive.evaluation.bootstrap import Interval
 from mtdrive.evaluation.report.curves import draw, moving_mean
-from mtdrive.evaluation.report.data import RL, SFT, Panel, ReportData, SceneCard, Series, StageRun
+from mtdrive.evaluation.report.data import RL, SFT, Panel, ReportData, SceneCard, Series
 from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.headline import comparisons, parse_rate, verdict
 from mtdrive.evaluation.report.page import duration, signed, size, write_report
 from mtdrive.evaluation.rows import STOPPED, UNPARSED
+from mtdrive.stages.stage import StageRun
 from mtdrive.visualization.turns import Turn
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -60,6 +61,7 @@ def report(table: pd.DataFrame) -> ReportData:
     turn = Turn("[PT, <b>", "ok", 0.5, {"ego_progress": 0.5}, "Too slow & late.")
     return ReportData(
         title="A run",
+        metric="pdms_v1",
         facts={"Seed": "7"},
         stages=(StageRun("synth", "mtdrive synth out=world", 75.0, 3 * 2**30),),
         table=table,
@@ -167,13 +169,14 @@ def test_page_stands_alone_and_shows_the_numbers(table, tmp_path):
         "Too slow & late.",
         "1 min 15 s",
         "3.00 GiB",
+        "PDMS = NC · DAC · (5 EP + 5 TTC + 2 C) / 12.",
     ):
         assert expected in words, expected
     assert [name.name for name in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_page_without_planners_shows_the_baselines(table, tmp_path):
-    bare = ReportData("A run", {}, (), table[table.policy == "human"], (), ())
+    bare = ReportData("A run", "pdms_v1", {}, (), table[table.policy == "human"], (), ())
     write_report(bare, tmp_path / "report.html")
     assert "Recorded human driver" in (tmp_path / "report.html").read_text()
 

@@ -6,26 +6,27 @@ Every arm starts from the one planner that the run of `mtdrive quickstart` fine-
 scenes until it has generated the same number of tokens, with several seeds, and is evaluated on the run's test scenes
 with privileged and with perceived feedback. Nothing is chosen by the test scenes: an arm's last planner counts.
 
-Resumable: what is finished is not run again, what was stopped goes on from its checkpoint. The report (`report.md`,
-`scores.csv`, `ablation.png`) is of whatever is finished; `--report-only` writes it without running anything.
+It can be stopped: what is finished is not run again, and the rest goes on from its checkpoints. The report
+(`report.md`, `scores.csv`, `ablation.png`) covers what is finished; `--report-only` writes it without running anything.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ablation_report import write_report
+from ablation_report import STAGES, write_report
 from rich.console import Console
 from tqdm import tqdm
 
-from mtdrive.commands.quickstart import KEEP_MEMORY, last_line, to_override
-from mtdrive.simulation.runtime.files import atomic_path
+from mtdrive.planner.card import CARD
+from mtdrive.settings import load_settings
+from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.stages.stage import Command, Stage, begin, execute, has_other_settings, is_done, plan_stages
 
 SFT = "sft"
 ARMS: dict[str, dict] = {
@@ -43,12 +44,16 @@ ENDLESS = 10**5  # steps: the budget of tokens ends a run
 
 @dataclass(frozen=True)
 class Preset:
-    """tokens: that each run generates. rl: what all runs are told. seeds: runs of an arm. jobs: runs at a time."""
+    """Sizes of an ablation."""
 
     tokens: int
+    """Tokens that each run generates in training."""
     seeds: int
+    """Runs of an arm."""
     jobs: int
+    """Runs at a time."""
     rl: Mapping[str, object] = field(default_factory=dict)
+    """Keys of `mtdrive rl` that all runs share."""
 
 
 PRESETS = {
@@ -59,51 +64,66 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class Command:
-    """`mtdrive VERB` with these keys, which makes `out`."""
-
-    verb: str
-    keys: Mapping[str, object]
-    out: Path
-
-    def execute(self, environment: Mapping[str, str]) -> None:
-        """Run it, unless it is done. Raises RuntimeError with the end of its log if it fails, or if `out` holds the
-        result of another command."""
-        marker, arguments = self.out.with_suffix(".json"), [f"{k}={to_override(v)}" for k, v in self.keys.items()]
-        said = json.loads(marker.read_text()) if marker.exists() else {"arguments": arguments, "done": False}
-        if said["arguments"] != arguments:
-            raise RuntimeError(f"{self.out} was made with other settings (see {marker}); choose another --out.")
-        if said["done"]:
-            return
-        with atomic_path(marker) as path:
-            path.write_text(json.dumps(said))
-        log_path = self.out.with_suffix(".log")
-        with log_path.open("w") as log:
-            done = subprocess.run(
-                [sys.executable, "-m", "mtdrive.cli", self.verb, *arguments, f"out={to_override(str(self.out))}"],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**KEEP_MEMORY, **os.environ, **environment},
-            )
-        if done.returncode:
-            raise RuntimeError(f"mtdrive {self.verb} failed; its log {log_path} ends with: {last_line(log_path)}")
-        with atomic_path(marker) as path:
-            path.write_text(json.dumps({**said, "done": True}))
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """Where one run of an arm is kept: its planner, its evaluations, and its stages."""
+    return out / arm.replace(" ", "-") / str(seed)
 
 
-def commands(planner: Path, out: Path, arm: str, seed: int, preset: Preset, steps: bool = False) -> list[Command]:
-    """What one run of an arm takes, from `planner` on. steps: see `feedback_steps` in configs/rl.yaml."""
-    folder = out / arm.replace(" ", "-") / str(seed)
-    training = []
+def plan(planner: Path, folder: Path, arm: str, seed: int, preset: Preset, steps: bool = False) -> list[Stage]:
+    """The stages of one run of an arm: training, and an evaluation with each source of feedback.
+
+    Args:
+        planner: folder of the planner that all arms start from.
+        folder: of the run.
+        arm: one of ARMS.
+        seed: of the training.
+        preset: sizes.
+        steps: see `feedback_steps` in configs/rl.yaml.
+    """
+    shared: dict[str, object] = {"feedback_steps": True} if steps else {}
+    commands = []
     if arm != SFT:
-        keys = {"planner.model": str(planner), "split": "train", "seed": seed, "turns": 3, **preset.rl, **ARMS[arm]}
-        keys |= {"feedback_steps": True} if steps else {}
-        keys |= {"max_generated_tokens": preset.tokens, "max_steps": ENDLESS}
-        training, planner = [Command("rl", keys, folder / "rl")], folder / "rl"
-    keys = {"split": "test", "planner": "tiny", "planner.model": str(planner), "turns": 3, "baselines": ["human"]}
-    keys |= {"feedback_steps": True} if steps else {}
-    return training + [Command("evaluate", {**keys, "feedback": source}, folder / source) for source in FEEDBACK]
+        out = folder / "rl"
+        keys = {"planner": str(planner), "split": "train", "seed": seed, "turns": 3, **preset.rl, **ARMS[arm]}
+        keys |= {**shared, "max_generated_tokens": preset.tokens, "max_steps": ENDLESS, "out": str(out)}
+        commands.append(Command("rl", "rl", keys, out))
+        planner = out
+    for source in FEEDBACK:
+        out = folder / source
+        keys = {"split": "test", "planner": str(planner), "turns": 3, "baselines": ["human"]}
+        keys |= {**shared, "feedback": source, "out": str(out)}
+        commands.append(Command(source, "evaluate", keys, out))
+    return plan_stages(commands, load_settings)
+
+
+def run_stages(stages: Sequence[Stage], folder: Path, lock: int | None) -> None:
+    """Run those stages of a run that are not done.
+
+    Raises:
+        MTDriveError: a stage failed, or was made with other settings; hours of training are not removed for that.
+    """
+    markers = folder / STAGES
+    if changed := [stage.name for stage in stages if has_other_settings(stage, markers)]:
+        raise MTDriveError(f"The settings of {', '.join(changed)} in {folder} have changed; choose another --out.")
+    for stage in stages:
+        if not is_done(stage, markers):
+            begin(stage, markers)
+            execute(stage, markers, lock)
+
+
+def run_all(runs: Mapping[Path, list[Stage]], out: Path, jobs: int) -> list[str]:
+    """Run the stages of all runs, `jobs` runs at a time; returns why runs failed.
+
+    Raises:
+        MTDriveError: another ablation is at work in the folder.
+    """
+    failures = []
+    with only_run_in(out) as lock, ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run_stages, stages, folder, lock) for folder, stages in runs.items()]
+        for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
+            if error := future.exception():
+                failures.append(str(error))
+    return failures
 
 
 def main() -> None:
@@ -121,29 +141,24 @@ def main() -> None:
     run, out, preset = arguments.run.resolve(), arguments.out.resolve(), PRESETS[arguments.preset]
     jobs, seeds = arguments.jobs or preset.jobs, arguments.seeds or preset.seeds
     planner = (arguments.planner or run / "sft").resolve()
-    if not (planner / "config.json").exists():
+    if not (planner / CARD).exists():
         sys.exit(f"{planner} holds no planner; give --run the folder of a finished mtdrive quickstart, or --planner.")
-    environment = {
+    os.environ |= {  # of every stage
         "OPENSCENE_DATA_ROOT": str(run / "world"),
         "NUPLAN_MAPS_ROOT": str(run / "world" / "maps"),
         "NAVSIM_EXP_ROOT": str(run),
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)),
     }
 
-    def do(arm: str, seed: int) -> None:
-        for command in commands(planner, out, arm, seed, preset, arguments.feedback_steps):
-            command.out.parent.mkdir(parents=True, exist_ok=True)
-            command.execute(environment)
-
-    failures = []
-    if not arguments.report_only:
-        # All arms' first seeds first, so that a run that is cut short compares all of them.
-        work = [(arm, seed) for seed in range(seeds) for arm in arguments.arms if arm != SFT or seed == 0]
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(do, *item) for item in work]
-            for future in tqdm(as_completed(futures), total=len(work), unit="run"):
-                if future.exception():
-                    failures.append(str(future.exception()))
+    runs = {}
+    for seed in range(seeds):  # all arms' first seeds first, so that a run that is cut short compares all of them
+        for arm in arguments.arms if seed == 0 else [arm for arm in arguments.arms if arm != SFT]:
+            folder = run_folder(out, arm, seed)
+            runs[folder] = plan(planner, folder, arm, seed, preset, arguments.feedback_steps)
+    try:
+        failures = [] if arguments.report_only else run_all(runs, out, jobs)
+    except MTDriveError as error:
+        sys.exit(str(error))
     write_report(out, list(ARMS), Console(highlight=False, soft_wrap=True))
     if failures:
         sys.exit("\n".join(failures))

@@ -1,6 +1,5 @@
-"""Table and plot of an ablation: see ablation.py."""
+"""Table and plot of an ablation; `python tools/ablation.py --report-only --run ... --out ...` writes them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +13,14 @@ from rich.console import Console
 from mtdrive.evaluation import tables
 from mtdrive.evaluation.bootstrap import bootstrap_runs
 from mtdrive.evaluation.report.curves import moving_mean
-from mtdrive.evaluation.rows import PLANNER
-from mtdrive.evaluation.summary import FIXED
+from mtdrive.evaluation.rows import KEY_COLUMNS, PLANNER
 from mtdrive.simulation.metrics.registry import short_name
 from mtdrive.simulation.runtime.files import atomic_path
+from mtdrive.stages.stage import finished_stages
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.visualization.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY_BLUE, VERMILLION
 
+STAGES = "stages"  # folder of the stages in that of a run
 RESAMPLES = 4000
 BLIND = "turn 1 (blind)"  # no feedback yet: the same with either source
 REFERENCE = "mtgrpo"  # that the other arms are compared with
@@ -50,9 +50,9 @@ def read_scores(out: Path, arms: Sequence[str]) -> pd.DataFrame:
     found = []
     for arm in arms:
         for path in sorted((out / arm.replace(" ", "-")).glob("*/*/scores.csv")):
-            if json.loads(path.parent.with_suffix(".json").read_text())["done"]:
-                seed = int(path.parent.parent.name)
-                found.append(tables.read_scores(path).assign(arm=arm, seed=seed, feedback=path.parent.name))
+            evaluation, run = path.parent.name, path.parent.parent
+            if evaluation in {stage.name for stage in finished_stages(run / STAGES)}:
+                found.append(tables.read_scores(path).assign(arm=arm, seed=int(run.name), feedback=evaluation))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
@@ -67,13 +67,13 @@ def read_curves(out: Path, arms: Sequence[str]) -> dict[str, list[pd.DataFrame]]
 
 
 def matrix(table: pd.DataFrame, arm: str, feedback: str, turn: int, column: str = "score") -> np.ndarray:
-    """(runs, scenes) of an arm's planner."""
+    """(runs, scenes) values of a column, of an arm's planner."""
     rows = table[(table.arm == arm) & (table.feedback == feedback) & (table.turn == turn) & (table.policy == PLANNER)]
     return rows.pivot(index="seed", columns="token", values=column).to_numpy()
 
 
 def cells(table: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """(label, feedback, turn) of what is reported of every arm."""
+    """(label, feedback source, turn) of what is reported of every arm."""
     turns = sorted(set(table.turn))
     seen = [(f"turn {turn}, {source}", source, turn) for source in MARKS for turn in turns[1:]]
     return [(BLIND, "privileged", 1), *((label, *rest) for label, *rest in seen if rest[0] in set(table.feedback))]
@@ -82,7 +82,7 @@ def cells(table: pd.DataFrame) -> list[tuple[str, str, int]]:
 def report(table: pd.DataFrame) -> str:
     """The tables, in Markdown."""
     arms, last = list(dict.fromkeys(table.arm)), int(table.turn.max())
-    columns = [name for name in table.columns if name not in (*FIXED, "arm", "seed", "feedback")]
+    columns = [name for name in table.columns if name not in (*KEY_COLUMNS, "arm", "seed", "feedback")]
     human = table[table.policy == "human"].groupby("token").score.first().mean()
     start = matrix(table, arms[0], "privileged", last).mean()
     scores, details, against = [], [], []

@@ -1,4 +1,4 @@
-"""How the cost of our scoring grows; part of `tools/bench_scoring.py`."""
+"""How the cost of our scoring grows; `python tools/bench_scoring.py --scaling ...` runs it."""
 
 import os
 import time
@@ -27,7 +27,15 @@ PER_SCENE = 1024  # trajectories, where cores vary: enough that starting a proce
 
 
 def measure(console: Console, store: SceneStore, metric: str, roots: tuple[Path, Path, str], folder: Path) -> dict:
-    """All measurements of this module, printed and returned. roots: data, maps, split. folder: for caches."""
+    """All measurements of this module, printed and returned.
+
+    Args:
+        console: where the tables go.
+        store: of the split.
+        metric: name of the score version.
+        roots: OPENSCENE_DATA_ROOT, NUPLAN_MAPS_ROOT and the split.
+        folder: for caches.
+    """
     tokens = evenly(store.tokens, SCENES)
     scenes = [store.load(token) for token in tqdm(tokens, desc="scenes")]
     crowded = max(scenes, key=lambda scene: len(scene.observations[metric].tokens))
@@ -58,10 +66,12 @@ def by_factor(scenes: list[tuple[int, Scene]], metric: str) -> dict[int, dict[st
 
 
 def agents(scene: Scene, metric: str) -> int:
+    """How many tracks the scene has."""
     return len(scene.observations[metric].tokens)
 
 
 def polygons(scene: Scene) -> int:
+    """How many map polygons the scene has."""
     return len(scene.drivable_map.layer)
 
 
@@ -106,6 +116,7 @@ def by_cores(store: SceneStore, metric: str, roots: tuple[Path, Path, str], fold
 
 
 def score(submission: Submission, metric: str, split: str, folder: Path, workers: int) -> None:
+    """Score a submission on the caches in a folder."""
     score_submission(submission, folder / "scene_cache", split, metric, workers=workers)
 
 
@@ -139,6 +150,7 @@ def resident() -> float:
 
 
 def show(console: Console, measured: dict, metric: str) -> None:
+    """Print the tables; spreads are medians with 10th and 90th percentile."""
     table = Table("trajectories at once", "us per trajectory", title=f"{metric}, {SCENES} scenes", title_justify="left")
     for size, seconds in measured["group size"].items():
         spread = Spread.of(np.array(seconds) * 1e6)

@@ -46,10 +46,11 @@ class Official:
         self._process = process
 
     def ask(self, do: str, **request: object) -> dict:
+        """The answer to a request: `do` names a method of `official_timing.Session`, the rest are its arguments."""
         print(json.dumps({"do": do, **request}), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
-            sys.exit(f"The official code ended with exit status {self._process.wait()}; its words are above.")
+            sys.exit(f"The official code ended with exit status {self._process.wait()}; what it printed is above.")
         return json.loads(answer)
 
 
@@ -84,6 +85,7 @@ def side_by_side(arguments: argparse.Namespace, store: SceneStore, tokens: list[
 
 
 def blocks(tokens: list[str]) -> list[list[str]]:
+    """The tokens in blocks of BLOCK."""
     return [tokens[start : start + BLOCK] for start in range(0, len(tokens), BLOCK)]
 
 
@@ -154,11 +156,13 @@ def one_scene_per_map(store: SceneStore, tokens: list[str]) -> list[str]:
 
 
 def milliseconds(samples: list[float]) -> str:
+    """Median, 10th and 90th percentile of times [s], in milliseconds."""
     spread = Spread.of(np.array(samples) * 1e3)
     return f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
 
 
 def ratio(slow: np.ndarray, fast: np.ndarray) -> str:
+    """Median, 10th and 90th percentile of how many times faster the second is, pair by pair."""
     spread = Spread.of(slow / fast)
     return f"{spread.median:.0f} ({spread.low:.0f} to {spread.high:.0f})"
 
@@ -197,6 +201,7 @@ def show(console: Console, measured: dict, title: str) -> None:
 
 
 def compared(theirs: np.ndarray, ours: np.ndarray) -> tuple[str, str, str]:
+    """The cells of a row: both times, and their ratio."""
     return milliseconds(theirs), milliseconds(ours), ratio(theirs, ours)
 
 

@@ -15,7 +15,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,18 +44,21 @@ class Side:
         self._process = process
 
     def step(self, wish: str = "step") -> dict:
+        """Make a step; returns what it took. wish: "profile" to measure the GPU's idle share too."""
         print(wish, file=self._process.stdin, flush=True)
         return self.answer()
 
     def answer(self) -> dict:
+        """The next answer of the process."""
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"One side ended with exit status {self._process.wait()}; its words are above.")
+            sys.exit(f"One side ended with exit status {self._process.wait()}; what it printed is above.")
         return json.loads(line)
 
 
 @contextmanager
 def side(name: str, workload: Workload) -> Iterator[Side]:
+    """Start a side, "stock" or "ours", or the comparison of numbers, "equality"."""
     environment = os.environ | {"OMP_NUM_THREADS": str(workload.threads), "TRL_EXPERIMENTAL_SILENCE": "1"}
     environment |= {"PYTHONPATH": os.pathsep.join([str(SIDE.parent.parent), os.environ.get("PYTHONPATH", "")])}
     environment |= {"PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error"}
@@ -101,6 +104,7 @@ def peak(step: dict, phase: str | None = None) -> float:
 
 
 def spread(samples: Sequence[float], digits: int = 2) -> str:
+    """Median, 10th and 90th percentile."""
     s = Spread.of(samples)
     return f"{s.median:.{digits}f} ({s.low:.{digits}f} to {s.high:.{digits}f})"
 
@@ -110,11 +114,13 @@ def compared(result: dict, kind: str = "step") -> list[float]:
     return [a["seconds"][kind] / b["seconds"][kind] for a, b in zip(*(result[name] for name in SIDES), strict=True)]
 
 
-def median(steps: list[dict], value) -> float:
+def median(steps: list[dict], value: Callable[[dict], float]) -> float:
+    """Median over steps of a value of each."""
     return float(np.median([value(step) for step in steps]))
 
 
 def show(console: Console, results: dict[int, dict], title: str) -> None:
+    """Print time, memory and shares of the step of both sides, by image tokens."""
     columns = ("stock [s]", "ours [s]", "stock [samples/s]", "ours [samples/s]", "times faster", "goal", "by CPU time")
     speed = Table("image tokens", *columns, title=title, title_justify="left")
     memory = Table(

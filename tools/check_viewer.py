@@ -1,4 +1,4 @@
-"""Drive the viewer in a real headless browser: open it from disk, filter, search, go through scenes, move the plans.
+"""Check the viewer in a real headless browser: open it from disk, filter, search, go through scenes, move the plans.
 
     python tools/check_viewer.py                                       a page of 500 scenes of a small synthetic world
     python tools/check_viewer.py --page pictures/viewer.html --screenshot viewer.png
@@ -19,12 +19,11 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from mtdrive.cli import main
-from mtdrive.commands.visualize import load
-from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import BASELINES
+from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.visualization.records import EpisodeRecord, Recording, TurnRecord
-from mtdrive.visualization.turns import references
+from mtdrive.visualization.turns import references, show_turns
 from mtdrive.visualization.viewer.page import write_viewer
 from mtdrive.visualization.viewer.scenes import viewer_scene
 
@@ -41,7 +40,8 @@ TOURED = 60  # scenes gone through with the keyboard
 
 
 def example_page(folder: Path, scenes: int) -> Path:
-    """A page of so many scenes: those of a small world again and again, standing still first, then as the human."""
+    """A page of so many scenes, those of a small world again and again; the first plan stands still, the second is the
+    human's."""
     roots = [
         f"openscene_data_root={folder}/world",
         f"nuplan_maps_root={folder}/world/maps",
@@ -50,7 +50,6 @@ def example_page(folder: Path, scenes: int) -> Path:
     sizes = ["scenes_train=0", "scenes_val=0", "scenes_test=12"]
     if main(["synth", f"out={folder}/world", *sizes]) or main(["cache", "split=test", *roots]):
         sys.exit("The example world could not be made.")
-    config = load_settings("visualize", [*roots, f"out={folder}"])
     store = SceneStore(folder / "scene_cache", "test")
     recording = Recording("Example", "test", "pdms_v1", "privileged", ())
     made = []
@@ -60,7 +59,8 @@ def example_page(folder: Path, scenes: int) -> Path:
         texts = ("Stand still.", "Drive as the human did.")
         turns = tuple(TurnRecord(plan, text, feedback="Told.") for plan, text in zip(plans, texts, strict=True))
         episode = EpisodeRecord(token, token, turns, family=f"family_{len(made) % 3}", status="completed")
-        scene, image, shown = load(config, recording, store, episode)
+        image = read_image(folder / "world", "test", scene.camera.image)
+        shown = show_turns(scene, episode, recording.metric, recording.source)
         beside = references(scene, ["human"], recording.metric)
         made.append(viewer_scene(scene, image, episode, shown, beside, recording.metric))
     names = (f"{number:04d}" for number in range(scenes))
@@ -74,11 +74,12 @@ def example_page(folder: Path, scenes: int) -> Path:
 
 
 def expect(condition: bool, sentence: str) -> None:
+    """End with a sentence unless the condition holds."""
     if not condition:
         sys.exit(f"FAILED: {sentence}")
 
 
-def check(page: Page, path: Path, foreign: list[str], errors: list[str]) -> None:
+def check_page(page: Page, path: Path, foreign: list[str], errors: list[str]) -> None:
     """Everything that a person would do, in order."""
     started = time.perf_counter()
     page.goto(path.resolve().as_uri())
@@ -167,6 +168,7 @@ def check_time(page: Page) -> None:
 
 
 def run() -> None:
+    """Parse the command line and check the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", type=Path, help="a viewer.html; without it an example is made")
     parser.add_argument("--scenes", type=int, default=500, help="of the example")
@@ -185,7 +187,7 @@ def run() -> None:
         )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else 0)
-        check(page, path, foreign, errors)
+        check_page(page, path, foreign, errors)
         if arguments.screenshot:
             page.screenshot(path=arguments.screenshot)
         browser.close()

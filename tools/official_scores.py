@@ -1,4 +1,7 @@
-"""Score trajectories with an unmodified official navsim; run by `tools/parity.py` under navsim's own interpreter.
+"""Score trajectories with an unmodified official navsim; `tools/parity.py` runs it under navsim's own interpreter.
+
+    PYTHONPATH=~/navsim:~/nuplan-devkit ~/navsim-venv/bin/python -P tools/official_scores.py \
+        --metric pdms_v1 --split test --trajectories T.npz --out S.csv
 
 Imports navsim and nuplan from PYTHONPATH, so it must not import mtdrive. One candidate at a time, with a metric cache
 of its own in v2 (scoring changes it), and a fresh metric cache processor for every scene (PDM-Closed's list of
@@ -43,9 +46,11 @@ class V1:
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig())
 
     def scenes(self, logs, scene_filter):
+        """Frames of each scene that the filter lets through, by token."""
         return filter_scenes(logs, scene_filter)
 
     def cache(self, scenario):
+        """The metric cache of a scenario."""
         import lzma
 
         with tempfile.TemporaryDirectory() as folder:
@@ -53,13 +58,16 @@ class V1:
             return pickle.loads(lzma.decompress(Path(entry.file_name).read_bytes()))
 
     def call(self, cache, trajectory):
+        """What `pdm_score` returns for a trajectory."""
         return pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer)
 
     def score(self, token, cache, trajectory):
+        """What is kept of a trajectory until `finish`."""
         result = self.call(cache, trajectory)
         return {column: float(getattr(result, column)) for column in self.columns}
 
     def finish(self, rows, extended_comfort):
+        """Columns by row, from what `score` kept by row."""
         return rows
 
 
@@ -84,16 +92,20 @@ class V2:
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig(human_penalty_filter=human_penalty_filter))
 
     def scenes(self, logs, scene_filter):
+        """As V1."""
         return filter_scenes(logs, scene_filter)[0]
 
     def cache(self, scenario):
+        """As V1."""
         processor = MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
         return pickle.dumps(processor.compute_metric_cache(scenario))
 
     def call(self, cache, trajectory):
+        """As V1."""
         return pdm_score(cache, trajectory, SAMPLING, PDMSimulator(SAMPLING), self.scorer, self.policy)
 
     def score(self, token, cache, trajectory):
+        """As V1."""
         cache = pickle.loads(cache)
         frame, states = self.call(cache, trajectory)
         frame["token"], frame["log_name"], frame["frame_type"] = token, cache.log_name, cache.scene_type

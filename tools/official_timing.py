@@ -1,4 +1,7 @@
-"""Time an unmodified official navsim on request; run by `tools/bench_scoring.py` under navsim's own interpreter.
+"""Time an unmodified official navsim on request; `tools/bench_scoring.py` runs it under navsim's own interpreter.
+
+    PYTHONPATH=~/navsim:~/nuplan-devkit ~/navsim-venv/bin/python tools/official_timing.py \
+        --metric pdms_v1 --split test --tokens A,B --folder F
 
 Reads a request per line from standard input and answers with a line, both JSON; what navsim prints goes to standard
 error. Every answer holds seconds of this process's clock, and what was scored.
@@ -28,9 +31,11 @@ class TimedV1(V1):
     """navsim v1.1."""
 
     def numbers(self, result):
+        """Score and sub-metrics of what `pdm_score` returned, by column."""
         return {column: float(getattr(result, column)) for column in self.columns}
 
     def build(self, scenario, folder):
+        """The function of a scenario that builds and saves its metric cache."""
         return MetricCacheProcessor(str(folder), force_feature_computation=True).compute_metric_cache
 
     def score_states(self, cache, states):
@@ -45,10 +50,12 @@ class TimedV2(V2):
     """navsim v2.2, whose script computes the final score and extended comfort later, from the whole table."""
 
     def numbers(self, result):
+        """As TimedV1."""
         frame = result[0]
         return {column: float(frame[column].iloc[0]) for column in self.columns if column in frame}
 
     def build(self, scenario, folder):
+        """As TimedV1."""
         processor = MetricCacheProcessor(str(folder), force_feature_computation=True, proposal_sampling=SAMPLING)
         return processor.compute_and_save_metric_cache
 

@@ -1,12 +1,12 @@
-"""Teach a new tiny planner to copy places from feedback into its answer, before it has seen any scene.
+"""Teach a new tiny planner to copy positions from feedback into its answer, before it has seen any scene.
 
     python tools/teach_copying.py --out outputs/copying
-    mtdrive sft planner.model=outputs/copying dataset=... out=...
+    mtdrive sft planner=outputs/copying dataset=... out=...
 
 A pretrained model copies numbers out of its context; random weights have to learn it, and a recording teaches it badly:
 the metres of a corrected plan can be guessed from the plan before it. Here the conversations are made up so that they
-cannot: two plans that have nothing to do with each other, and feedback between them that tells some places of the
-second. Targets are the told places, and with a tenth of the weight the rest of the answer.
+cannot: two plans that have nothing to do with each other, and feedback between them that gives some positions of the
+second. Targets are those positions and, with a tenth of the weight, the rest of the answer.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from mtdrive.settings import planner_settings
 from mtdrive.simulation.feedback.text import number
 
 TIMES = np.arange(1, 9) * 0.5  # [s]
-PER_POSE, PER_PLACE = 6, 4  # tokens of a pose, and of its x and y
-REST = 0.1  # weight of what is not told
+PER_POSE, PER_POSITION = 6, 4  # tokens of a pose, and of its x and y
+REST = 0.1  # weight of the tokens that feedback does not give
 
 
 def plan(rng: np.random.Generator) -> np.ndarray:
@@ -39,17 +39,18 @@ def plan(rng: np.random.Generator) -> np.ndarray:
 
 
 def answer(poses: np.ndarray) -> str:
+    """The answer that proposes a plan (8, 3)."""
     return PREFIX + ", ".join("(" + ", ".join(map(number, pose)) + ")" for pose in poses) + SUFFIX
 
 
-def feedback(poses: np.ndarray, told: np.ndarray, rng: np.random.Generator) -> str:
-    """In the sentences of real feedback, the places of `poses` at the indices `told`; the rest is made up."""
+def feedback(poses: np.ndarray, given: np.ndarray, rng: np.random.Generator) -> str:
+    """Feedback in its real sentences that gives the positions of the poses at `given`; the rest is made up."""
 
     def change(index: int) -> str:
         kind, amount = ["Travel", "Shift"][rng.integers(2)], number(rng.uniform(-20, 20))
         return f"{kind} {amount} to {number(poses[index, 0])}, {number(poses[index, 1])} by {number(TIMES[index])}."
 
-    text = f"{' '.join(map(change, told))} PDMS {number(rng.uniform(0, 1))}."
+    text = f"{' '.join(map(change, given))} PDMS {number(rng.uniform(0, 1))}."
     if rng.random() < 0.5:
         text = f"Progress {number(rng.uniform(0, 50))} of {number(rng.uniform(0, 50))}. {text}"
     if rng.random() < 0.3:
@@ -68,17 +69,17 @@ class Conversations(IterableDataset):
         rng = np.random.default_rng(self._seed)
         while True:
             first, second = plan(rng), plan(rng)
-            told = rng.choice(8, int(rng.integers(1, 5)), replace=False)
+            given = rng.choice(8, int(rng.integers(1, 5)), replace=False)
             if rng.random() < 0.5:
-                told[-1] = 7  # the end is told most often
-            told = np.unique(told)
-            rng.shuffle(told)
-            said = feedback(second, told, rng)
-            before = f"<|im_start|>assistant\n{answer(first)}<|im_end|>\n<|im_start|>user\n{said}<|im_end|>\n"
+                given[-1] = 7  # the end is given most often
+            given = np.unique(given)
+            rng.shuffle(given)
+            text = feedback(second, given, rng)
+            before = f"<|im_start|>assistant\n{answer(first)}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n"
             target = self._ids(f"{answer(second)}<|im_end|>")
             weights = np.full(len(target), REST)
-            for index in told:
-                weights[1 + PER_POSE * index :][:PER_PLACE] = 1.0
+            for index in given:
+                weights[1 + PER_POSE * index :][:PER_POSITION] = 1.0
             yield {"before": self._ids(f"{before}<|im_start|>assistant\n"), "target": target, "weights": weights}
 
     def _ids(self, text: str) -> list[int]:
@@ -108,6 +109,7 @@ class CopyingTrainer(Trainer):
         return self.accelerator.reduce(sum(batch["weights"].sum() for batch in batch_samples).to(device))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss of one pass; num_items_in_batch: the step's sum of weights."""
         weights = inputs.pop("weights")
         length = weights.shape[1]
         outputs = model(**inputs, use_cache=False, logits_to_keep=length + 1)

@@ -5,7 +5,7 @@ python tools/torture.py --kills 50 cache record
 python tools/torture.py --kills 5 --seed 1 --work outputs/torture rl
 
 A chain begins with nothing. Its command is started, killed with all its processes (SIGKILL) after some time, started
-again, and so on until it ends by itself; its files are then held against those of the run that was left alone, byte by
+again, and so on until it ends by itself; its files are then compared with those of the run that was left alone, byte by
 byte. The moments are spread evenly over the run's length. What may differ is named in VARIES. No other training should
 go on: what lies in shared memory at the end counts as left behind.
 """
@@ -58,27 +58,36 @@ VARIES = {  # what is not compared, by the end of the path: times, memory, logs,
 
 @dataclass(frozen=True)
 class Job:
-    """arguments: of a command that works in the folder `run` alone. reach: share of its length that kills fall in; a
-    command of many parts is killed several times on its way."""
+    """A command that works in one folder alone."""
 
     arguments: Sequence[str]
+    """What follows `mtdrive`."""
     reach: float = 1.0
+    """Share of its length that kills fall in; a command of many parts is killed several times on its way."""
 
 
 @dataclass
 class Outcome:
-    """What a verb's chains came to; the faults are names of files."""
+    """What the chains of a verb came to."""
 
     kills: int = 0
+    """Processes that were killed."""
     chains: int = 0
+    """Chains that were run."""
     lost: int = 0
+    """Files that are missing at the end of a chain."""
     doubled: int = 0
+    """Files that a run left alone does not make."""
     different: int = 0
+    """Files with other content."""
     left_behind: int = 0
+    """Temporary files and folders."""
     seconds: float = 0.0
+    """Wall time [s]."""
 
     @property
     def faults(self) -> int:
+        """Files of any of the four kinds."""
         return self.lost + self.doubled + self.different + self.left_behind
 
 
@@ -157,6 +166,7 @@ def contents(run: Path) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
+    """Of a file's content, without what may differ."""
     data = path.read_bytes()
     for end, pattern in VARIES.items():
         if path.name.endswith(end):
@@ -216,6 +226,7 @@ def compare(name: str, whole: dict[str, str], made: dict[str, str], outcome: Out
 
 
 def report(name: str, what: str, paths: Sequence[str]) -> None:
+    """Print the first of the paths, if there are any."""
     if paths:
         print(f"{name}: {what}: {', '.join(paths[:8])}{', ...' if len(paths) > 8 else ''}", file=sys.stderr)
 

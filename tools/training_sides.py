@@ -1,4 +1,4 @@
-"""One side of `tools/bench_training.py`, in a process of its own: stock TRL, or ours. Asked by lines of JSON.
+"""One side of `python tools/bench_training.py`, in a process of its own: stock TRL, or ours. Asked by lines of JSON.
 
 Stock is TRL's GRPOTrainer as it is installed: its generation, its loss, its padded batch. Several turns come from its
 `rollout_func`, which calls the trainer's own generation for every turn, on the conversation so far, for all episodes at
@@ -51,17 +51,20 @@ class Meter:
         self.peaks: dict[str, int] = {}
 
     def now(self) -> float:
+        """The clock [s], when the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """The block's time counts for a phase."""
         started = self.now()
         yield
         self.seconds[name] += self.now() - started
 
     def reset_peak(self) -> None:
+        """Begin anew to look for the peak memory."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         else:
@@ -123,9 +126,11 @@ class OneStepAtATime(TrainerCallback):
         self.started, self.cpu = self.meter.now(), time.process_time()
 
     def on_train_begin(self, args, state, control, **kwargs):
+        """Wait for the first wish."""
         self._wait(control)
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Answer, and wait for the next wish."""
         seconds = {"step": self.meter.now() - self.started, "cpu": time.process_time() - self.cpu}
         self.meter.take_peak("loss")
         idle = {"idle": self._idle(seconds["step"])} if self.profile else {}
@@ -140,6 +145,7 @@ class OneStepAtATime(TrainerCallback):
 
 
 def answer(message: dict) -> None:
+    """Send a line of JSON to the process that asks."""
     print(json.dumps(message), file=ANSWERS, flush=True)
 
 
@@ -195,6 +201,7 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
 
 
 def scored(meter: Meter, given: Material, scene, poses: np.ndarray):
+    """Assessments of the fixed plans, whatever `poses` (N, 8, 3) are; their time counts as scoring."""
     with meter.phase("scoring"):
         return given.plans(scene, poses)
 

@@ -1,4 +1,4 @@
-"""The workload that `tools/bench_training.py` gives both sides: scenes, a model with random weights, plans to score."""
+"""The workload that `python tools/bench_training.py` gives both sides: scenes, a model with random weights, plans."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,28 +33,40 @@ TOKEN = 28  # [px] side of what an image token covers
 
 @dataclass(frozen=True)
 class Workload:
-    """One RL step on `scenes` scenes x `group` episodes x `turns` turns of `answer_tokens` tokens, greedy.
-
-    passes: forward and backward passes that share the step's scenes out. recompute: activations in the backward pass.
-    """
+    """One RL step on scenes x group episodes x turns, decoded greedily."""
 
     exp_root: str
+    """Holds scene_cache/<split>."""
     data_root: str
+    """Holds sensor_blobs/<split>."""
     split: str
+    """Split of the scenes."""
     model: str = "tiny"
+    """Name of the model's size, in SIZES."""
     image_tokens: int = 300
+    """Tokens of an image, in GRIDS."""
     scenes: int = 4
+    """Scenes of the step."""
     group: int = 8
+    """Episodes of a scene."""
     turns: int = 3
+    """Turns of an episode."""
     answer_tokens: int = 51
+    """Tokens of an answer."""
     passes: int = 1
+    """Forward and backward passes that share out the step's scenes."""
     recompute: bool = False
+    """Whether activations are computed again in the backward pass."""
     threads: int = 1
+    """Threads of torch."""
     device: str = "cpu"
+    """Device of the model."""
     dtype: str = "float32"
+    """Type of the weights."""
 
     @property
     def episodes(self) -> int:
+        """Episodes of the step."""
         return self.scenes * self.group
 
 
@@ -124,4 +136,5 @@ def conversation(planner: Planner, view: SceneView, image: np.ndarray) -> dict[s
 
 
 def as_dict(workload: Workload) -> dict:
+    """The workload as it goes through JSON."""
     return asdict(workload)

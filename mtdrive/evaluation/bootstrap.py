@@ -1,4 +1,8 @@
-"""Bootstrap intervals over scenes."""
+"""Percentile bootstrap intervals over scenes, and over training runs.
+
+`scipy.stats.bootstrap` gives the same intervals over scenes, bit for bit, but it refuses a single scene and cannot draw
+runs and scenes together.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.95
+LEVEL = 0.95  # of the intervals
 
 
 @dataclass(frozen=True)
@@ -14,14 +18,21 @@ class Interval:
     """A mean over scenes and its percentile bootstrap interval at 95 %."""
 
     mean: float
+    """The mean itself, not that of the resamples."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
 
 
 def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
-    """Interval of the mean of values (N,), one per scene; scenes are drawn with replacement.
+    """Interval of the mean over scenes, which are drawn with replacement.
 
-    For a difference of two policies pass the N differences on the same scenes: the draws are then paired.
+    Args:
+        values: (N,), one per scene. For the difference of two policies pass the N differences on the same scenes: the
+            draws are then paired.
+        resamples: how often N scenes are drawn.
+        seed: of the draws.
     """
     values = np.asarray(values, dtype=np.float64)
     drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
@@ -30,10 +41,14 @@ def bootstrap_mean(values: np.ndarray, resamples: int, seed: int) -> Interval:
 
 
 def bootstrap_runs(values: np.ndarray, resamples: int, seed: int, minus: np.ndarray | None = None) -> Interval:
-    """Interval of the mean over training runs and scenes: both are drawn with replacement.
+    """Interval of the mean over training runs and scenes, both drawn with replacement.
 
-    values: (R, N), one row per run, over the same N scenes. minus: (Q, N), runs of something else over these scenes,
-    whose mean is subtracted; its runs are drawn for themselves, the scenes are the same.
+    Args:
+        values: (R, N), one row per run, over the same N scenes.
+        resamples: how often R runs and N scenes are drawn.
+        seed: of the draws.
+        minus: (Q, N), runs of another method over these scenes, whose mean is subtracted. Its runs are drawn
+            independently; the scenes are drawn together.
     """
     rng = np.random.default_rng(seed)
     scenes = rng.integers(0, values.shape[1], (resamples, values.shape[1]))

@@ -28,16 +28,24 @@ PLAN = "plan"
 
 @dataclass(frozen=True)
 class Explanation:
-    """assessments: of the plan, of PDM-Closed, and of the human if the scene has one, by name. plans: to be drawn."""
+    """One plan of a scene beside those of PDM-Closed and, if the scene has one, of the human."""
 
     scene: Scene
+    """The scene that all plans are of."""
     metric: str
+    """Name of the score version."""
     assessments: dict[str, Assessment]
+    """Score and feedback by name: "plan", "PDM-Closed", "human"."""
     plans: list[Plan]
+    """The same plans, in the order in which they are drawn; "plan" is last, on top."""
 
 
 def row_of(explain: str | int, tokens: np.ndarray) -> int:
-    """The row that `explain` names: by its token, or by its number, from 0, where a token has several.
+    """The row of a file of trajectories that `explain` names.
+
+    Args:
+        explain: a token, or the number of the row from 0, which is needed where a token has several trajectories.
+        tokens: (N,) of the file.
 
     Raises:
         MTDriveError: it names none, or several.
@@ -55,7 +63,15 @@ def row_of(explain: str | int, tokens: np.ndarray) -> int:
 def explain(
     scene: Scene, poses: np.ndarray, interval: float, metric: str, human_penalty_filter: bool | None
 ) -> Explanation:
-    """Assess one trajectory (T, 3), PDM-Closed and the human. The arguments are those of `scoring.score`."""
+    """Score and assess one trajectory, PDM-Closed's and the human's.
+
+    Args:
+        scene: the scene.
+        poses: (T, 3) x [m], y [m], heading [rad] in the ego frame at t0.
+        interval: time between two poses [s].
+        metric: name of the score version.
+        human_penalty_filter: as in `scoring.score`.
+    """
     candidates = {PLAN: (poses, interval, Role.TURN)}
     candidates["PDM-Closed"] = (pdm_closed_plan(scene, metric), INTERVAL, Role.PDM_CLOSED)
     if len(scene.human_poses) >= NUM_POSES:
@@ -70,9 +86,12 @@ def explain(
 
 
 def explanation_tables(explanation: Explanation, scores: SubmissionScores, row: int) -> Iterator[Table]:
-    """All sub-metrics of all three, and what each violates: when, with what, where, by how much.
+    """A table of all sub-metrics of all plans, and one of their violations: when, with what, where, by how much.
 
-    scores, row: the row of the submission that is explained; its score and two-frame extended comfort are shown.
+    Args:
+        explanation: of the row.
+        scores: of the whole submission, for the row's score and its two-frame extended comfort.
+        row: the row that is explained.
     """
     others = [assessment for name, assessment in explanation.assessments.items() if name != PLAN]
     table = Table("", *explanation.assessments, title=f"row {row}, {scores.tokens[row]}", title_justify="left")
@@ -107,7 +126,7 @@ def _facts(finding: Finding) -> list[str]:
 
 
 def _discontinuities(scores: SubmissionScores, row: int) -> Iterator[tuple[str, str, str]]:
-    """What sets a recorded frame's plan apart from the plan of the frame before: quantity, measured, limit."""
+    """Where a plan differs from that of the frame before by more than extended comfort allows: what, value, limit."""
     if EXTENDED_COMFORT not in scores.columns or scores.driven is None:
         return
     states, times = scores.driven.states, scores.driven.times
@@ -124,7 +143,14 @@ def _number(value: float) -> str:
 
 
 def draw(explanation: Explanation, data_root: str, split: str, path: Path) -> str | None:
-    """Write a picture of the scene and the plans; returns why the camera image is not in it, if so."""
+    """Write a picture of the scene and the plans as PNG; returns why it lacks the camera image, or None if it has it.
+
+    Args:
+        explanation: what is drawn.
+        data_root: OPENSCENE_DATA_ROOT, which holds the images.
+        split: the scene's split.
+        path: file to write.
+    """
     scene, plans, metric = explanation.scene, explanation.plans, explanation.metric
     try:
         image = read_image(data_root, split, scene.camera.image)

@@ -1,6 +1,6 @@
-"""Tables of results as navsim's own scripts write them, for everything that reads those.
+"""Tables of results as navsim's own scripts write them, for tools that read those.
 
-Their rows come in no particular order; these have the order of the submission.
+navsim's rows come in no particular order; ours have the order of the submission.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def two_stage_table(result: TwoStageScores) -> pd.DataFrame:
     frames = result.frames
     second = np.array([is_synthetic(token) for token in frames.tokens.tolist()])
     stages = {"stage_one": (~second, result.stage_one), "stage_two": (second, result.stage_two)}
-    columns, means = {}, {}
+    columns: dict[str, np.ndarray] = {}
+    means: dict[str, dict[str, float]] = {}
     for stage, (rows, aggregates) in stages.items():
         columns |= {f"{name}_{stage}": np.where(rows, values, np.nan) for name, values in frames.columns.items()}
         means[stage] = {f"{name}_{stage}": value for name, value in aggregates.items() if name != SCORE}

@@ -1,4 +1,4 @@
-"""What `mtdrive score` says on the terminal: how the rows of a table of scores are distributed."""
+"""What `mtdrive score` prints: means of the sub-metrics, and how the score is distributed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from rich.table import Table
 
 from mtdrive.simulation.submission.two_stage import TwoStageScores
 
-EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the score's intervals; exactly 0 and exactly 1 stand apart
-BAR_WIDTH = 30
+EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the bins of the score; exactly 0 and exactly 1 have their own
+BAR_WIDTH = 30  # [characters]
 
 
 def summary_tables(columns: Mapping[str, np.ndarray], score: np.ndarray, title: str) -> Iterator[Table]:
     """Tables over the rows with a score: each sub-metric's mean and extremes, and how the score is distributed.
 
-    columns: (N,) sub-metrics by name, NaN where a row has none. score: (N,), NaN where there is none.
+    Args:
+        columns: (N,) sub-metrics by name, NaN where a row has none.
+        score: (N,), NaN where a row has none.
+        title: of the first table.
     """
     known = ~np.isnan(score)
     table = Table(title=title, title_justify="left")
@@ -50,7 +53,7 @@ def _distribution(score: np.ndarray) -> Table:
 
 
 def two_stage_summary(result: TwoStageScores) -> Table:
-    """Both stages' means, and what they come to."""
+    """The means of both stages, and the score that they combine to."""
     table = Table(title=f"two stages: extended PDM score {result.combined:.4f}", title_justify="left")
     table.add_column("mean over the groups")
     for head in ("stage one", "stage two"):

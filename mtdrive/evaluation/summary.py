@@ -1,4 +1,4 @@
-"""Means per policy and turn with bootstrap intervals, differences on the same scenes, and their table."""
+"""Mean scores by policy and turn with bootstrap intervals, and differences on the same scenes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from mtdrive.evaluation.bootstrap import bootstrap_mean
+from mtdrive.evaluation.rows import KEY_COLUMNS, OK, STOPPED
 from mtdrive.simulation.metrics.registry import short_name
-
-FIXED = ["token", "family", "policy", "turn", "status", "score"]
 
 
 def summarise(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
-    """Aggregate rows (see `rows.as_table`) into a JSON-ready summary.
+    """Aggregate a table of rows (see `rows.as_table`) into a summary that can be written as JSON.
 
     `policies`: per policy and turn the number of scenes, the mean `score` with its interval, the means of the
     sub-metrics, and how often each status occurred. `differences`: the last turn of each policy minus its first
     turn, and of the policy with most turns minus each other policy. `families`: mean score per family.
     """
-    metrics = [column for column in table.columns if column not in FIXED]
+    metrics = [column for column in table.columns if column not in KEY_COLUMNS]
     policies: dict[str, list[dict[str, Any]]] = {}
     for (policy, turn), group in table.groupby(["policy", "turn"], sort=False):
         policies.setdefault(policy, []).append(
@@ -72,7 +71,7 @@ def as_rich_table(summary: dict[str, Any], title: str) -> Table:
     for policy, turns in summary["policies"].items():
         for turn in turns:
             score = turn["score"]
-            failed = sum(count for status, count in turn["status"].items() if status not in ("ok", "stopped"))
+            failed = sum(count for status, count in turn["status"].items() if status not in (OK, STOPPED))
             table.add_row(
                 policy,
                 str(turn["turn"]),
@@ -85,7 +84,7 @@ def as_rich_table(summary: dict[str, Any], title: str) -> Table:
 
 
 def difference_lines(summary: dict[str, Any]) -> list[str]:
-    """The differences as sentences."""
+    """The differences as lines of text."""
     return [
         f"{d['minuend']['policy']} turn {d['minuend']['turn']} minus {d['subtrahend']['policy']} "
         f"turn {d['subtrahend']['turn']}: {d['mean']:+.3f} ({d['low']:+.3f} .. {d['high']:+.3f})"

@@ -1,4 +1,4 @@
-"""The cards of the gallery: one scene with the plans of one episode drawn in."""
+"""The cards of the gallery: one scene with the plans of one episode."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ CAMERA_WIDTH = 960  # [px]
 def scene_card(
     scene: Scene, image: np.ndarray, choice: Choice, recording: Recording, episode: EpisodeRecord
 ) -> SceneCard:
-    """Draw the turns' plans, and the human's, into the front image (H, W, 3) uint8 RGB and the bird's-eye view.
+    """Draw the plans of all turns, and the human's, into the front image and the bird's-eye view.
 
-    episode: of the recording, whose feedback decides which violation is marked.
+    Args:
+        scene: the scene.
+        image: (H, W, 3) uint8 RGB, its front image.
+        choice: why it is shown.
+        recording: what the episode is from; its feedback source decides which violation is marked.
+        episode: the episode on the scene.
     """
     turns = show_turns(scene, episode, recording.metric, recording.source)
     plans = [turn.plan for turn in turns if turn.plan is not None]

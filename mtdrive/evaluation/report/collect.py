@@ -7,7 +7,6 @@ import math
 import os
 import platform
 from collections import Counter
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import yaml
 from safetensors import safe_open
 
 from mtdrive.evaluation.report.cards import scene_card
-from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard, StageRun
+from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard
 from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.panels import panels, read_log
 from mtdrive.evaluation.rows import PLANNER
@@ -26,6 +25,7 @@ from mtdrive.evaluation.tables import read_scores
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.stages.stage import finished_stages
 from mtdrive.visualization.records import read_evaluation
 
 POLICIES = {"sft": SFT, "rl": RL}
@@ -46,8 +46,9 @@ def collect(run: Path) -> ReportData:
     summary = read_json(run / "evaluation" / "rl-privileged" / "summary.json")
     return ReportData(
         title="MTDrive: multi-turn planning on the synthetic world",
+        metric=summary["provenance"]["metric"],
         facts=read_facts(run, summary["provenance"]),
-        stages=read_stages(run / "stages"),
+        stages=finished_stages(run / "stages"),
         table=table,
         panels=(
             *panels("sft", read_log(run / "sft" / "log.jsonl")),
@@ -64,13 +65,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise MTDriveError(
             f"{path} is missing or damaged ({error}); delete it and run the quickstart again."
         ) from error
-
-
-def read_stages(folder: Path) -> tuple[StageRun, ...]:
-    """The stages that are done, in the order in which they ended."""
-    contents = [read_json(marker) for marker in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)]
-    names = [field.name for field in fields(StageRun)]
-    return tuple(StageRun(**{name: content[name] for name in names}) for content in contents if content["done"])
 
 
 def read_evaluations(folder: Path) -> pd.DataFrame:

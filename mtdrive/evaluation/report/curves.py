@@ -1,10 +1,11 @@
-"""Small charts as SVG that stands inline in a page."""
+"""Small charts as SVG, to stand inline in a page."""
 
 from __future__ import annotations
 
 import html
 import io
 import re
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -16,13 +17,16 @@ from matplotlib.ticker import MaxNLocator
 from mtdrive.evaluation.report.data import Panel, Series
 from mtdrive.visualization.style import BLUE, GREEN, PURPLE, VERMILLION
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 SIZE = (3.1, 2.15)  # [inch]
 INK, MUTED, GRID = "#1c2733", "#5c6975", "#e4e8ec"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE)  # told apart by colour-blind readers
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # and in print
 XLINK = "http://www.w3.org/1999/xlink"
-SMOOTHING = 20  # a line of more points than this is drawn with its moving mean in front
-STYLE = {
+SMOOTHING = 20  # points; a line of more is drawn pale, with its moving mean in front
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "svg.hashsalt": "mtdrive",
     "font.size": 9,
@@ -35,7 +39,12 @@ STYLE = {
 
 
 def draw(panel: Panel, name: str) -> str:
-    """The panel as an `<svg>` element. name: unique in the page; ids within the element begin with it."""
+    """The panel as an `<svg>` element.
+
+    Args:
+        panel: what is drawn.
+        name: unique in the page; the ids within the element begin with it.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
@@ -84,6 +93,6 @@ def _line(axes, series: Series, colour: str, dash) -> None:
 
 
 def moving_mean(values: tuple[float, ...]) -> np.ndarray:
-    """Centred mean over a tenth of the values, fewer at the ends."""
+    """Centred moving mean (N,) over a tenth of the values (N,), over fewer at the ends."""
     window = 2 * (len(values) // 20) + 1
     return pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()

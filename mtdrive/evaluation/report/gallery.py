@@ -8,15 +8,17 @@ import pandas as pd
 
 from mtdrive.visualization.turns import SAME
 
-EACH = 4  # scenes that gained most, that lost most, and that stayed the same
+EACH = 4  # scenes: of those that gained most, of those that lost most, of those that stayed the same
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A scene and why it is shown."""
+    """A scene that is shown."""
 
     token: str
+    """Token of the scene."""
     reason: str
+    """Why it is shown, in a few words."""
 
 
 def choose(table: pd.DataFrame) -> list[Choice]:

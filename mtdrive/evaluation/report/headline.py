@@ -1,4 +1,4 @@
-"""The numbers a report opens with: differences on the same scenes, their intervals, and a sentence that follows."""
+"""The numbers that a report opens with: paired differences with their intervals, and the sentence they allow."""
 
 from __future__ import annotations
 
@@ -10,28 +10,37 @@ from mtdrive.evaluation.bootstrap import Interval, bootstrap_mean
 from mtdrive.evaluation.report.data import RL, SFT
 from mtdrive.evaluation.rows import STOPPED, UNPARSED
 
-RESAMPLES, SEED = 10_000, 0
+RESAMPLES, SEED = 10_000, 0  # of every bootstrap interval of a report
 
 
 @dataclass(frozen=True)
 class Plans:
-    """Which plans of the table are meant. turn: 1, 2, ... or -1 for the last."""
+    """Selects the plans of one policy after one turn from `ReportData.table`."""
 
     policy: str
+    """As in the table."""
     feedback: str
+    """As in the table."""
     turn: int
+    """1, 2, ... or -1 for the last."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean score before and after, and the paired difference over scenes. sentence: what its interval allows."""
+    """Two sets of plans on the same scenes."""
 
     title: str
+    """What is compared with what."""
     before: float
+    """Mean score of the first set."""
     after: float
+    """Mean score of the second set."""
     difference: Interval
+    """Mean over scenes of the second score minus the first."""
     scenes: int
+    """How many scenes both sets have."""
     sentence: str
+    """What the interval allows to say."""
 
 
 def scores(table: pd.DataFrame, plans: Plans) -> pd.Series:
@@ -51,7 +60,12 @@ def verdict(difference: Interval) -> str:
 def compare(table: pd.DataFrame, title: str, subject: str, before: Plans, after: Plans) -> Comparison | None:
     """The comparison of two sets of plans on the scenes that both have; None if there are none.
 
-    subject: what rises or falls, such as "the last plan's mean PDMS".
+    Args:
+        table: as `ReportData.table`.
+        title: of the comparison.
+        subject: what rises or falls, for instance "With RL the last turn's mean PDMS".
+        before: the first set of plans.
+        after: the second set.
     """
     paired = pd.concat([scores(table, before), scores(table, after)], axis=1, join="inner", keys=["before", "after"])
     if paired.empty:
@@ -65,7 +79,7 @@ def compare(table: pd.DataFrame, title: str, subject: str, before: Plans, after:
 
 
 def comparisons(table: pd.DataFrame) -> list[Comparison]:
-    """What reinforcement learning and turns change, as far as the table tells."""
+    """What reinforcement learning changes, and what the turns do; without those whose plans the table lacks."""
     found = []
     for source in ("privileged", "perceived"):
         if source == "privileged":
@@ -97,7 +111,7 @@ def parse_rate(table: pd.DataFrame, policy: str) -> tuple[int, int]:
 
 
 def headlines(table: pd.DataFrame) -> list[str]:
-    """The same numbers as lines of text."""
+    """The numbers that a report opens with, as lines of text."""
     lines = [
         f"{found.title}: {found.difference.mean:+.3f} ({found.difference.low:+.3f} to {found.difference.high:+.3f}). "
         f"{found.sentence}"

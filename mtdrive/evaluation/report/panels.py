@@ -1,4 +1,4 @@
-"""The training logs as small charts: which of their values are shown, and how to read them."""
+"""Which values of the training logs are shown as small charts, and how to read them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from mtdrive.simulation.errors import MTDriveError
 
 @dataclass(frozen=True)
 class Chart:
-    """A panel to make of a log. keys: regular expression of a log key to the name of its line, groups allowed."""
+    """What a panel takes from a log."""
 
     stage: Literal["sft", "rl"]
+    """The stage that writes the log."""
     title: str
+    """Title of the panel, with the unit."""
     keys: dict[str, str]
+    """Regular expressions of keys of the log, each with the name of their lines, which may refer to its groups."""
     note: str
+    """One sentence on how to read the panel."""
 
 
-BY_TURN = r"turn \1"
+BY_TURN = r"turn \1"  # a line for each turn
 CHARTS = (
     Chart("sft", "Loss", {"loss": "training", "eval_loss": "validation"}, "Cross-entropy of the answer's tokens."),
     Chart("sft", "Answers that parse", {"eval_parse_rate": "validation"}, "Share of greedy answers, other logs."),
@@ -49,7 +53,7 @@ CHARTS = (
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Entries of a training log, one JSON object with `step` a line.
+    """Entries of a training log, which has one JSON object with `step` per line.
 
     Raises:
         MTDriveError: the file is missing or a line does not read.
@@ -61,9 +65,9 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def panels(stage: Literal["sft", "rl"], log: list[dict[str, float]]) -> tuple[Panel, ...]:
-    """The charts of a stage whose values the log has."""
+    """The charts of a stage, without those whose values the log lacks."""
     names = sorted({key for entry in log for key in entry})
-    made = []
+    found = []
     for chart in CHARTS:
         lines = tuple(
             _series(log, name, match.expand(label))
@@ -72,8 +76,8 @@ def panels(stage: Literal["sft", "rl"], log: list[dict[str, float]]) -> tuple[Pa
             if (match := re.fullmatch(pattern, name))
         )
         if chart.stage == stage and lines:
-            made.append(Panel(stage, chart.title, "step", lines, chart.note))
-    return tuple(made)
+            found.append(Panel(stage, chart.title, "step", lines, chart.note))
+    return tuple(found)
 
 
 def _series(log: list[dict[str, float]], key: str, name: str) -> Series:
