@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the bottom to the top; a layer imports itself and those below
     ("simulation",),
     ("datasets",),
-    ("interruption", "settings", "terminal"),
+    ("interruption", "seam", "settings", "terminal"),
     ("planner",),
     ("rollout",),
     ("visualization",),
