@@ -112,11 +112,12 @@ def test_modules_import_each_other_and_not_the_public_names():
     assert {name for _, name in taken} <= {"__version__"}, taken
 
 
-def test_public_names_are_imported_when_they_are_used_and_need_no_deep_learning():
+def test_public_names_and_the_verbs_of_evaluators_need_no_deep_learning():
     code = (
-        "import sys, mtdrive\n"
-        "assert not {'numpy', 'mtdrive.simulation'} & sys.modules.keys()\n"
+        "import sys, importlib, mtdrive\n"
+        "assert not {'numpy', 'mtdrive.simulation'} & sys.modules.keys(), 'importing mtdrive is not cheap'\n"
         "for name in mtdrive.__all__: getattr(mtdrive, name)\n"
+        "for verb in ('cache', 'score', 'evaluate', 'visualize'): importlib.import_module(f'mtdrive.commands.{verb}')\n"
         "assert not {'torch', 'transformers', 'trl', 'datasets'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
