@@ -22,12 +22,12 @@ LAYERS = (  # from the bottom to the top; a layer imports itself and those below
     ("simulation",),
     ("datasets",),
     ("interruption", "seam", "settings", "terminal"),
+    ("stages",),
     ("planner",),
     ("rollout",),
     ("visualization",),
     ("evaluation",),
     ("training",),
-    ("stages",),
     ("commands",),
     ("cli",),
 )
