@@ -33,11 +33,7 @@ LAYERS = (  # from the bottom to the top; a layer imports itself and those below
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 TRAINING_LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft")
-BASES = (
-    "trl/trainer",
-    "transformers/trainer.py",
-    "transformers/generation",
-)  # where methods that we override may stand
+BASES = ("trl/trainer", "transformers/trainer.py", "transformers/generation")  # sources of the classes that we extend
 PDMS_COLUMNS = (
     "no_at_fault_collisions",
     "drivable_area_compliance",
