@@ -12,54 +12,15 @@ import numpy as np
 from mtdrive.datasets.corrections import CORRECTIONS
 from mtdrive.datasets.flawed import FLAWS
 from mtdrive.datasets.perturbed import PERTURBATIONS
+from mtdrive.datasets.recipe_settings import COUNTS, RecipeSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES, Source
 from mtdrive.simulation.metrics.registry import metrics_of
 
-COUNTS = ("one_turn", "two_turns", "three_turns", "four_turns", "understanding", "comparison")
-
 
 @dataclass(frozen=True)
-class Recipe:
-    """How many samples of each kind a scene gives, and from what plans; see `configs/recipe`."""
-
-    one_turn: int
-    """Single-turn planning samples of a scene."""
-
-    two_turns: int
-    """Refinement samples of two turns; fewer where a scene has no such plans, as for all kinds below."""
-
-    three_turns: int
-    """Refinement samples of three turns."""
-
-    four_turns: int
-    """Refinement samples of four turns."""
-
-    understanding: int
-    """Questions about one plan."""
-
-    comparison: int
-    """Questions about two plans."""
-
-    flaws: Mapping[str, float]
-    """Source of flawed plans -> its share."""
-
-    perturbations: Mapping[str, float]
-    """Perturbation -> its share among the plans of the source `perturbed`."""
-
-    metrics: Mapping[str, float] | None
-    """navsim column of a sub-metric -> weight with which plans that break it are drawn; None: all equally."""
-
-    corrections: Mapping[str, float]
-    """Source of corrections -> how far it may fall short of the expert's score. They are tried in this order, then the
-    expert."""
-
-    families: Mapping[str, float]
-    """Scenario family -> factor on the numbers of samples of its scenes; 1 for families that are not named."""
-
-    decimals: int | None
-    """Decimals that plans are rounded to before they are scored, so that their text is what was scored; None for no
-    rounding."""
+class Recipe(RecipeSettings):
+    """A recipe with everything else that decides what a scene gives."""
 
     metric: str
     """Score version, such as `pdms_v1`."""
@@ -75,6 +36,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise MTDriveError for unknown names and impossible numbers."""
+        super().__post_init__()
         counted = [metric.column for metric in metrics_of(self.metric) if metric.counts]
         if self.feedback not in SOURCES:
             raise MTDriveError(f"There is no feedback source {self.feedback!r}: choose {' or '.join(SOURCES)}.")
@@ -83,11 +45,6 @@ class Recipe:
         if self.metrics is not None:
             check_shares("recipe.metrics", self.metrics, counted)
         check_known("recipe.corrections", self.corrections, CORRECTIONS)
-        for name in COUNTS:
-            if getattr(self, name) < 0:
-                raise MTDriveError(f"recipe.{name}={getattr(self, name)} must not be negative.")
-        if any(factor < 0.0 for factor in self.families.values()):
-            raise MTDriveError("recipe.families holds a negative factor.")
 
     def rng(self, token: str, purpose: str = "") -> np.random.Generator:
         """A scene's randomness, its own for each purpose: one kind of sample does not depend on another."""
@@ -121,8 +78,8 @@ def check_shares(key: str, given: Mapping[str, float], known: Collection[str]) -
     """Refuse names that do not exist, and shares that nothing can be drawn by.
 
     Raises:
-        MTDriveError: a name does not exist, a share is negative, or none is positive.
+        MTDriveError: a name does not exist, or no share is positive.
     """
     check_known(key, given, known)
-    if any(share < 0.0 for share in given.values()) or sum(given.values()) <= 0.0:
-        raise MTDriveError(f"{key}={dict(given)} must hold no negative share and at least one positive one.")
+    if sum(given.values()) <= 0.0:
+        raise MTDriveError(f"{key}={dict(given)} must hold at least one positive share.")

@@ -310,7 +310,7 @@ def test_the_test_split_is_refused_under_any_name(world, tmp_path, capsys, verb,
     keys = [f"openscene_data_root={tmp_path}", f"navsim_exp_root={tmp_path}", f"split={split}", f"out={tmp_path}/out"]
     assert main([verb, *keys, *(["planner.model=unused"] if verb == "rl" else [])]) == 2
     told = capsys.readouterr().err
-    assert "evaluation alone" in told or "is no split name" in told or "with test; leave it out" in told
+    assert "evaluation alone" in told or "must be a name" in told or "with test; leave it out" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -322,7 +322,7 @@ def test_a_dataset_of_held_out_scenes_is_not_trained_on(world, recorded, tmp_pat
     said = json.loads(manifest.read_text())
     for split, words in {
         "navtest": "evaluation alone",
-        "../test": "is no split name",
+        "../test": "must be a name",
         "other": "with test_x",
     }.items():
         manifest.write_text(json.dumps(said | {"split": split}))
@@ -419,7 +419,7 @@ def test_bad_input_is_refused_in_a_sentence(overrides, recorded, tmp_path, capsy
         ([f"out={recorded}", "seed=1"], "another recording"),
         ([new, "recipe.flaws={guessed:1}"], "guessed"),
         ([new, "recipe.metrics={driving_direction_compliance:1}"], "driving_direction_compliance"),
-        ([new, "recipe.one_turn=-1"], "negative"),
+        ([new, "recipe.one_turn=-1"], "from 0 to 1000"),
         ([new, "feedback=rumour"], "rumour"),
     ):
         assert main(["record", *overrides, *arguments]) == 2

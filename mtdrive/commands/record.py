@@ -59,7 +59,7 @@ def recording_of(config: RecordSettings) -> Recording:
         split=config.split,
         out=Path(config.out),
         recipe=Recipe(
-            **config.recipe,
+            **vars(config.recipe),
             metric=config.metric,
             feedback=config.feedback,
             feedback_steps=config.feedback_steps,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mtdrive.datasets.recipe_settings import RecipeSettings
 from mtdrive.settings.shared import FeedbackSource, MetricName, Paths, PromptStyleName
 from mtdrive.settings.types import (
     STRICT,
@@ -77,7 +78,7 @@ class CacheSettings(Paths):
 class RecordSettings(Paths):
     """`configs/record.yaml`"""
 
-    recipe: dict[str, Any]
+    recipe: RecipeSettings
     split: Name
     out: Text
     metric: MetricName
