@@ -322,7 +322,7 @@ def test_a_dataset_of_held_out_scenes_is_not_trained_on(world, recorded, tmp_pat
     said = json.loads(manifest.read_text())
     for split, words in {
         "navtest": "evaluation alone",
-        "../test": "must be a name",
+        "../test": "is no split name",
         "other": "with test_x",
     }.items():
         manifest.write_text(json.dumps(said | {"split": split}))
