@@ -8,7 +8,6 @@ import sqlite3
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,8 +22,9 @@ from mtdrive.simulation.navsim_format.maps import load_map
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.submission.files import read_submission
 from mtdrive.simulation.submission.mapping import read_mapping
+from support import reference
 
-MAP = Path(__file__).parent / "data/navsim_reference/dataset/maps/us-ma-boston/9.12.1817/map.gpkg"
+MAP = reference.MAPS_ROOT / "us-ma-boston/9.12.1817/map.gpkg"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS fid, x'00' AS geom FROM n"
 HEADER = b"GP\0\1" + struct.pack("<i", 4326)
 

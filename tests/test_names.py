@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,9 @@ from mtdrive.simulation.navsim_format.images import image_path
 from mtdrive.simulation.navsim_format.maps import map_path
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches, build_synthetic_caches
 from mtdrive.visualization.records import read_trajectories
+from support import reference
 
-DATA = Path(__file__).parent / "data/navsim_reference/dataset"
+DATA = reference.DATA_ROOT
 LOG = "2021.06.11.12.10.21_veh-36_00100_00377"
 FORGED = ["", ".", "..", "../a", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", "a b", "~", "-rf", "a" * 129, "C:a", "é"]
 FORGED += [None, 7, b"a", ["a"]]

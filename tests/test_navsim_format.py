@@ -21,8 +21,9 @@ from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.store import build_caches
+from support import reference
 
-DATA = Path(__file__).parent / "data/navsim_reference/dataset"
+DATA = reference.DATA_ROOT
 LOG = "2021.06.11.12.10.21_veh-36_00100_00377"
 TOKENS = ["5118e69f55dd7a54", "6bea526590790a85", "87c4fb4f54735be0", "e61617c4709ad4f6"]
 

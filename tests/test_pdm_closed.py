@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +24,10 @@ from mtdrive.simulation.pdm_closed.route import correct_route, route_lanes
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.drivable import map_window
+from support import reference
 
-REFERENCE = Path(__file__).parent / "data/navsim_reference"
-DATA = REFERENCE / "dataset"
-OFFICIAL = np.load(REFERENCE / "intermediates_v1.npz")
+DATA = reference.DATA_ROOT
+OFFICIAL = np.load(reference.FOLDER / "intermediates_v1.npz")
 TOKENS = sorted({key.split("/")[0] for key in OFFICIAL.files})
 
 
@@ -80,7 +79,7 @@ def test_leaders_and_ignored_objects_are_the_official_ones(token):
 
 def test_routes_are_corrected_as_officially():
     """Disturbed routes: off-route starts behind and ahead of the route, missing links, loops, far-off blocks."""
-    for case in json.loads((REFERENCE / "routes_v1.json").read_text()):
+    for case in json.loads((reference.FOLDER / "routes_v1.json").read_text()):
         road_map, ego_pose = map_of(case["map"]), np.array(case["ego_pose"])
         route = correct_route(road_map, case["roadblock_ids"], ego_pose)
         assert route == case["corrected"]

@@ -25,12 +25,10 @@ from mtdrive.simulation.navsim_format.logs import log_names
 from mtdrive.simulation.scene import MapLayer, Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint, load_scene, save_scene
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
-from support import forged_caches
+from support import forged_caches, reference
 
-REFERENCE = Path(__file__).parent / "data/navsim_reference"
-DATA = REFERENCE / "dataset"
-MAPS = DATA / "maps"
-OFFICIAL = np.load(REFERENCE / "intermediates_v1.npz")
+DATA, MAPS = reference.DATA_ROOT, reference.MAPS_ROOT
+OFFICIAL = np.load(reference.FOLDER / "intermediates_v1.npz")
 COMPLETE = sorted(key.split("/")[0] for key in OFFICIAL.files if key.endswith("track_corners"))
 BOSTON, SINGAPORE = "2021.06.11.12.10.21_veh-36_00100_00377", "2021.08.11.12.10.23_veh-38_00100_00377"
 RED_AHEAD, CONSTRUCTION, TRACKS = "e61617c4709ad4f6", "e1c33c4c39967974", "3295c50926deaa2a"
