@@ -1,4 +1,4 @@
-"""What a step of reinforcement learning logs about its episodes, and when failures end the run.
+"""What a step of reinforcement learning logs about its episodes, and how many failures end the run.
 
 Every metric is a (sum, count) pair, so that several processes merge exactly.
 
@@ -31,11 +31,17 @@ from mtdrive.simulation.errors import MTDriveError
 
 BACKWARDS = 0.1  # [m] between two poses
 STANDING = 1.0  # [m] over the whole plan
-Sums = dict[str, tuple[float, float]]
+Sums = dict[str, tuple[float, float]]  # name -> sum of the values, and how many
 
 
 def episode_metrics(groups: Sequence[Sequence[Episode]], advantages: np.ndarray, turns: int) -> Sums:
-    """See the module docstring. groups: S groups of G episodes. advantages: (S, G, T)."""
+    """The metrics of the module docstring.
+
+    Args:
+        groups: S groups of G episodes.
+        advantages: (S, G, T).
+        turns: T, most turns of an episode.
+    """
     sums: defaultdict[str, list[float]] = defaultdict(list)
     for group, advantage in zip(groups, advantages, strict=True):
         sums["groups_without_gradient"].append(not advantage.any())
@@ -86,9 +92,12 @@ def merged(parts: Iterable[Sums]) -> Sums:
 
 
 class FailureGuard:
-    """Ends a run in which too large a share fails, over the last `window` steps (steps not yet made count as sound).
+    """Ends a run in which too large a share of something fails, on average over the last steps.
 
-    what: of which the share is taken, for the message. limit: largest share allowed.
+    Args:
+        what: can fail, in the plural, for the message.
+        limit: largest share allowed, in [0, 1].
+        window: steps averaged over; those before the run count as sound.
     """
 
     def __init__(self, what: str, limit: float, window: int = 10):
@@ -96,7 +105,11 @@ class FailureGuard:
         self._shares = deque([0.0] * window, maxlen=window)
 
     def check(self, share: float, cure: str) -> None:
-        """Raises MTDriveError, with `cure`, if the mean share is above the limit."""
+        """Count a step in which `share` failed.
+
+        Raises:
+            MTDriveError: the mean share is above the limit; the message ends with `cure`.
+        """
         self._shares.append(share)
         mean = float(np.mean(self._shares))
         if mean > self.limit:

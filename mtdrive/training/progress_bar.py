@@ -1,4 +1,4 @@
-"""How far reinforcement learning has come: a progress bar that shows what it is after, and a budget."""
+"""Callbacks of reinforcement learning: a progress bar with the scores, and a budget of generated tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 
 
 class Progress(TrainerCallback):
-    """Steps, and the sampled PDM score of every turn at the last one."""
+    """A bar of the steps, with the sampled PDM score of every turn in the last step."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._bar = tqdm(
@@ -28,7 +28,10 @@ class Progress(TrainerCallback):
 
 
 class TokenBudget(TrainerCallback):
-    """Ends training, with a checkpoint, after the step in which `tokens` generated tokens are reached."""
+    """Ends training, with a checkpoint, after the step in which the budget is used up.
+
+    tokens: generated tokens over all steps and processes.
+    """
 
     def __init__(self, tokens: int):
         self.tokens = tokens
