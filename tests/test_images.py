@@ -30,6 +30,7 @@ from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.runtime.processes import Pool
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
+from mtdrive.training.arguments import grpo_arguments
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 
 SCENES, GROUP, TURNS, STEPS = 3, 4, 3, 2
@@ -93,7 +94,7 @@ def test_what_a_training_step_does_with_images(planner, world, memory, tmp_path,
     with rl.open_tasks(config, planner, store) as (load, _), open_assessor(scorer, store, workers) as assessor:
         trainer = MTGRPOTrainer(
             planner,
-            rl.training_arguments(config, passes=1, on_cpu=True),
+            grpo_arguments(config, passes=1, on_cpu=True),
             MTGRPOSettings(turns=TURNS, estimator=estimator(config.estimator)),
             scene_order(store.tokens[:SCENES], STEPS * SCENES, 0),
             load,

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from transformers import AutoModelForImageTextToText, PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from mtdrive.planner import prompt
 from mtdrive.planner.answer import format_answer

@@ -8,8 +8,7 @@ The stock `Qwen2_5_VLProcessor` insists on a video processor, which needs torchv
 from __future__ import annotations
 
 from peft import PeftModel
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, Qwen2_5_VLConfig
-from transformers.processing_utils import ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5_VLConfig
 
 from mtdrive.planner.pretrained import NEVER_RUN, reading
 from mtdrive.simulation.errors import MTDriveError

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from transformers import PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.import_utils import is_vllm_available
