@@ -20,8 +20,7 @@ SCORING = [
     "shapely>=2.0.6",
     "tqdm>=4.66",
 ]
-# Names of these packages that are not public are in use (mtdrive/seam.py), hence the upper bounds: the next release that
-# may change them.
+# We use names of these packages that are not public (mtdrive/seam.py), hence the upper bounds.
 TRAINING = [
     "accelerate>=1.10,<1.16",
     "datasets>=4.0,<6",

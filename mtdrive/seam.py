@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft")
 
@@ -111,7 +112,7 @@ def problem(internal: Internal) -> str | None:
     module, _, path = internal.name.partition(":")
     gone = f"{internal.name} is gone, which we use: {internal.use}."
     try:
-        found = import_module(module)
+        found: Any = import_module(module)
     except ImportError:
         return gone
     for part in path.split("."):

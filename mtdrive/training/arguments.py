@@ -193,7 +193,7 @@ def _obstacle(name: object, verb: _Verb) -> str | None:
     if name not in {field.name for field in fields(verb.arguments)}:
         return f"does not exist: allowed are the arguments of trl.{title} that no key of this command sets"
     if name in verb.keys or name in verb.derived:
-        return f"cannot be given: the key {(verb.keys | verb.derived)[name]} decides it"
+        return f"cannot be given: the key {({**verb.keys, **verb.derived})[name]} decides it"
     if name in verb.fixed:
         return f"cannot be given: mtdrive depends on its value {verb.fixed[name]!r}"
     if name not in {field.name for field in fields(TrainingArguments)} | WITH_EFFECT:

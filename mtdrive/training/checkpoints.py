@@ -61,6 +61,7 @@ def train_from_latest(trainer: Trainer) -> None:
     Raises:
         MTDriveError: the checkpoint is from beyond `max_steps`.
     """
+    assert trainer.args.output_dir is not None
     out = Path(trainer.args.output_dir)
     newest = latest_checkpoint(out)
     start = f"going on from {newest.name}" if newest else "starting from the beginning"
@@ -77,8 +78,8 @@ def train_from_latest(trainer: Trainer) -> None:
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
 
 
-class Resumable:
-    """Mixin for a Trainer that resumes exactly, from checkpoints of which each says whether it is complete.
+class Resumable(Trainer):
+    """A Trainer that resumes exactly, from checkpoints of which each says whether it is complete.
 
     `Trainer` itself takes one step more when it resumes from its last checkpoint, logs the mean loss of the steps since
     it resumed as that of the run, and deletes old checkpoints, and what else is called `checkpoint-*`, before the new

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+from transformers import Trainer
 
 from mtdrive.simulation.errors import MTDriveError
 
 
-class GuardedSteps:
-    """Mixin for a Trainer that stops at a step without a finite loss and gradient, or if the first one with something
+class GuardedSteps(Trainer):
+    """A Trainer that stops at a step without a finite loss and gradient, or if the first one with something
     to learn from has no gradient.
 
     All processes stop at the same step, because what is checked has been reduced over them.

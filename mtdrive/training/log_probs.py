@@ -53,7 +53,7 @@ def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
 
     @functools.wraps(type(model).forward)
     def forward(self, *args, scored: Tensor | None = None, targets: Tensor | None = None, **kwargs):
-        if scored is None:
+        if scored is None or targets is None:
             return original(*args, **kwargs)
         hidden = self.base_model(*args, **kwargs).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, scored)
@@ -118,7 +118,7 @@ def shared_prefix_inputs(
     ]
     position = torch.cat([*(p[:, :-1] for p in positions), *follow], 1)
     return {
-        **shared_prefix.packed_inputs(packed, position, segments),
+        **shared_prefix.packed_inputs(torch.as_tensor(packed), position, segments),
         **_images(prompts, device),
         "scored": torch.as_tensor(scored, device=device),
         "targets": torch.as_tensor(packed[scored + 1], device=device),
@@ -137,7 +137,7 @@ def plain_inputs(model: PreTrainedModel, prompts: Sequence[Prompt], continuation
         types[row, :start] = prompts[c.scene].token_types
         scored_mask[row, start - 1 : len(tokens) - 1] = c.action_mask
     scored = np.flatnonzero(scored_mask)
-    inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+    inputs: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
     inputs |= {"scored": scored, "targets": ids.ravel()[scored + 1]}
     return {
         **{name: torch.as_tensor(value, device=device) for name, value in inputs.items()},

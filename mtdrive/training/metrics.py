@@ -22,7 +22,7 @@ Every metric is a (sum, count) pair, so that several processes merge exactly.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,7 +59,8 @@ def episode_metrics(groups: Sequence[Sequence[Episode]], advantages: np.ndarray,
 def _episode(sums: defaultdict[str, list[float]], episode: Episode, turns: int) -> None:
     sums["turns"].append(len(episode.turns))
     sums["clean"].append(episode.status is EpisodeStatus.COMPLETED)
-    score, scores, comfort = 0.0, {}, np.nan
+    score, comfort = 0.0, np.nan
+    scores: Mapping[str, float] = {}
     for number in range(1, turns + 1):
         if number <= len(episode.turns):
             turn = episode.turns[number - 1]
@@ -68,6 +69,8 @@ def _episode(sums: defaultdict[str, list[float]], episode: Episode, turns: int) 
             sums["invalid_trajectories"].append(turn.status is TurnStatus.INVALID_TRAJECTORY)
             sums["sampling_entropy"] += list(-turn.log_probs)
             if turn.status is TurnStatus.OK:
+                assert turn.score is not None
+                assert turn.poses is not None
                 score, scores, comfort = turn.score, turn.scores, turn.extended_comfort
                 ahead = np.diff(turn.poses[:, 0], prepend=0.0) * np.cos(turn.poses[:, 2])
                 ahead += np.diff(turn.poses[:, 1], prepend=0.0) * np.sin(turn.poses[:, 2])

@@ -94,7 +94,8 @@ class MTGRPOSettings:
 
 def scene_order(tokens: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` of the scene tokens, reshuffled after each pass over them. A larger count begins with the same ones."""
-    random, order = np.random.default_rng(seed), []
+    random = np.random.default_rng(seed)
+    order: list[str] = []
     while len(order) < count:
         order += [tokens[index] for index in random.permutation(len(tokens))]
     return order[:count]
@@ -116,6 +117,8 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         ValueError: `args` are otherwise.
     """
 
+    args: GRPOConfig
+
     def __init__(
         self,
         planner: Planner,
@@ -126,7 +129,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         assessor: Assessor,
         callbacks: list[TrainerCallback] | None = None,
     ):
-        if args.per_device_train_batch_size % args.num_generations:
+        if args.num_generations is None or args.per_device_train_batch_size % args.num_generations:
             raise ValueError("The per-device batch must hold whole groups of num_generations episodes.")
         if args.steps_per_generation != args.gradient_accumulation_steps:
             raise ValueError("An update must use all episodes: steps_per_generation = gradient_accumulation_steps.")
@@ -140,11 +143,12 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             callbacks=callbacks,
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
+        self._group = args.num_generations
         self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
         self._loss_arguments = inputs_of(planner.model) if settings.shared_prefix else plain_inputs
         if settings.vllm is not None:
             processor, limit = planner.processor, planner.max_new_tokens
-            self._vllm = VLLMEngine(self.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
+            self._vllm = VLLMEngine(planner.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
         else:
             self._engine = engine_of(planner.model) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
@@ -157,7 +161,9 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         self._passes_left: list[PolicyBatch] = []
         self._logged_values: defaultdict[str, list[float]] = defaultdict(list)
 
-    def _prepare_inputs(self, generation_batch: list[dict]) -> PolicyBatch:
+    def _prepare_inputs(  # type: ignore[override]  # a PolicyBatch takes the place of TRL's dict of tensors
+        self, generation_batch: list[dict]
+    ) -> PolicyBatch:
         """The episodes of this forward pass; they are generated anew when all of the last have been used."""
         if not self._passes_left:
             self._passes_left = self.rollout(generation_batch) * self.args.num_iterations
@@ -170,12 +176,12 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             inputs: `prompt` holds a scene token; each scene comes `num_generations` times in a row.
 
         Returns:
-            what each of the `steps_per_generation` passes learns from.
+            what each of the step's passes learns from.
 
         Raises:
             MTDriveError: the planner wrote nothing, or too much failed (see `FailureGuard`).
         """
-        group, turns = self.args.num_generations, self._settings.turns
+        group, turns = self._group, self._settings.turns
         started = time.perf_counter()
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
         loaded = time.perf_counter()
@@ -205,7 +211,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         seconds["generation"] = rolled - loaded - scoring.seconds
         self._log_step(groups, advantages, {f"seconds/{name}": (value, 1.0) for name, value in seconds.items()})
 
-        per_batch = len(tasks) // self.args.steps_per_generation
+        per_batch = len(tasks) // self.args.gradient_accumulation_steps
         return [
             self._batch(tasks[start : start + per_batch], groups[start : start + per_batch], part, totals[1])
             for start, part in zip(range(0, len(tasks), per_batch), np.split(advantages, len(tasks) // per_batch))
@@ -260,7 +266,9 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         )
         return replace(batch, reference=self._reference_log_probs(batch)) if self.args.beta else batch
 
-    def compute_loss(self, model, inputs: PolicyBatch, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(  # type: ignore[override]  # likewise
+        self, model, inputs: PolicyBatch, return_outputs=False, num_items_in_batch=None
+    ):
         """This pass's part of the loss: the sum over its tokens, divided by the number of those that count."""
         started = time.perf_counter()
         log_probs, entropies = self._score(model, inputs)

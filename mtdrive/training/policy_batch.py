@@ -46,7 +46,9 @@ def continuation(scene: int, episode: Episode) -> Continuation:
     return Continuation(scene, ids, action_mask)
 
 
-def flat_tokens(episodes: Sequence[Episode], advantages: Sequence[np.ndarray], device: torch.device) -> Tokens:
+def flat_tokens(
+    episodes: Sequence[Episode], advantages: np.ndarray | Sequence[np.ndarray], device: torch.device
+) -> Tokens:
     """The tokens that the planner wrote in some episodes.
 
     Args:
@@ -64,8 +66,8 @@ def flat_tokens(episodes: Sequence[Episode], advantages: Sequence[np.ndarray], d
     def spread(values: Sequence[float], dtype: torch.dtype) -> Tensor:
         return torch.as_tensor(np.array(values), dtype=dtype, device=device).repeat_interleave(lengths)
 
-    sampled = np.concatenate([turn.log_probs for *_, turn in turns]) if turns else np.empty(0)
-    sampled = torch.as_tensor(sampled, dtype=torch.float32, device=device)
+    log_probs = np.concatenate([turn.log_probs for *_, turn in turns]) if turns else np.empty(0)
+    sampled = torch.as_tensor(log_probs, dtype=torch.float32, device=device)
     return Tokens(
         log_probs=sampled,
         sampled=sampled,

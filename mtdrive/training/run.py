@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,8 +26,9 @@ def settings_of(config: DictConfig, free: Collection[str]) -> dict[str, object]:
 
     free: these keys.
     """
-    values = _flat(OmegaConf.to_container(config, resolve=True))
-    return {key: value for key, value in values.items() if key not in free}
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, Mapping)
+    return {key: value for key, value in _flat(values).items() if key not in free}
 
 
 class Run:
@@ -80,10 +82,9 @@ def _read(path: Path) -> dict:
         raise MTDriveError(f"{path} does not read ({error}); delete it, or choose another out=.") from error
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def _flat(values: Mapping[Any, object], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        nested = isinstance(value, Mapping) and name not in OPEN
-        flat |= _flat(value, f"{name}.") if nested else {name: value}
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) and name not in OPEN else {name: value}
     return flat

@@ -133,11 +133,12 @@ class PlannerSFTTrainer(GuardedSteps, Resumable, SFTTrainer):
     since the line before. Evaluation adds `answer_metrics`.
     """
 
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]  # TRL's base class has None
 
-    def __init__(self, planner: Planner, collator: PlannerCollator, **kwargs):
+    def __init__(self, planner: Planner, collator: PlannerCollator, train_dataset: Dataset, **kwargs):
         super().__init__(
             planner.model,
+            train_dataset=train_dataset,
             processing_class=planner.processor,
             data_collator=collator,
             compute_metrics=_mean_loss,
@@ -145,9 +146,9 @@ class PlannerSFTTrainer(GuardedSteps, Resumable, SFTTrainer):
         )
         self._planner = planner
         self._since_log = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # loss, targets
-        self._num_samples, batch = len(self.train_dataset), self.get_total_train_batch_size(self.args)
-        order = sample_order(self.train_dataset["length"], batch, self.args.max_steps * batch, self.args.seed)
-        self.train_dataset, self.args.train_sampling_strategy = self.train_dataset.select(order), "sequential"
+        self._num_samples, batch = len(train_dataset), self.get_total_train_batch_size(self.args)
+        order = sample_order(train_dataset["length"], batch, self.args.max_steps * batch, self.args.seed)
+        self.train_dataset, self.args.train_sampling_strategy = train_dataset.select(order), "sequential"
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The passes of a step, and the number of its targets over all passes and devices.
@@ -205,7 +206,7 @@ def _target_losses(model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, ob
 
 def _mean_loss(samples: EvalPrediction) -> dict[str, float]:
     """Over all targets of an evaluation."""
-    return {"loss": float(samples.predictions.sum(dtype=np.float64) / samples.label_ids.sum())}
+    return {"loss": float(np.sum(samples.predictions, dtype=np.float64) / np.sum(samples.label_ids))}
 
 
 def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset, batch_size: int) -> dict[str, float]:
@@ -221,7 +222,9 @@ def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset
         batch = [samples[index] for index in range(start, min(start + batch_size, len(samples)))]
         prompts = {key: value.to(planner.model.device) for key, value in collator.prompts(batch).items()}
         with torch.inference_mode():
-            ids = planner.model.generate(**prompts, do_sample=False, max_new_tokens=planner.max_new_tokens)
+            ids = planner.model.generate(  # type: ignore[operator]  # PreTrainedModel does not declare it
+                **prompts, do_sample=False, max_new_tokens=planner.max_new_tokens
+            )
         answers = tokenizer.batch_decode(ids[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
         for answer, sample in zip(answers, batch, strict=True):
             target = tokenizer.decode([label for label in sample["labels"] if label != -100], skip_special_tokens=True)
@@ -246,6 +249,7 @@ def finetune(
     Returns:
         the trainer, whose `state.log_history` has the curves (also in `log.jsonl`); its images have been freed.
     """
+    assert arguments.output_dir is not None
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.remove_unused_columns = False
     arguments.max_length = None
