@@ -30,7 +30,7 @@ from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_held_out, check_training_split
 from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
-from mtdrive.training.arguments import check_grpo_arguments, grpo_arguments
+from mtdrive.training.arguments import RL, check_arguments, grpo_arguments
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.policy_losses import PolicyLossConfig, policy_loss
@@ -127,11 +127,11 @@ def check(config: DictConfig) -> None:
     Raises:
         MTDriveError: an evaluation split, an unknown feedback source or engine, no vLLM where it is asked for, a
             planner without training, a missing data root, arguments that TRL's trainer cannot take (see
-            `check_grpo_arguments`), or numbers out of range or that do not divide.
+            `check_arguments`), or numbers out of range or that do not divide.
     """
     check_training_split(config.split)
     check_workers(config.scoring_workers, least=0, key="scoring_workers")
-    check_grpo_arguments(config)
+    check_arguments(config, RL)
     if config.feedback not in SOURCES:
         raise MTDriveError(f"There is no feedback source {config.feedback!r}: choose {' or '.join(SOURCES)}.")
     if config.planner.model == TINY:

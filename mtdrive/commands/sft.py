@@ -16,7 +16,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.splits import check_held_out
 from mtdrive.terminal import terminal
-from mtdrive.training.arguments import check_sft_arguments, sft_arguments
+from mtdrive.training.arguments import SFT, check_arguments, sft_arguments
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.training.run import Run, is_main_process, settings_of
 from mtdrive.training.sft_trainer import ReadImage, finetune
@@ -61,12 +61,12 @@ def check(config: DictConfig) -> None:
 
     Raises:
         MTDriveError: a number of steps or samples below 1, or arguments that TRL's trainer cannot take (see
-            `check_sft_arguments`).
+            `check_arguments`).
     """
     for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps"):
         if config[name] < 1:
             raise MTDriveError(f"{name}={config[name]} must be at least 1.")
-    check_sft_arguments(config)
+    check_arguments(config, SFT)
 
 
 def load(config: DictConfig) -> tuple[Dataset, Dataset | None, ReadImage]:

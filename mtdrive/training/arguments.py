@@ -58,8 +58,8 @@ _DERIVED = {
 
 
 @dataclass(frozen=True)
-class _Verb:
-    """Who sets which argument of a verb's trainer."""
+class Sources:
+    """Who sets which argument of a verb's trainer; `trl` may set the rest."""
 
     arguments: type[TrainingArguments]
     """TRL's class."""
@@ -74,7 +74,7 @@ class _Verb:
     """Argument -> its value, which no key sets."""
 
 
-_SFT = _Verb(
+SFT = Sources(
     SFTConfig,
     keys={
         **_KEYS,
@@ -87,7 +87,7 @@ _SFT = _Verb(
     derived={**_DERIVED, "per_device_eval_batch_size": "batch_size", "eval_strategy": "val_dataset"},
     fixed=FIXED,
 )
-_RL = _Verb(
+RL = Sources(
     GRPOConfig,
     keys={
         **_KEYS,
@@ -107,19 +107,27 @@ _RL = _Verb(
 )
 
 
-def check_sft_arguments(config: Any) -> None:
-    """Refuse what `sft_arguments` cannot use, before anything is loaded.
+def check_arguments(config: Any, sources: Sources) -> None:
+    """Refuse what a trainer cannot be told, before anything is loaded.
+
+    Args:
+        config: as configs/sft.yaml or configs/rl.yaml.
+        sources: SFT or RL.
 
     Raises:
         MTDriveError: an unknown schedule, a reporter that is unknown or not installed, a negative warm-up, or a name in
             `trl` that does not exist, has no effect or is set already.
     """
-    _check(config, _SFT)
-
-
-def check_grpo_arguments(config: Any) -> None:
-    """As `check_sft_arguments`, for `grpo_arguments`."""
-    _check(config, _RL)
+    if config.lr_schedule not in SCHEDULES:
+        raise MTDriveError(f"lr_schedule={config.lr_schedule} is unknown: choose {', '.join(SCHEDULES)}.")
+    if config.warmup_steps < 0:
+        raise MTDriveError(f"warmup_steps={config.warmup_steps} must be at least 0.")
+    _check_reporters(config.report_to)
+    if not isinstance(config.trl, Mapping):
+        raise MTDriveError(f"trl={config.trl} must map names to values, as in 'trl={{adam_beta2: 0.95}}'.")
+    for name in config.trl:
+        if (reason := _unsupported_reason(name, sources)) is not None:
+            raise MTDriveError(f"trl.{name} {reason}.")
 
 
 def sft_arguments(config: Any, evaluates: bool, on_cpu: bool) -> SFTConfig:
@@ -134,7 +142,7 @@ def sft_arguments(config: Any, evaluates: bool, on_cpu: bool) -> SFTConfig:
         MTDriveError: TRL refuses their combination.
     """
     return _build(
-        _SFT,
+        SFT,
         config,
         per_device_eval_batch_size=4 * config.batch_size,
         eval_strategy="steps" if evaluates else "no",
@@ -155,26 +163,13 @@ def grpo_arguments(config: Any, passes: int, on_cpu: bool) -> GRPOConfig:
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return _build(
-        _RL,
+        RL,
         config,
         per_device_train_batch_size=config.scenes_per_step // (processes * passes) * config.group_size,
         gradient_accumulation_steps=passes,
         steps_per_generation=passes,
         use_cpu=on_cpu,
     )
-
-
-def _check(config: Any, verb: _Verb) -> None:
-    if config.lr_schedule not in SCHEDULES:
-        raise MTDriveError(f"lr_schedule={config.lr_schedule} is unknown: choose {', '.join(SCHEDULES)}.")
-    if config.warmup_steps < 0:
-        raise MTDriveError(f"warmup_steps={config.warmup_steps} must be at least 0.")
-    _check_reporters(config.report_to)
-    if not isinstance(config.trl, Mapping):
-        raise MTDriveError(f"trl={config.trl} must map names to values, as in 'trl={{adam_beta2: 0.95}}'.")
-    for name in config.trl:
-        if (reason := _obstacle(name, verb)) is not None:
-            raise MTDriveError(f"trl.{name} {reason}.")
 
 
 def _check_reporters(names: object) -> None:
@@ -187,28 +182,28 @@ def _check_reporters(names: object) -> None:
             raise MTDriveError(f"report_to={names} needs a package that is missing: pip install {name}") from None
 
 
-def _obstacle(name: object, verb: _Verb) -> str | None:
+def _unsupported_reason(name: object, sources: Sources) -> str | None:
     """Why an argument cannot be passed on, or None."""
-    title = verb.arguments.__name__
-    if name not in {field.name for field in fields(verb.arguments)}:
+    title = sources.arguments.__name__
+    if name not in {field.name for field in fields(sources.arguments)}:
         return f"does not exist: allowed are the arguments of trl.{title} that no key of this command sets"
-    if name in verb.keys or name in verb.derived:
-        return f"cannot be given: the key {({**verb.keys, **verb.derived})[name]} decides it"
-    if name in verb.fixed:
-        return f"cannot be given: mtdrive depends on its value {verb.fixed[name]!r}"
+    if name in sources.keys or name in sources.derived:
+        return f"cannot be given: the key {({**sources.keys, **sources.derived})[name]} decides it"
+    if name in sources.fixed:
+        return f"cannot be given: mtdrive depends on its value {sources.fixed[name]!r}"
     if name not in {field.name for field in fields(TrainingArguments)} | WITH_EFFECT:
         return "would have no effect: mtdrive has its own data, answers, rewards and losses, with keys of their own"
     return None
 
 
-def _build(verb: _Verb, config: Any, **derived: Any) -> Any:
+def _build(sources: Sources, config: Any, **derived: Any) -> Any:
     schedule = config.lr_schedule
     if schedule == "constant" and config.warmup_steps:
         schedule = "constant_with_warmup"
-    values = {name: getattr(config, key) for name, key in verb.keys.items()}
+    values = {name: getattr(config, key) for name, key in sources.keys.items()}
     values |= {"lr_scheduler_type": schedule, "report_to": list(config.report_to)} | derived
     try:
-        return verb.arguments(**values, **verb.fixed, **DEFAULTS | dict(config.trl))
+        return sources.arguments(**values, **sources.fixed, **DEFAULTS | dict(config.trl))
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise MTDriveError(f"TRL refuses the arguments of this run, with trl={dict(config.trl)}: {reason}.") from error
