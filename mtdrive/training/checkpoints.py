@@ -141,6 +141,7 @@ class CompleteCheckpoints(TrainerCallback):
         self._accelerator, self._kept = accelerator, kept
 
     def on_save(self, args, state, control, **kwargs):
+        """Called on every process, after it has written its part of a checkpoint."""
         self._accelerator.wait_for_everyone()
         if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
@@ -176,9 +177,11 @@ class LogFile(TrainerCallback):
         self.path = Path(directory) / LOG_NAME
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Have a line logged before a checkpoint and at the end."""
         control.should_log |= control.should_save or control.should_training_stop
 
     def on_log(self, args, state, control, **kwargs):
+        """Write the file."""
         if not state.is_world_process_zero:
             return
         with atomic_path(self.path) as path:
