@@ -99,11 +99,11 @@ def test_private_attributes_of_others_are_listed():
 def trainers() -> list[type]:
     for module in pkgutil.walk_packages(mtdrive.training.__path__, "mtdrive.training."):
         importlib.import_module(module.name)
-    pending, found = [Trainer], []
+    pending, found = [Trainer], set()
     while pending:
-        pending += (cls := pending.pop()).__subclasses__()
-        found += [cls] if cls.__module__.startswith("mtdrive.") else []
-    return found
+        found.add(cls := pending.pop())
+        pending += cls.__subclasses__()
+    return sorted((cls for cls in found if cls.__module__.startswith("mtdrive.")), key=lambda cls: cls.__name__)
 
 
 def names_of_self(cls: type) -> tuple[set[str], set[str]]:
