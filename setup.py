@@ -22,17 +22,18 @@ SCORING = [
     "shapely>=2.0.6",
     "tqdm>=4.66",
 ]
+# We use names of these packages that are not public (mtdrive/seam.py), hence the upper bounds.
 TRAINING = [
-    "accelerate>=1.10",
-    "datasets>=4.0",
+    "accelerate>=1.10,<1.16",
+    "datasets>=4.0,<6",
     "filelock>=3.12",
-    "peft>=0.17",
+    "peft>=0.17,<0.22",
     "psutil>=5.9",
     "safetensors>=0.6",
     "tokenizers>=0.22",
-    "torch>=2.9",
-    "transformers>=5.20",
-    "trl>=1.16",
+    "torch>=2.9,<2.14",
+    "transformers>=5.20,<5.24",
+    "trl>=1.16,<1.17",
 ]
 
 setup(
@@ -57,6 +58,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "ruff>=0.12",
+            "tensorboard>=2.20",
         ],
         "notebooks": ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"],
         "vllm": ["vllm>=0.11"],

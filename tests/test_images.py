@@ -29,6 +29,7 @@ from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.training.advantages import estimator
+from mtdrive.training.arguments import grpo_arguments
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 from support.planners import tiny_config
 
@@ -100,7 +101,7 @@ def test_what_a_training_step_does_with_images(planner, world, tmp_path, monkeyp
         [lock] = locks() - before
         trainer = MTGRPOTrainer(
             planner,
-            rl.training_arguments(config, passes=1, on_cpu=True),
+            grpo_arguments(config, passes=1, on_cpu=True),
             MTGRPOSettings(turns=TURNS, estimator=estimator(config.estimator)),
             scene_order(store.tokens[:SCENES], STEPS * SCENES, 0),
             load,

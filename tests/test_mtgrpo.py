@@ -58,7 +58,7 @@ def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(plann
         model.set_attn_implementation({"text_config": used})
         model.zero_grad()
         log_probs, entropies = model(**build(model, prompts, continuations))
-        assert len(log_probs) == sum(c.written.sum() for c in continuations)
+        assert len(log_probs) == sum(c.action_mask.sum() for c in continuations)
         (log_probs * torch.linspace(-1, 1, len(log_probs))).sum().backward()
         results.append((log_probs, entropies, {name: p.grad for name, p in model.named_parameters()}))
     (plain, plain_entropy, plain_grads), (shared, shared_entropy, shared_grads) = results
@@ -114,7 +114,7 @@ def test_only_what_the_planner_wrote_is_an_action():
     c = continuation(4, episode([0.0, 1.0], [[11, 12], [15]], [[1, 2, 3], [13, 14]]))
     assert c.scene == 4
     np.testing.assert_array_equal(c.ids, [11, 12, 13, 14, 15])
-    np.testing.assert_array_equal(c.written, [True, True, False, False, True])
+    np.testing.assert_array_equal(c.action_mask, [True, True, False, False, True])
 
 
 def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, any_text_is_a_plan):
@@ -123,10 +123,9 @@ def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, a
     planner.model.train()
     [batch] = trainer.rollout([{"prompt": token} for token in SCENES for _ in range(4)])
     kept, tokens = batch.continuations, batch.tokens
-    assert len(tokens.sampled) == sum(c.written.sum() for c in kept)
-    np.testing.assert_array_equal(torch.bincount(tokens.episode), [c.written.sum() for c in kept])
+    assert len(tokens.sampled) == sum(c.action_mask.sum() for c in kept)
+    np.testing.assert_array_equal(torch.bincount(tokens.episode), [c.action_mask.sum() for c in kept])
 
-    trainer.current_gradient_accumulation_steps = 1
     planner.model.zero_grad()
     trainer.compute_loss(planner.model, batch).backward()
     ours = {name: p.grad.clone() for name, p in planner.model.named_parameters()}

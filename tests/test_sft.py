@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -250,3 +251,19 @@ def test_a_command_that_was_cut_off_while_it_saved_its_planner_saves_it_again(co
 def test_the_verb_refuses_numbers_below_one(command, capsys, key):
     assert cli.main([*command, f"{key}=0"]) == 2
     assert f"{key}=0 must be at least 1" in capsys.readouterr().err
+
+
+def test_the_verb_reports_to_tensorboard_and_computes_in_the_precision_asked_for(command, tmp_path, capsys):
+    """Where a run reports to may change when it goes on; what is passed on to TRL may not."""
+    out = tmp_path / "out"
+    assert cli.main([*command, "logging_steps=1", "report_to=[tensorboard]", "+trl.bf16=true"]) == 0
+    [folder] = (out / "runs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    logged = [line["loss"] for line in log_of(out) if "loss" in line]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(logged)
+    assert cli.main([*command, "logging_steps=1", "max_steps=4"]) == 2
+    assert "holds a run with trl={'bf16': True}, not trl={}" in capsys.readouterr().err
+    assert cli.main([*command, "logging_steps=1", "max_steps=4", "+trl.bf16=true"]) == 0
+    assert len(list((out / "runs").iterdir())) == 1
+    assert [line["step"] for line in log_of(out) if "loss" in line] == [1, 2, 3, 4]

@@ -193,7 +193,7 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
 
     def kept(inputs):
         batches = generate(inputs)
-        said[:] = [[c.ids.tolist(), c.written.tolist()] for batch in batches for c in batch.continuations]
+        said[:] = [[c.ids.tolist(), c.action_mask.tolist()] for batch in batches for c in batch.continuations]
         return batches
 
     trainer.rollout = kept

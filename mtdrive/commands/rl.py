@@ -10,8 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from trl import GRPOConfig
+from transformers import PrinterCallback, ProgressCallback
 
 from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
@@ -29,6 +28,7 @@ from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.splits import check_held_out, check_training_split
 from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
+from mtdrive.training.arguments import RL, check_arguments, grpo_arguments
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.policy_losses import PolicyLossConfig, policy_loss
@@ -40,13 +40,14 @@ KEPT_SCENES = 512
 # What a run that goes on may change.
 FREE = (
     *("openscene_data_root", "nuplan_maps_root", "navsim_exp_root", "out", "max_steps", "max_generated_tokens"),
-    *("scenes_per_pass", "activation_checkpointing", "save_steps", "scoring_workers", "planner.device"),
+    *("scenes_per_pass", "activation_checkpointing", "save_steps", "scoring_workers", "report_to", "planner.device"),
 )
 
 
 def run(config: RlSettings) -> None:
     """Train and save a planner; see configs/rl.yaml."""
     check_training_split(config.split)
+    check_arguments(config, RL)
     if config.planner.model == TINY:
         raise MTDriveError("planner=tiny has random weights and answers nothing; run mtdrive sft first.")
     if config.engine == "vllm":
@@ -82,7 +83,7 @@ def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: Scen
             settings = replace(settings, vllm=VLLMSettings(pixels, **asdict(config.vllm)))
         trainer = MTGRPOTrainer(
             planner,
-            training_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
+            grpo_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
             settings,
             scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
             load,
@@ -163,30 +164,3 @@ def passes_per_step(config: RlSettings) -> int:
             f"{per_pass} (scenes_per_pass)."
         )
     return config.scenes_per_step // (per_pass * processes)
-
-
-def training_arguments(config: RlSettings, passes: int, on_cpu: bool) -> GRPOConfig:
-    """TRL's arguments for a process that makes `passes` passes a step."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return GRPOConfig(
-        output_dir=config.out,
-        max_steps=config.max_steps,
-        per_device_train_batch_size=config.scenes_per_step // (processes * passes) * config.group_size,
-        gradient_accumulation_steps=passes,
-        steps_per_generation=passes,
-        num_generations=config.group_size,
-        num_iterations=config.updates_per_step,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=config.max_grad_norm,
-        temperature=config.temperature,
-        beta=config.kl,
-        logging_steps=1,
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        seed=config.seed,
-        use_cpu=on_cpu,
-        bf16=False,
-        activation_checkpointing=config.activation_checkpointing,
-        report_to=[],
-    )

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from datasets import Dataset
-from trl import SFTConfig
 
 from mtdrive.datasets.reader import load_image, load_samples, read_manifest
 from mtdrive.datasets.recording import digest
@@ -17,6 +16,7 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.splits import check_held_out
 from mtdrive.terminal import terminal
+from mtdrive.training.arguments import SFT, check_arguments, sft_arguments
 from mtdrive.training.checkpoints import LOG_NAME
 from mtdrive.training.run import Run, is_main_process, settings_of
 from mtdrive.training.sft_trainer import ReadImage, finetune
@@ -25,12 +25,13 @@ from mtdrive.training.sft_trainer import ReadImage, finetune
 FREE = (
     *("openscene_data_root", "nuplan_maps_root", "navsim_exp_root", "dataset", "val_dataset", "out", "max_steps"),
     *("batch_size", "gradient_accumulation_steps", "eval_steps", "eval_samples", "save_steps", "logging_steps"),
-    *("activation_checkpointing", "planner.device"),
+    *("activation_checkpointing", "report_to", "planner.device"),
 )
 
 
 def run(config: SftSettings) -> None:
     """Train and save a planner; see configs/sft.yaml."""
+    check_arguments(config, SFT)
     samples = load(config)
     with only_run_in(Path(config.out)):
         train(config, *samples)
@@ -50,7 +51,7 @@ def train(config: SftSettings, samples: Dataset, val: Dataset | None, read_image
     if not run.finished:
         planner = load_planner(config.planner)
         run.begin()
-        arguments = training_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
+        arguments = sft_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
         finetune(planner, samples, val, read_image, arguments).save_planner()
         run.finish()
 
@@ -81,28 +82,3 @@ def load(config: SftSettings) -> tuple[Dataset, Dataset | None, ReadImage]:
 def samples_per_step(config: SftSettings) -> int:
     """Over all passes and devices."""
     return config.batch_size * config.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def training_arguments(config: SftSettings, evaluates: bool, on_cpu: bool) -> SFTConfig:
-    return SFTConfig(
-        output_dir=config.out,
-        max_steps=config.max_steps,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=4 * config.batch_size,
-        train_sampling_strategy="group_by_length",  # conversations of one to four turns: least padding
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        logging_steps=config.logging_steps,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=config.eval_steps,
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        seed=config.seed,
-        use_cpu=on_cpu,
-        bf16=False,
-        activation_checkpointing=config.activation_checkpointing,
-        report_to=[],
-    )

@@ -23,7 +23,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers.processing_utils import ProcessorMixin
+from transformers import ProcessorMixin
 
 from mtdrive.planner.run_folder import RunFolder
 from mtdrive.simulation.errors import MTDriveError

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForImageTextToText, PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from mtdrive import __version__
 from mtdrive.planner import prompt

@@ -11,8 +11,7 @@ from typing import Any
 
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, Qwen2_5_VLConfig
-from transformers.processing_utils import ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5_VLConfig
 
 from mtdrive.planner.pretrained import NEVER_RUN, reading
 from mtdrive.simulation.errors import MTDriveError

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from torch import Tensor
-from transformers.processing_utils import ProcessorMixin
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+from transformers import ProcessorMixin
+from trl import get_training_chat_template
+from trl.chat_template_utils import has_generation_markers
 
 # Placeholders for an answer and a feedback text in a rendered conversation, which no template changes.
 _ANSWER, _FEEDBACK = "\x00answer\x00", "\x00feedback\x00"

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from transformers import PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from trl import import_utils
 from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient

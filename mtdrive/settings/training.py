@@ -24,7 +24,8 @@ from mtdrive.settings.types import (
 )
 from mtdrive.simulation.errors import MTDriveError
 
-Schedule = Annotated[str, OneOf("transformers:SchedulerType")]
+Schedule = Literal["constant", "linear", "cosine"]
+Reporter = Literal["tensorboard", "trackio", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,7 +48,7 @@ class SftSettings(Paths):
     save_steps: Count
     logging_steps: Count
     activation_checkpointing: bool
-    report_to: list[Text]
+    report_to: list[Reporter]
     trl: dict[str, Any]
     seed: Seed
 
@@ -101,7 +102,7 @@ class RlSettings(Paths):
     max_parse_errors: Share
     save_steps: Count
     scoring_workers: Annotated[int, Field(ge=0, le=1024)]
-    report_to: list[Text]
+    report_to: list[Reporter]
     trl: dict[str, Any]
     seed: Seed
 

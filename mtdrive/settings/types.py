@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import dataclass
-from enum import Enum
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -33,11 +32,10 @@ class OneOf:
     """Marks a text as a name in a registry. It is imported when a verb needs it: some take a second or need torch."""
 
     registry: str
-    """Where it stands, as module:variable. It is an enumeration, or iterates over names."""
+    """Where it stands, as module:variable. It iterates over names."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        names = pkgutil.resolve_name(self.registry)
-        return core_schema.literal_schema([name.value if isinstance(name, Enum) else name for name in names])
+        return core_schema.literal_schema(list(pkgutil.resolve_name(self.registry)))
 
 
 @dataclass(frozen=True)

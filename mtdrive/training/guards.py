@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
+from transformers import Trainer
 
 from mtdrive.simulation.errors import MTDriveError
 
 
-class GuardedSteps:
-    """Mixin for a Trainer: every step has a finite loss and gradient, and the first one that can learn does.
+class GuardedSteps(Trainer):
+    """A Trainer that stops at a step without a finite loss and gradient, or if the first one with something
+    to learn from has no gradient.
 
-    All processes stop at the same step: what is looked at has been reduced over them.
+    All processes stop at the same step, because what is checked has been reduced over them.
     """
 
     _step_loss: torch.Tensor | float = 0.0
@@ -29,12 +31,13 @@ class GuardedSteps:
         return super().train(*args, **kwargs)
 
     def training_step(self, *args, **kwargs):
+        """As `Trainer.training_step`; remembers the loss until the step's last pass."""
         loss = super().training_step(*args, **kwargs)
         self._step_loss = self._step_loss + loss
         return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """Called between the last backward pass of a step and its update."""
+        """`Trainer` calls this between the last backward pass of a step and its update."""
         norm = super()._get_grad_norm(model, grad_norm)
         loss, self._step_loss = float(self.accelerator.reduce(self._step_loss)), 0.0
         if norm is None:  # DeepSpeed, before its first update
@@ -56,14 +59,19 @@ class GuardedSteps:
         """Whether this step's samples should move the weights."""
         return True
 
-    def _save_checkpoint(self, model, trial):
+    def save_model(self, *args, **kwargs):
+        """As `Trainer.save_model`, which also saves the weights of a checkpoint.
+
+        Raises:
+            MTDriveError: a weight is not finite.
+        """
         sound = torch.tensor([_finite(p) for p in self.model.parameters()]).all().int().to(self.args.device)
         if self.accelerator.reduce(sound) < self.accelerator.num_processes:
             raise MTDriveError(
                 f"Step {self.state.global_step} left weights that are not finite, which are not saved; "
                 "lower learning_rate and train again in another out=."
             )
-        super()._save_checkpoint(model, trial)
+        super().save_model(*args, **kwargs)
 
 
 def check_counts(step: int, counted: float, what: str, cure: str) -> None:

@@ -26,20 +26,21 @@ from mtdrive.rollout.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
-LOGITS_AT_ONCE = 2**24  # of one chunk of the language-model head; more are recomputed in the backward pass
+LOGITS_AT_ONCE = 2**24  # per chunk of the language-model head; larger batches are recomputed in the backward pass
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What follows the prompt in one episode.
-
-    scene: number of its prompt. ids: (n,) int64, the first answer, the feedback on it, the second answer...
-    written: (n,) bool, True on the tokens of answers.
-    """
+    """What follows the prompt in one episode."""
 
     scene: int
+    """Index of its prompt in the batch."""
+
     ids: np.ndarray
-    written: np.ndarray
+    """(n,) int64 tokens: the first answer, the feedback on it, the second answer..."""
+
+    action_mask: np.ndarray
+    """(n,) bool, True on the tokens that the planner wrote."""
 
 
 def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
@@ -52,7 +53,7 @@ def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
 
     @functools.wraps(type(model).forward)
     def forward(self, *args, scored: Tensor | None = None, targets: Tensor | None = None, **kwargs):
-        if scored is None:
+        if scored is None or targets is None:
             return original(*args, **kwargs)
         hidden = self.base_model(*args, **kwargs).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, scored)
@@ -78,7 +79,7 @@ def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
 
 
 def inputs_of(model: PreTrainedModel | PeftModel) -> Callable[..., dict]:
-    """`shared_prefix_inputs`, or `plain_inputs` for a model that cannot share prompts, which is logged."""
+    """`shared_prefix_inputs`, or `plain_inputs` with a logged warning for a model that cannot share prompts."""
     if reason := shared_prefix.obstacle(model):
         logger.warning(
             "The loss of %s computes image and prompt for every episode, as it %s.",
@@ -92,9 +93,15 @@ def inputs_of(model: PreTrainedModel | PeftModel) -> Callable[..., dict]:
 def shared_prefix_inputs(
     model: PreTrainedModel, prompts: Sequence[Prompt], continuations: Sequence[Continuation]
 ) -> dict:
-    """Arguments of the model's call; its log-probabilities come in order of episode, then token.
+    """Arguments of the model's call, in which each prompt stands once and nothing is padded.
 
-    model: unwrapped, for its positions and device. continuations: in order of scene, every scene at least once.
+    Args:
+        model: unwrapped, for its positions and device.
+        prompts: of the scenes.
+        continuations: of the episodes, in order of scene, every scene at least once.
+
+    Returns:
+        keyword arguments for a model with `add_scoring`; its log-probabilities come in order of episode, then token.
     """
     device = model.device
     positions = [position_ids(model, prompt) for prompt in prompts]
@@ -102,8 +109,8 @@ def shared_prefix_inputs(
     episodes = [np.concatenate([prompts[c.scene].ids[-1:], c.ids]) for c in continuations]
     lengths = [len(ids) for ids in episodes]
     segments = shared_prefix.TrainingSegments(prompt_lengths, lengths, [c.scene for c in continuations], device)
-    written = np.concatenate([np.append(c.written, False) for c in continuations])
-    scored = sum(prompt_lengths) + np.flatnonzero(written)
+    action_mask = np.concatenate([np.append(c.action_mask, False) for c in continuations])
+    scored = sum(prompt_lengths) + np.flatnonzero(action_mask)
     packed = np.concatenate([*(prompt.ids[:-1] for prompt in prompts), *episodes])
     follow = [
         positions[c.scene][:, -1:] + torch.arange(length, device=device)
@@ -111,7 +118,7 @@ def shared_prefix_inputs(
     ]
     position = torch.cat([*(p[:, :-1] for p in positions), *follow], 1)
     return {
-        **shared_prefix.packed_inputs(packed, position, segments),
+        **shared_prefix.packed_inputs(torch.as_tensor(packed), position, segments),
         **_images(prompts, device),
         "scored": torch.as_tensor(scored, device=device),
         "targets": torch.as_tensor(packed[scored + 1], device=device),
@@ -119,18 +126,18 @@ def shared_prefix_inputs(
 
 
 def plain_inputs(model: PreTrainedModel, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> dict:
-    """As `shared_prefix_inputs`, but every episode a row of its own, right-padded."""
+    """As `shared_prefix_inputs`, but each episode is a row with its own prompt, right-padded."""
     device = model.device
     rows = [np.concatenate([prompts[c.scene].ids, c.ids]) for c in continuations]
     shape = (len(rows), max(map(len, rows)))
-    ids, types, mask, written = (np.zeros(shape, dtype=np.int64) for _ in range(4))
+    ids, types, mask, scored_mask = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     for row, (tokens, c) in enumerate(zip(rows, continuations, strict=True)):
         start = len(prompts[c.scene].ids)
         ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
         types[row, :start] = prompts[c.scene].token_types
-        written[row, start - 1 : len(tokens) - 1] = c.written
-    scored = np.flatnonzero(written)
-    inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+        scored_mask[row, start - 1 : len(tokens) - 1] = c.action_mask
+    scored = np.flatnonzero(scored_mask)
+    inputs: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
     inputs |= {"scored": scored, "targets": ids.ravel()[scored + 1]}
     return {
         **{name: torch.as_tensor(value, device=device) for name, value in inputs.items()},

@@ -1,4 +1,4 @@
-"""What a step of reinforcement learning logs about its episodes, and when failures end the run.
+"""What a step of reinforcement learning logs about its episodes, and how many failures end the run.
 
 Every metric is a (sum, count) pair, so that several processes merge exactly.
 
@@ -22,7 +22,7 @@ Every metric is a (sum, count) pair, so that several processes merge exactly.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,11 +31,17 @@ from mtdrive.simulation.errors import MTDriveError
 
 BACKWARDS = 0.1  # [m] between two poses
 STANDING = 1.0  # [m] over the whole plan
-Sums = dict[str, tuple[float, float]]
+Sums = dict[str, tuple[float, float]]  # name -> sum of the values, and how many
 
 
 def episode_metrics(groups: Sequence[Sequence[Episode]], advantages: np.ndarray, turns: int) -> Sums:
-    """See the module docstring. groups: S groups of G episodes. advantages: (S, G, T)."""
+    """The metrics of the module docstring.
+
+    Args:
+        groups: S groups of G episodes.
+        advantages: (S, G, T).
+        turns: T, most turns of an episode.
+    """
     sums: defaultdict[str, list[float]] = defaultdict(list)
     for group, advantage in zip(groups, advantages, strict=True):
         sums["groups_without_gradient"].append(not advantage.any())
@@ -53,7 +59,8 @@ def episode_metrics(groups: Sequence[Sequence[Episode]], advantages: np.ndarray,
 def _episode(sums: defaultdict[str, list[float]], episode: Episode, turns: int) -> None:
     sums["turns"].append(len(episode.turns))
     sums["clean"].append(episode.status is EpisodeStatus.COMPLETED)
-    score, scores, comfort = 0.0, {}, np.nan
+    score, comfort = 0.0, np.nan
+    scores: Mapping[str, float] = {}
     for number in range(1, turns + 1):
         if number <= len(episode.turns):
             turn = episode.turns[number - 1]
@@ -62,6 +69,8 @@ def _episode(sums: defaultdict[str, list[float]], episode: Episode, turns: int) 
             sums["invalid_trajectories"].append(turn.status is TurnStatus.INVALID_TRAJECTORY)
             sums["sampling_entropy"] += list(-turn.log_probs)
             if turn.status is TurnStatus.OK:
+                assert turn.score is not None
+                assert turn.poses is not None
                 score, scores, comfort = turn.score, turn.scores, turn.extended_comfort
                 ahead = np.diff(turn.poses[:, 0], prepend=0.0) * np.cos(turn.poses[:, 2])
                 ahead += np.diff(turn.poses[:, 1], prepend=0.0) * np.sin(turn.poses[:, 2])
@@ -86,9 +95,12 @@ def merged(parts: Iterable[Sums]) -> Sums:
 
 
 class FailureGuard:
-    """Ends a run in which too large a share fails, over the last `window` steps (steps not yet made count as sound).
+    """Ends a run in which too large a share of something fails, on average over the last steps.
 
-    what: of which the share is taken, for the message. limit: largest share allowed.
+    Args:
+        what: can fail, in the plural, for the message.
+        limit: largest share allowed, in [0, 1].
+        window: steps averaged over; those before the run count as sound.
     """
 
     def __init__(self, what: str, limit: float, window: int = 10):
@@ -96,7 +108,11 @@ class FailureGuard:
         self._shares = deque([0.0] * window, maxlen=window)
 
     def check(self, share: float, cure: str) -> None:
-        """Raises MTDriveError, with `cure`, if the mean share is above the limit."""
+        """Count a step in which `share` failed.
+
+        Raises:
+            MTDriveError: the mean share is above the limit; the message ends with `cure`.
+        """
         self._shares.append(share)
         mean = float(np.mean(self._shares))
         if mean > self.limit:

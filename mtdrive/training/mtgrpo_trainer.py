@@ -9,9 +9,8 @@ What differs from GRPOTrainer:
 3. Log-probabilities come from one packed forward pass in which a scene's prompt is computed once (`log_probs`), under
    the distribution that was sampled from; the old ones come from the engine.
 4. Each process rolls out whole scenes, so that a group never spans processes. Episodes without any advantage are left
-   out of the loss's forward pass; its denominator, the written tokens of all episodes, still counts them (unless
-   `filter_groups` leaves out groups in which all are equal).
-
+   out of the loss's forward pass; its denominator, the tokens that the planner wrote in all episodes, still counts
+   them (unless `filter_groups` leaves out groups in which all are equal).
 5. The policy loss is one of `mtdrive.training.policy_losses`, on the flat tokens of a pass. Every token that counts has
    the same weight, in whichever pass and process it stands.
 """
@@ -29,10 +28,10 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from peft import PeftModel
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import use_adapter
 
 from mtdrive.planner.models import Planner
 from mtdrive.rollout.engine import engine_of
@@ -57,32 +56,46 @@ from mtdrive.training.unsharded import unsharded
 
 @dataclass(frozen=True)
 class MTGRPOSettings:
-    """What GRPOConfig has no field for.
-
-    turns: most turns an episode may take. estimator, advantage: see `mtdrive.training.advantages`. reward: of a turn.
-    policy_loss, loss: see `mtdrive.training.policy_losses`.
-    filter_groups: groups without any advantage do not count in the loss's denominator.
-    shared_prefix: compute prompts once a scene, in rollouts and loss, where the model can (False: for every episode).
-    vllm: how to generate with vLLM (None: with the model that is trained).
-    max_scorer_errors, max_parse_errors: shares of episodes and of answers above which the run ends (FailureGuard).
-    """
+    """What GRPOConfig has no field for."""
 
     turns: int
+    """Most turns T of an episode."""
+
     estimator: Estimator
+    """Turns rewards (G, T) into advantages (G, T); see `mtdrive.training.advantages`."""
+
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    """Parameters of the estimator."""
+
     policy_loss: PolicyLoss = field(default_factory=lambda: policy_loss("clip"))
+    """See `mtdrive.training.policy_losses`."""
+
     loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    """Parameters of the policy loss."""
+
     reward: Reward = field(default_factory=PdmsReward)
+    """Of a turn."""
+
     filter_groups: bool = False
+    """Whether groups without any advantage are left out of the loss's denominator."""
+
     shared_prefix: bool = True
+    """Compute image and prompt once a scene, in rollouts and loss, where the model can; False: for every episode."""
+
     vllm: VLLMSettings | None = None
+    """How to generate with vLLM; None generates with the model in training."""
+
     max_scorer_errors: float = 0.05
+    """Share of episodes, in [0, 1], whose scoring may fail before the run ends (see `FailureGuard`)."""
+
     max_parse_errors: float = 0.9
+    """Share of answers, in [0, 1], that may hold no trajectory before the run ends."""
 
 
 def scene_order(tokens: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` scene tokens, shuffled anew whenever all had their turn. A larger count begins with the same ones."""
-    random, order = np.random.default_rng(seed), []
+    """`count` of the scene tokens, reshuffled after each pass over them. A larger count begins with the same ones."""
+    random = np.random.default_rng(seed)
+    order: list[str] = []
     while len(order) < count:
         order += [tokens[index] for index in random.permutation(len(tokens))]
     return order[:count]
@@ -95,10 +108,16 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         planner: trained in place.
         args: TRL's; `steps_per_generation` equals `gradient_accumulation_steps`, and the per-device batch holds whole
             groups of `num_generations` episodes.
+        settings: what `args` has no field for.
         order: scene tokens in the order in which they are driven.
         load: scene token -> task.
         assessor: see `run_episodes`.
+
+    Raises:
+        ValueError: `args` are otherwise.
     """
+
+    args: GRPOConfig
 
     def __init__(
         self,
@@ -110,8 +129,10 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         assessor: Assessor,
         callbacks: list[TrainerCallback] | None = None,
     ):
-        if args.per_device_train_batch_size % args.num_generations:
+        if args.num_generations is None or args.per_device_train_batch_size % args.num_generations:
             raise ValueError("The per-device batch must hold whole groups of num_generations episodes.")
+        if args.steps_per_generation != args.gradient_accumulation_steps:
+            raise ValueError("An update must use all episodes: steps_per_generation = gradient_accumulation_steps.")
         args.shuffle_dataset, args.max_completion_length = False, planner.max_new_tokens
         super().__init__(
             model=planner.model,
@@ -122,11 +143,12 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             callbacks=callbacks,
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
+        self._group = args.num_generations
         self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
         self._loss_arguments = inputs_of(planner.model) if settings.shared_prefix else plain_inputs
         if settings.vllm is not None:
             processor, limit = planner.processor, planner.max_new_tokens
-            self._vllm = VLLMEngine(self.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
+            self._vllm = VLLMEngine(planner.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
         else:
             self._engine = engine_of(planner.model) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
@@ -137,17 +159,29 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         self._scorer_guard = FailureGuard("episodes' scorings", settings.max_scorer_errors)
         self._parse_guard = FailureGuard("answers' parsings", settings.max_parse_errors)
         self._passes_left: list[PolicyBatch] = []
-        self._watched: defaultdict[str, list[float]] = defaultdict(list)
+        self._logged_values: defaultdict[str, list[float]] = defaultdict(list)
 
-    def _prepare_inputs(self, generation_batch: list[dict]) -> PolicyBatch:
+    def _prepare_inputs(  # type: ignore[override]  # a PolicyBatch takes the place of TRL's dict of tensors
+        self, generation_batch: list[dict]
+    ) -> PolicyBatch:
         """The episodes of this forward pass; they are generated anew when all of the last have been used."""
         if not self._passes_left:
-            self._passes_left = self.rollout(generation_batch) * self.num_iterations
+            self._passes_left = self.rollout(generation_batch) * self.args.num_iterations
         return self._passes_left.pop(0)
 
     def rollout(self, inputs: list[dict]) -> list[PolicyBatch]:
-        """Drive this process's scenes; what each pass learns from."""
-        group, turns = self.num_generations, self._settings.turns
+        """Drive this process's scenes.
+
+        Args:
+            inputs: `prompt` holds a scene token; each scene comes `num_generations` times in a row.
+
+        Returns:
+            what each of the step's passes learns from.
+
+        Raises:
+            MTDriveError: the planner wrote nothing, or too much failed (see `FailureGuard`).
+        """
+        group, turns = self._group, self._settings.turns
         started = time.perf_counter()
         tasks = [self._load(sample["prompt"]) for sample in inputs[::group]]
         loaded = time.perf_counter()
@@ -167,8 +201,8 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
         advantages = np.stack([group_advantages(members, turns, self._settings) for members in groups])
-        written = sum(len(turn.completion_ids) for episode in episodes for turn in episode.turns)
-        counts = [written, self._tokens_that_count(groups, advantages), np.count_nonzero(advantages)]
+        generated = sum(len(turn.completion_ids) for episode in episodes for turn in episode.turns)
+        counts = [generated, self._tokens_that_count(groups, advantages), np.count_nonzero(advantages)]
         totals = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device))
         check_counts(self.state.global_step + 1, totals[0], "tokens that the planner wrote", "raise max_new_tokens")
         self.state.num_input_tokens_seen += int(totals[0])
@@ -177,7 +211,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         seconds["generation"] = rolled - loaded - scoring.seconds
         self._log_step(groups, advantages, {f"seconds/{name}": (value, 1.0) for name, value in seconds.items()})
 
-        per_batch = len(tasks) // self.args.steps_per_generation
+        per_batch = len(tasks) // self.args.gradient_accumulation_steps
         return [
             self._batch(tasks[start : start + per_batch], groups[start : start + per_batch], part, totals[1])
             for start, part in zip(range(0, len(tasks), per_batch), np.split(advantages, len(tasks) // per_batch))
@@ -219,7 +253,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             (scene, episode, advantage)
             for scene, (group, part) in enumerate(zip(groups, advantages, strict=True))
             for episode, advantage in zip(group, part, strict=True)
-            if advantage.any() or self.beta
+            if advantage.any() or self.args.beta
         ] or [(0, groups[0][0], advantages[0, 0])]
         scenes = sorted({scene for scene, _, _ in rows})
         batch = PolicyBatch(
@@ -230,40 +264,41 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
             ),
             denominator=denominator,
         )
-        return replace(batch, reference=self._reference_log_probs(batch)) if self.beta else batch
+        return replace(batch, reference=self._reference_log_probs(batch)) if self.args.beta else batch
 
-    def compute_loss(self, model, inputs: PolicyBatch, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(  # type: ignore[override]  # likewise
+        self, model, inputs: PolicyBatch, return_outputs=False, num_items_in_batch=None
+    ):
         """This pass's part of the loss: the sum over its tokens, divided by the number of those that count."""
         started = time.perf_counter()
         log_probs, entropies = self._score(model, inputs)
         tokens = replace(inputs.tokens, log_probs=log_probs)
         losses = self._settings.policy_loss.loss(tokens, self._settings.loss)
-        self._watched["entropy"].append(self._mean(entropies))
+        self._logged_values["entropy"].append(self._mean(entropies))
         for name, values in self._settings.policy_loss.watch(tokens, self._settings.loss).items():
-            self._watched[f"{name}_mean"].append(self._mean(values))
+            self._logged_values[f"{name}_mean"].append(self._mean(values))
             lowest, highest = self._extremes(values, tokens.episode)
-            self._watched[f"{name}_min"].append(lowest)
-            self._watched[f"{name}_max"].append(highest)
+            self._logged_values[f"{name}_min"].append(lowest)
+            self._logged_values[f"{name}_max"].append(highest)
         if inputs.reference is not None:
             log_ratio = inputs.reference - log_probs
             # Schulman's estimate k3, of what was sampled with other weights (DeepSeek-V3.2, arXiv 2512.02556).
             divergence = (torch.exp(log_ratio) - log_ratio - 1) * tokens.ratio
-            losses = losses + self.beta * divergence
-            self._watched["kl"].append(self._mean(divergence.detach()))
-        # Gradients are averaged over processes, and the trainer knows only the passes of one update.
-        passes = self.current_gradient_accumulation_steps / self.args.steps_per_generation
-        loss = losses.sum() / (inputs.denominator.clamp(min=1) / self.accelerator.num_processes * passes)
-        self._watched["seconds/forward"].append(time.perf_counter() - started)
+            losses = losses + self.args.beta * divergence
+            self._logged_values["kl"].append(self._mean(divergence.detach()))
+        # Gradients are averaged over processes.
+        loss = losses.sum() / (inputs.denominator.clamp(min=1) / self.accelerator.num_processes)
+        self._logged_values["seconds/forward"].append(time.perf_counter() - started)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log what has been watched since the last time, too."""
-        means = {name: sum(values) / len(values) for name, values in self._watched.items()}
-        self._watched.clear()
+        """As `Trainer`'s, with the means of all `_logged_values` since the last time."""
+        means = {name: sum(values) / len(values) for name, values in self._logged_values.items()}
+        self._logged_values.clear()
         super().log(logs | means, start_time)
 
     def _score(self, model, batch: PolicyBatch) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies (M,) of the written tokens."""
+        """Log-probabilities and entropies (M,) [nat] of the tokens that the planner wrote."""
         inner = core(self.accelerator.unwrap_model(model))
         return model(**self._loss_arguments(inner, batch.prompts, batch.continuations))
 
@@ -272,7 +307,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         if self.ref_model is not None:
             return self._score(self.ref_model, batch)[0]
         adapted = self.accelerator.unwrap_model(self.model)
-        with use_adapter(adapted, "ref" if "ref" in adapted.peft_config else None):
+        with _reference_adapter(adapted):
             return self._score(self.model, batch)[0]
 
     def _mean(self, values: Tensor) -> float:
@@ -290,12 +325,16 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         return lowest, -highest
 
     def _log_step(self, groups: list[list[Episode]], advantages: np.ndarray, seconds: dict) -> None:
-        """Watch what the episodes of all processes came to; end the run where too much fails."""
+        """Collect the metrics of all processes' episodes to be logged.
+
+        Raises:
+            MTDriveError: too many scorings or answers failed.
+        """
         sums = merged(gather_object([episode_metrics(groups, advantages, self._settings.turns) | seconds]))
         means = {name: total / count for name, (total, count) in sums.items()}
         means["generated_tokens"] = self.state.num_input_tokens_seen
         for name, value in means.items():
-            self._watched[name].append(value)
+            self._logged_values[name].append(value)
         answers = [sums[name] for name in sums if name.startswith("parse_errors/")]
         unparsed = sum(total for total, _ in answers) / max(1.0, sum(count for _, count in answers))
         self._scorer_guard.check(means["scorer_errors"], "the log above has the scorer's error of every scene")
@@ -309,12 +348,13 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
 
 
 class Stopwatch:
-    """An assessor that adds up the seconds for which it holds up who asks."""
+    """An assessor that adds up the seconds for which its caller waits for it."""
 
     def __init__(self, assessor: Assessor):
         self._assessor, self.seconds = assessor, 0.0
 
     def submit(self, scene, poses):
+        """See `Assessor.submit`."""
         future = self._timed(self._assessor.submit, scene, poses)
         future.result = partial(self._timed, future.result)
         return future
@@ -328,8 +368,10 @@ class Stopwatch:
 
 
 def group_advantages(group: Sequence[Episode], turns: int, settings: MTGRPOSettings) -> np.ndarray:
-    """Advantages (G, T) of one scene's episodes; all 0 if the scorer failed on one of them, as the rest is no fair
-    sample of the group."""
+    """Advantages (G, T) of one scene's episodes.
+
+    All are 0 if the scorer failed on one episode: the others are no fair sample of the group.
+    """
     rewards, alive = np.zeros((len(group), turns)), np.zeros((len(group), turns), dtype=bool)
     if _failed(group):
         return rewards
@@ -337,6 +379,17 @@ def group_advantages(group: Sequence[Episode], turns: int, settings: MTGRPOSetti
         rewards[row, : len(episode.turns)] = [turn.reward for turn in episode.turns]
         alive[row, : len(episode.turns)] = True
     return settings.estimator(rewards, alive, settings.advantage)
+
+
+@contextmanager
+def _reference_adapter(model: PeftModel) -> Iterator[None]:
+    """The adapter that training began with, which GRPOTrainer keeps as "ref"."""
+    trained = model.active_adapter
+    model.set_adapter("ref")
+    try:
+        yield
+    finally:
+        model.set_adapter(trained)
 
 
 def _unused_reward(**_) -> None:

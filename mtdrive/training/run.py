@@ -1,5 +1,7 @@
-"""What a training run was started with, as `run.json` beside its checkpoints: so that no other run goes on from them,
-and that a run that has reached its end is not run again."""
+"""What a training run was started with, kept as `run.json` beside its checkpoints.
+
+So a run with other settings never resumes from them, and a finished run is not run again.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,24 @@ from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.training.checkpoints import latest_checkpoint
 
 RUN_NAME = "run.json"
+OPEN = ("trl", "vllm.options")  # mappings whose names are not ours, so that a name more or less is another value
 
 
 def settings_of(config: Any, free: Collection[str]) -> dict[str, object]:
-    """The values of settings, a dataclass, by key (`group.key` in groups), without the keys that a run may change."""
-    values = _flat(asdict(config))
-    return {key: value for key, value in values.items() if key not in free}
+    """The values of settings, a dataclass, by key (`group.key` in groups), without the keys that a run may change.
+
+    free: these keys.
+    """
+    return {key: value for key, value in _flat(asdict(config)).items() if key not in free}
 
 
 class Run:
-    """A run in the folder `out`.
+    """A training run in a folder.
 
-    settings: decide what is trained. ends: when the run ends, and may be changed to go on further.
+    Args:
+        out: the folder.
+        settings: by key, what decides the result.
+        ends: by key, what decides when the run ends; may be changed to go on further.
 
     Raises:
         MTDriveError: the folder has a run with other settings, or a `run.json` that does not read.
@@ -46,9 +54,11 @@ class Run:
         self.finished = saved and before == self._content | {"finished": True}
 
     def begin(self) -> None:
+        """Write `run.json`, from which on only the same settings may resume the run."""
         self._write(finished=False)
 
     def finish(self) -> None:
+        """Write in `run.json` that the run has reached its end."""
         self._write(finished=True)
 
     def _write(self, finished: bool) -> None:
@@ -58,7 +68,7 @@ class Run:
 
 
 def is_main_process() -> bool:
-    """Of those that `accelerate launch` has started, if it has."""
+    """Whether this is the first, or only, process of `accelerate launch`."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -69,8 +79,9 @@ def _read(path: Path) -> dict:
         raise MTDriveError(f"{path} does not read ({error}); delete it, or choose another out=.") from error
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat = {}
+def _flat(values: Mapping[Any, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) and name not in OPEN else {name: value}
     return flat

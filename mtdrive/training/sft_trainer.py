@@ -14,20 +14,17 @@ Samples are rows of a Hugging Face dataset, as `mtdrive record` writes them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Sampler
-from transformers import EvalPrediction
-from transformers.processing_utils import ProcessorMixin
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EvalPrediction, ProcessorMixin
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import pad
 
 from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.image_inputs import ImageInputs
@@ -36,12 +33,18 @@ from mtdrive.planner.tokens import encode, expand_image
 from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
 from mtdrive.training.guards import GuardedSteps, check_counts
 
-ReadImage = Callable[[str], np.ndarray]
+ReadImage = Callable[[str], np.ndarray]  # name of an image -> (H, W, 3) uint8 RGB
 
 
 def tokenise(dataset: Dataset, processor: ProcessorMixin) -> Dataset:
-    """Rows `messages`, `image` -> rows `input_ids` (image placeholder single), `labels` (-100 off target), `length`,
-    `image`.
+    """Samples as token ids.
+
+    Args:
+        dataset: rows `messages` and `image`.
+
+    Returns:
+        rows `input_ids` (with one placeholder for the image, not yet one for each of its patches), `labels` (the ids of
+        the target, -100 elsewhere), `length` and `image`.
     """
 
     def row(sample: dict) -> dict:
@@ -55,7 +58,7 @@ def tokenise(dataset: Dataset, processor: ProcessorMixin) -> Dataset:
 
 
 class PlannerCollator:
-    """Batches of tokenised samples: text padded, images from `images`."""
+    """Makes batches of tokenised samples: text is padded, images come from `images`."""
 
     def __init__(self, processor: ProcessorMixin, images: ImageInputs):
         self._processor = processor
@@ -97,63 +100,68 @@ class PlannerCollator:
 
 
 def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
-    return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side)
 
 
-class SampleOrder(Sampler):
+def sample_order(lengths: Sequence[int], batch: int, count: int, seed: int) -> list[int]:
     """The samples of a whole run, in an order that the seed alone decides.
 
     Pass after pass over the samples without a seam, so that every step has its full batch on every device, and the
-    order is the same wherever a run goes on. Within a pass, a step's conversations are about equally long, for least
+    order is the same wherever a run is resumed. Within a pass, a step's conversations are about equally long, for least
     padding.
 
-    lengths: of the samples. batch: samples of a step, over all its passes and devices. count: samples of the run.
+    Args:
+        lengths: tokens of each sample.
+        batch: samples of a step, over all its passes and devices.
+        count: samples of the run.
+
+    Returns:
+        `count` indices into `lengths`.
     """
-
-    def __init__(self, lengths: Sequence[int], batch: int, count: int, seed: int):
-        self._lengths, self._batch, self._count, self._seed = list(lengths), batch, count, seed
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[int]:
-        return islice(self._passes(), self._count)
-
-    def _passes(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed)
-        while True:
-            yield from get_length_grouped_indices(self._lengths, self._batch, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < count:
+        order += get_length_grouped_indices(lengths, batch, generator=generator)
+    return order[:count]
 
 
 class PlannerSFTTrainer(GuardedSteps, Resumable, SFTTrainer):
     """SFTTrainer whose losses are means over target tokens, and whose evaluation also answers every sample greedily.
 
-    It scores target positions alone: TRL's fused head projects every position on the vocabulary where there is no
+    It projects only target positions on the vocabulary: TRL's fused head projects every position where there is no
     Triton; on a CPU that is a third of a tiny model's step. A line of the log has the mean loss of all `tokens` targets
     since the line before. Evaluation adds `answer_metrics`.
     """
 
-    def __init__(self, planner: Planner, collator: PlannerCollator, **kwargs):
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]  # TRL's base class has None
+
+    def __init__(self, planner: Planner, collator: PlannerCollator, train_dataset: Dataset, **kwargs):
         super().__init__(
             planner.model,
+            train_dataset=train_dataset,
             processing_class=planner.processor,
             data_collator=collator,
             compute_metrics=_mean_loss,
             **kwargs,
         )
         self._planner = planner
-        self.model_accepts_loss_kwargs = True  # Qwen2.5-VL says False, and `Trainer` then counts no targets
         self._since_log = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # loss, targets
+        self._num_samples, batch = len(train_dataset), self.get_total_train_batch_size(self.args)
+        order = sample_order(train_dataset["length"], batch, self.args.max_steps * batch, self.args.seed)
+        self.train_dataset, self.args.train_sampling_strategy = train_dataset.select(order), "sequential"
 
-    def _get_train_sampler(self, train_dataset=None) -> SampleOrder:
-        batch = self.get_total_train_batch_size(self.args)
-        return SampleOrder(self.train_dataset["length"], batch, self.args.max_steps * batch, self.args.seed)
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The passes of a step, and the number of its targets over all passes and devices.
 
-    def _get_num_items_in_batch(self, batch_samples, device):
-        """Targets of a step over all its passes and devices."""
-        count = super()._get_num_items_in_batch(batch_samples, device)
-        check_counts(self.state.global_step + 1, count, "target tokens", "see the answers in the dataset")
-        return count
+        Raises:
+            MTDriveError: the step has no target.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)  # counts nothing for Qwen2.5-VL
+        if not batches:
+            return batches, None
+        targets = self.accelerator.reduce(torch.stack([(batch["labels"] != -100).sum() for batch in batches]).sum())
+        check_counts(self.state.global_step + 1, targets, "target tokens", "see the answers in the dataset")
+        return batches, targets
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This pass's share of the mean cross-entropy over the targets of all devices and passes of a step."""
@@ -165,22 +173,24 @@ class PlannerSFTTrainer(GuardedSteps, Resumable, SFTTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss and number of targets of each sample (B,), which are gathered for `_mean_loss`, each sample once."""
         with torch.no_grad():
-            losses, counts, _ = _target_losses(model, self._prepare_inputs(inputs))
+            losses, counts, _ = _target_losses(model, inputs)
         return None, losses, counts
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
+        """As `Trainer`'s, with `answer_metrics` of the same samples."""
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         answered = answer_metrics(self._planner, self.data_collator, dataloader.dataset, self.args.eval_batch_size)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in answered.items()})
         return output
 
     def log(self, logs, start_time=None):
+        """Log the mean loss over all targets since the last time, their number, and passes over the dataset."""
         if "loss" in logs:
             loss, tokens = self.accelerator.reduce(self._since_log).tolist()
             logs |= {"loss": loss / tokens, "tokens": int(tokens)}
             self._since_log.zero_()
         samples = self.state.global_step * self.get_total_train_batch_size(self.args)
-        self.state.epoch = samples / len(self.train_dataset)
+        self.state.epoch = samples / self._num_samples
         super().log(logs, start_time)
 
 
@@ -196,7 +206,7 @@ def _target_losses(model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, ob
 
 def _mean_loss(samples: EvalPrediction) -> dict[str, float]:
     """Over all targets of an evaluation."""
-    return {"loss": float(samples.predictions.sum(dtype=np.float64) / samples.label_ids.sum())}
+    return {"loss": float(np.sum(samples.predictions, dtype=np.float64) / np.sum(samples.label_ids))}
 
 
 def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset, batch_size: int) -> dict[str, float]:
@@ -212,7 +222,9 @@ def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset
         batch = [samples[index] for index in range(start, min(start + batch_size, len(samples)))]
         prompts = {key: value.to(planner.model.device) for key, value in collator.prompts(batch).items()}
         with torch.inference_mode():
-            ids = planner.model.generate(**prompts, do_sample=False, max_new_tokens=planner.max_new_tokens)
+            ids = planner.model.generate(  # type: ignore[operator]  # PreTrainedModel does not declare it
+                **prompts, do_sample=False, max_new_tokens=planner.max_new_tokens
+            )
         answers = tokenizer.batch_decode(ids[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
         for answer, sample in zip(answers, batch, strict=True):
             target = tokenizer.decode([label for label in sample["labels"] if label != -100], skip_special_tokens=True)
@@ -237,6 +249,7 @@ def finetune(
     Returns:
         the trainer, whose `state.log_history` has the curves (also in `log.jsonl`); its images have been freed.
     """
+    assert arguments.output_dir is not None
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     arguments.remove_unused_columns = False
     arguments.max_length = None

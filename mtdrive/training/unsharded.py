@@ -1,4 +1,4 @@
-"""A model that is being trained, ready for rollouts: whole on every process, without the wrappers of training."""
+"""The model in training made ready for rollouts: whole on every process, without the wrappers of training."""
 
 from __future__ import annotations
 

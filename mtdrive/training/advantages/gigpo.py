@@ -11,28 +11,28 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.training.advantages.config import AdvantageConfig
-from mtdrive.training.advantages.group import absorbed, gains_to_go, relative
+from mtdrive.training.advantages.group import carried_forward, gains_to_go, relative
 from mtdrive.training.advantages.grpo import grpo
 
 BORDER = 1e-6  # of a bin, so that rounding of the rewards moves nobody over its border
 
 
 def gigpo(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
-    """See the package docstring."""
-    standing = absorbed(rewards, alive)
-    returns = gains_to_go(standing, config.discount)
+    """Advantages (G, T); see the package docstring."""
+    carried_rewards = carried_forward(rewards, alive)
+    returns = gains_to_go(carried_rewards, config.discount)
     among_equals = np.zeros(rewards.shape)
-    for turn, states in enumerate(_states(standing, config.anchor_width).T):
+    for turn, states in enumerate(_states(carried_rewards, config.anchor_width).T):
         for state in np.unique(states[states >= 0]):
             members = states == state
-            among_equals[members, turn] = relative(returns[members, turn], config, standing)
+            among_equals[members, turn] = relative(returns[members, turn], config, carried_rewards)
     return np.where(alive, grpo(rewards, alive, config) + config.anchor_weight * among_equals, 0.0)
 
 
-def _states(standing: np.ndarray, width: float) -> np.ndarray:
+def _states(carried_rewards: np.ndarray, width: float) -> np.ndarray:
     """Anchor state (G, T) before every turn, from the rewards in force after it; -1 for an episode without turns."""
-    counted = np.isfinite(standing[:, :1])
-    before = np.where(counted, standing, 0.0)[:, :-1]
+    counted = np.isfinite(carried_rewards[:, :1])
+    before = np.where(counted, carried_rewards, 0.0)[:, :-1]
     lowest = np.min(before, axis=0, where=counted, initial=np.inf)
     bins = np.floor((before - lowest) / width + BORDER)
     return np.where(counted, np.concatenate([np.zeros(counted.shape), bins], axis=1), -1)

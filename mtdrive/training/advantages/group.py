@@ -11,7 +11,7 @@ from mtdrive.training.advantages.config import AdvantageConfig
 ROUNDING = 1e-9
 
 
-def absorbed(rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
+def carried_forward(rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
     """Rewards (G, T) in which an episode that has stopped keeps its last reward; NaN for an episode without turns.
 
     Early stopping would otherwise bias the statistics of a later turn: the siblings still there are the bad ones.
@@ -38,9 +38,9 @@ def relative(values: np.ndarray, config: AdvantageConfig, rewards: np.ndarray | 
     return deviation / (np.sqrt((deviation**2).sum(0) / number) + config.epsilon)
 
 
-def gains_to_go(standing: np.ndarray, discount: float) -> np.ndarray:
-    """Discounted sums (G, T) of the gains from each turn on, for rewards in force (G, T). See `return_to_go`."""
-    gains = np.diff(standing, axis=1, prepend=0.0)
+def gains_to_go(carried_rewards: np.ndarray, discount: float) -> np.ndarray:
+    """Discounted sums (G, T) of the gains from each turn on, for rewards carried forward (G, T). See `return_to_go`."""
+    gains = np.diff(carried_rewards, axis=1, prepend=0.0)
     for turn in range(gains.shape[1] - 2, -1, -1):
         gains[:, turn] += discount * gains[:, turn + 1]
     return gains

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.training.advantages.config import AdvantageConfig
-from mtdrive.training.advantages.group import absorbed, relative
+from mtdrive.training.advantages.group import carried_forward, relative
 
 
 def grpo(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
-    """See the package docstring."""
-    outcome = absorbed(rewards, alive)[:, -1:]
+    """Advantages (G, T); see the package docstring."""
+    outcome = carried_forward(rewards, alive)[:, -1:]
     return np.where(alive, relative(outcome, config), 0.0)

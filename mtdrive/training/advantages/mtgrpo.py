@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.training.advantages.config import AdvantageConfig
-from mtdrive.training.advantages.group import absorbed, relative
+from mtdrive.training.advantages.group import carried_forward, relative
 
 
 def mtgrpo(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
-    """See the package docstring."""
-    return np.where(alive, relative(absorbed(rewards, alive), config), 0.0)
+    """Advantages (G, T); see the package docstring."""
+    return np.where(alive, relative(carried_forward(rewards, alive), config), 0.0)

@@ -13,5 +13,5 @@ from mtdrive.training.advantages.mtgrpo import mtgrpo
 
 
 def mtgrpo_outcome(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
-    """See the package docstring."""
+    """Advantages (G, T); see the package docstring."""
     return mtgrpo(rewards, alive, config) + config.outcome_weight * grpo(rewards, alive, config)

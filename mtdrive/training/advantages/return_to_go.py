@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from mtdrive.training.advantages.config import AdvantageConfig
-from mtdrive.training.advantages.group import absorbed, gains_to_go, relative
+from mtdrive.training.advantages.group import carried_forward, gains_to_go, relative
 
 
 def return_to_go(rewards: np.ndarray, alive: np.ndarray, config: AdvantageConfig) -> np.ndarray:
-    """See the package docstring."""
-    return np.where(alive, relative(gains_to_go(absorbed(rewards, alive), config.discount), config), 0.0)
+    """Advantages (G, T); see the package docstring."""
+    return np.where(alive, relative(gains_to_go(carried_forward(rewards, alive), config.discount), config), 0.0)

@@ -16,7 +16,7 @@ def loss(tokens: Tokens, config: PolicyLossConfig) -> Tensor:
 
 
 def watch(tokens: Tokens, config: PolicyLossConfig) -> dict[str, Tensor]:
-    """Where the bound holds: below it, above it, either."""
+    """(M,) 1 where the bound stops the gradient, else 0: at its lower end, at its upper end, at either."""
     ratio, advantages = tokens.ratio.detach(), tokens.advantages
     low = ((ratio < 1 - config.clip) & (advantages < 0)).float()
     high = ((ratio > 1 + config.clip) & (advantages > 0)).float()

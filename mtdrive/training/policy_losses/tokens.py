@@ -1,4 +1,4 @@
-"""What a policy loss reads, and what it is."""
+"""The interface of policy losses: what one reads, and what it consists of."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tokens:
-    """The M tokens that the planner wrote in some episodes, episode after episode and turn after turn.
-
-    log_probs: (M,) float32 [nat], under the weights in training; carries the gradient.
-    sampled: (M,) float32 [nat], under the weights that sampled them.
-    advantages: (M,) float32, of each token's turn.
-    episode: (M,) int64, number of the episode among those at hand, from 0.
-    turn: (M,) int64, number of the turn in its episode, from 0.
-    """
+    """The M tokens that the planner wrote in some episodes, episode after episode and turn after turn."""
 
     log_probs: Tensor
+    """(M,) float32 [nat], under the weights in training; carries the gradient."""
+
     sampled: Tensor
+    """(M,) float32 [nat], log-probabilities under the weights that sampled the tokens."""
+
     advantages: Tensor
+    """(M,) float32, of each token's turn."""
+
     episode: Tensor
+    """(M,) int64, index of each token's episode in the batch."""
+
     turn: Tensor
+    """(M,) int64, index of each token's turn in its episode."""
 
     @property
     def ratio(self) -> Tensor:
@@ -34,28 +36,26 @@ class Tokens:
 
 @dataclass(frozen=True)
 class PolicyLossConfig:
-    """What the losses can be told.
-
-    clip: bound on how far a probability ratio may be from 1 and still be pushed further.
-    """
+    """Parameters of all policy losses; each reads those that concern it."""
 
     clip: float = 0.2
+    """How far a probability ratio may be from 1 and still be pushed further."""
 
 
 def all_tokens(tokens: Tokens, config: PolicyLossConfig) -> Tensor:
-    """Accepts every token."""
+    """(M,) bool: accepts every token."""
     return torch.ones_like(tokens.sampled, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A way to turn advantages into gradients.
-
-    loss: -> (M,) loss of each token; 0 without gradient where the advantage is 0, or where the token is rejected.
-    watch: -> (M,) float32 by name, what to log of each token: means over tokens, extremes of the episodes' means.
-    accept: -> (M,) bool, the tokens that count; reads no log_probs.
-    """
+    """A way to turn advantages into gradients."""
 
     loss: Callable[[Tokens, PolicyLossConfig], Tensor]
+    """-> (M,) loss of each token; 0 without gradient where the advantage is 0, or where the token is rejected."""
+
     watch: Callable[[Tokens, PolicyLossConfig], dict[str, Tensor]]
+    """-> (M,) float32 by name, to be logged: the mean over tokens, and the extremes of the episodes' means."""
+
     accept: Callable[[Tokens, PolicyLossConfig], Tensor] = all_tokens
+    """-> (M,) bool, the tokens that count; must not read `log_probs`."""
