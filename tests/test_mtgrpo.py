@@ -14,12 +14,12 @@ from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from mtdrive import cli
-from mtdrive.planner.answer import Parsed
+from mtdrive.planner.answer import Parsed, parse_answer
 from mtdrive.planner.models import load_planner
-from mtdrive.rollout import multi_turn, shared_prefix
+from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.multi_turn import Task
-from mtdrive.rollout.sampling import sampling
+from mtdrive.rollout.sampling import sampling_params
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import Assessment, assess
 from mtdrive.simulation.feedback.worker_pool import InProcess
@@ -38,7 +38,7 @@ FEEDBACK = assess(straight_scene(), np.zeros((1, 8, 3)))[0].feedback  # of a pla
 
 @pytest.fixture
 def planner():
-    return replace(load_planner(tiny_config()), max_new_tokens=8)
+    return replace(load_planner(tiny_config()), max_new_tokens=8, parse_answer=any_text)
 
 
 def load(planner) -> dict[str, Task]:
@@ -51,11 +51,6 @@ def load(planner) -> dict[str, Task]:
 def any_text(text: str) -> Parsed:
     """Random weights write no plan; takes the number of letters as one."""
     return Parsed(np.full((8, 3), float(sum(map(str.isalpha, text)))), None)
-
-
-@pytest.fixture
-def any_text_is_a_plan(monkeypatch):
-    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
 
 
 def assess_letters(scene, poses) -> list[Assessment]:
@@ -114,8 +109,8 @@ def weights(planner) -> dict[str, torch.Tensor]:
 def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(planner, attention, recompute):
     rng = np.random.default_rng(0)
     model, prompts = planner.model.train(), [task.prompt for task in load(planner).values()]
-    law = sampling(model, planner.processor.tokenizer, 0.7)
-    add_scoring(model, law)
+    params = sampling_params(model, planner.processor.tokenizer, 0.7)
+    add_scoring(model, params)
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     continuations = [
@@ -145,7 +140,7 @@ def test_images_swapped_between_scenes_swap_their_log_probs(planner, build):
     prompts = [Task.from_scene(planner, straight_scene(), image(seed)).prompt for seed in (0, 1)]
     swapped = [replace(prompt, images=other.images) for prompt, other in zip(prompts, prompts[::-1], strict=True)]
     shared_prefix.enable(model)
-    add_scoring(model, sampling(model, planner.processor.tokenizer))
+    add_scoring(model, sampling_params(model, planner.processor.tokenizer))
     same = [Continuation(scene, np.arange(60, 90), np.ones(30, dtype=bool)) for scene in (0, 1)]
     with torch.no_grad():
         before, after = (model(**build(model, given, same))[0].view(2, -1) for given in (prompts, swapped))
@@ -186,7 +181,7 @@ def test_only_what_the_planner_wrote_is_an_action():
     np.testing.assert_array_equal(c.written, [True, True, False, False, True])
 
 
-def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, any_text_is_a_plan):
+def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path):
     """Of one step: the mean over all written tokens of -advantage * log-probability, by the plain pass."""
     trainer = make_trainer(planner, tmp_path, 1, per_device_train_batch_size=12)
     planner.model.train()
@@ -208,9 +203,7 @@ def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, a
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
-    planner, tmp_path, any_text_is_a_plan, filtered
-):
+def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(planner, tmp_path, filtered):
     def flat_but_for_one(scene, poses):
         results = assess_letters(scene, poses)
         return results if scene.token == "scene1" else [replace(r, score=0.0, clean=False) for r in results]
@@ -227,7 +220,7 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     assert trainer._watched["groups_without_gradient"] == [pytest.approx(2 / 3)]
 
 
-def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is_a_plan):
+def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path):
     """Plans of one are worth 10 more: nothing of that may show, since its plans are compared with one another alone."""
 
     def dearer(scene, poses):
@@ -255,7 +248,7 @@ def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_it_learns(planner, tmp_path, any_text_is_a_plan, name):
+def test_it_learns(planner, tmp_path, name):
     settings = replace(SETTINGS, estimator=estimator(name))
     trainer = make_trainer(planner, tmp_path, 20, settings=settings, learning_rate=1e-2, num_generations=8)
     trainer.train()
@@ -264,7 +257,7 @@ def test_it_learns(planner, tmp_path, any_text_is_a_plan, name):
     assert max(step["clip_ratio/region_mean"] for step in steps_of(trainer)) == 0.0  # one update: old and new agree
 
 
-def test_accumulated_passes_add_up_to_one(planner, tmp_path, any_text_is_a_plan):
+def test_accumulated_passes_add_up_to_one(planner, tmp_path):
     updated = []
     for passes in (1, 2):
         again = replace(load_planner(tiny_config()), max_new_tokens=8)
@@ -284,7 +277,7 @@ def test_accumulated_passes_add_up_to_one(planner, tmp_path, any_text_is_a_plan)
         torch.testing.assert_close(updated[1][name], value, atol=1e-3 * moved, rtol=0)
 
 
-def test_divergence_from_the_reference_is_held_down(planner, tmp_path, any_text_is_a_plan):
+def test_divergence_from_the_reference_is_held_down(planner, tmp_path):
     planner.save(tmp_path / "start")
     divergence = []
     for beta in (1e-6, 30.0):
@@ -306,7 +299,7 @@ class StopAfter(TrainerCallback):
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan, adapted):
+def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, adapted):
     """Of all weights, or of an adapter held to what it was in the beginning."""
     saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "beta": 0.1 * adapted}
     planner.save(tmp_path / "start")
@@ -342,7 +335,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a
 
 
 @pytest.mark.parametrize("end", ["max_steps", "tokens"])
-def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, any_text_is_a_plan, end):
+def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, end):
     """Two updates on the same episodes, so that the trainer's own epoch would not be over."""
 
     def run(start):
@@ -372,7 +365,7 @@ def test_a_trained_adapter_is_saved_so_that_it_loads(planner, tmp_path):
     assert load_planner(tiny_config(model=str(tmp_path / "out")))
 
 
-def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path, any_text_is_a_plan):
+def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path):
     def broken(scene, poses):
         if scene.token == "scene1":
             raise ZeroDivisionError
@@ -388,6 +381,7 @@ def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_
 
 
 def test_a_planner_whose_answers_do_not_parse_ends_the_run(planner, tmp_path):
+    planner = replace(planner, parse_answer=parse_answer)
     settings = replace(SETTINGS, max_parse_errors=0.25)
     with pytest.raises(MTDriveError, match="supervised fine-tuning"):
         make_trainer(planner, tmp_path, 10, settings=settings).train()

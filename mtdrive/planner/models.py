@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from mtdrive.planner import prompt
-from mtdrive.planner.answer import format_answer
+from mtdrive.planner.answer import Parsed, format_answer, parse_answer
 from mtdrive.planner.pretrained import (
     ADAPTER,
     check_loaded,
@@ -38,13 +38,14 @@ class Planner:
     """A vision-language model with its processor and the wording it is used with.
 
     model: on its device, in eval mode. processor: image processor and tokenizer. style: wording of its prompts.
-    max_new_tokens: upper bound for the tokens of one answer.
+    max_new_tokens: upper bound for the tokens of one answer. parse_answer: reads a plan in the text of an answer.
     """
 
     model: PreTrainedModel
     processor: ProcessorMixin
     style: PromptStyle
     max_new_tokens: int
+    parse_answer: Callable[[str], Parsed] = parse_answer
 
     def messages(self, view: SceneView, exchanges: Sequence[tuple[str, str]] = ()) -> list[dict]:
         """See `prompt.messages`."""

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.encoding import Prompt, position_ids
-from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Continuation:
     written: np.ndarray
 
 
-def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
+def add_scoring(model: PreTrainedModel, sampling: SamplingParams) -> None:
     """Teach `model` to be called with `scored` and `targets`.
 
     It then returns (log-probabilities, entropies), each (M,), of the token `targets[m]` after the m-th position
@@ -79,7 +79,7 @@ def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
 
 def inputs_of(model: PreTrainedModel | PeftModel) -> Callable[..., dict]:
     """`shared_prefix_inputs`, or `plain_inputs` for a model that cannot share prompts, which is logged."""
-    if reason := shared_prefix.obstacle(model):
+    if reason := shared_prefix.unsupported_reason(model):
         logger.warning(
             "The loss of %s computes image and prompt for every episode, as it %s.",
             shared_prefix.name_of(model),

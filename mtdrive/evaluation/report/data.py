@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from mtdrive.visualization.turns import Turn
+from mtdrive.visualization.turns import DrawnTurn
 
 SFT, RL = "SFT", "RL"
 
@@ -52,7 +52,7 @@ class SceneCard:
     reason: str
     camera_view: bytes
     bird_view: bytes
-    turns: tuple[Turn, ...]
+    turns: tuple[DrawnTurn, ...]
 
 
 @dataclass(frozen=True)
