@@ -107,6 +107,11 @@ def test_a_moving_picture_is_small_and_shows_the_violation_from_its_time_on(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.mp4"]
 
 
+def test_texts_of_an_episode_are_drawn_as_they_stand():
+    said = [DrawnTurn(r"$\nope$", "parse_error", math.nan, {}, r"Invalid: $\nope$")]
+    figure_scene(scene_with(), GREY, [], r"$\nope$", turns=said).canvas.draw()
+
+
 def test_an_answer_without_plan_leaves_the_one_before_in_force():
     good, silent = turns(3)[2], DrawnTurn("?", "parse_error", math.nan, {}, "Invalid plan.")
     assert in_force([silent, good, silent]) == [0.0, good.score, good.score]

@@ -36,9 +36,14 @@ SETTINGS = MTGRPOSettings(turns=2, estimator=estimator("mtgrpo"))
 FEEDBACK = assess(straight_scene(), np.zeros((1, 8, 3)))[0].feedback  # of a plan that stands still
 
 
+def small_planner(**changes):
+    """A tiny planner of short answers, each of which counts as a plan."""
+    return replace(load_planner(tiny_config(**changes)), max_new_tokens=8, parse_answer=any_text)
+
+
 @pytest.fixture
 def planner():
-    return replace(load_planner(tiny_config()), max_new_tokens=8, parse_answer=any_text)
+    return small_planner()
 
 
 def load(planner) -> dict[str, Task]:
@@ -260,7 +265,7 @@ def test_it_learns(planner, tmp_path, name):
 def test_accumulated_passes_add_up_to_one(planner, tmp_path):
     updated = []
     for passes in (1, 2):
-        again = replace(load_planner(tiny_config()), max_new_tokens=8)
+        again = small_planner()
         make_trainer(
             again,
             tmp_path / str(passes),
@@ -281,8 +286,7 @@ def test_divergence_from_the_reference_is_held_down(planner, tmp_path):
     planner.save(tmp_path / "start")
     divergence = []
     for beta in (1e-6, 30.0):
-        start = load_planner(tiny_config(model=str(tmp_path / "start")))
-        trainer = make_trainer(replace(start, max_new_tokens=8), tmp_path / str(beta), 4, beta=beta)
+        trainer = make_trainer(small_planner(model=str(tmp_path / "start")), tmp_path / str(beta), 4, beta=beta)
         trainer.train()
         divergence.append([step["kl"] for step in steps_of(trainer)])
     assert divergence[0][0] == pytest.approx(0.0, abs=1e-6)
@@ -309,7 +313,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, adapted):
         load_planner(tiny_config(**config)).save(tmp_path / "start")
 
     def start():
-        return replace(load_planner(tiny_config(model=str(tmp_path / "start"))), max_new_tokens=8)
+        return small_planner(model=str(tmp_path / "start"))
 
     straight, cut, resumed = start(), start(), start()
     make_trainer(straight, tmp_path / "straight", 5, **saving).train()
@@ -346,7 +350,7 @@ def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, end):
         return trainer
 
     first = run(planner)
-    again = replace(load_planner(tiny_config(model=str(checkpoints(tmp_path)[0]))), max_new_tokens=8)
+    again = small_planner(model=str(checkpoints(tmp_path)[0]))
     before = weights(again)
     second = run(again)
     last = 4 if end == "max_steps" else 1

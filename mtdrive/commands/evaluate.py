@@ -131,7 +131,7 @@ def header(config: DictConfig, scenes: int) -> EpisodesHeader:
         feedback_source=config.feedback,
         feedback_steps=config.feedback_steps,
         turns=config.turns,
-        temperature=config.temperature,
+        temperature=float(config.temperature),
         seed=config.seed,
         scenes=scenes,
     )

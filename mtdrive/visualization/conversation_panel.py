@@ -76,7 +76,9 @@ def _draw_turn(axes: Axes, turn: DrawnTurn, number: int, name: str, top: float) 
         _draw_bar(axes, short_name(column), part, colour, left, y + (index // 2) * BAR_LINE)
     y += BAR_LINE * math.ceil(len(turn.columns) / 2) + (0.04 if turn.columns else 0)
     for line in _answer(turn):
-        axes.text(0.12, y, line, fontsize=6.3, family="DejaVu Sans Mono", va="center", color=style.MUTED)
+        axes.text(
+            0.12, y, line, fontsize=6.3, family="DejaVu Sans Mono", va="center", color=style.MUTED, parse_math=False
+        )
         y += LINE
     for line in _feedback(turn):
         axes.text(0.12, y + 0.02, line, fontsize=style.SMALL, **text)

@@ -101,6 +101,7 @@ def draw_legend(figure: Figure, camera: Axes, plans: Sequence[Plan]) -> None:
 
 
 def legend_columns(plans: Sequence[Plan]) -> int:
+    """Columns that `draw_legend` lays the plans out in."""
     return 2 if len(plans) > 5 else 1
 
 

@@ -124,11 +124,8 @@ def _evaluated(turn: Turn) -> TurnRecord:
 
 def read_dataset(root: Path) -> Recording:
     """The samples of a dataset, in its order; the plans that a question is about stand as turns, too."""
-    from mtdrive.datasets.reader import (
-        image_file,
-        load_samples,
-        read_manifest,
-    )  # need Hugging Face datasets; scoring does not
+    # Datasets need Hugging Face's library; evaluations and trajectories do not.
+    from mtdrive.datasets.reader import image_file, load_samples, read_manifest
 
     samples, split = load_samples(root), read_manifest(root)["split"]
     if not len(samples) or "plans" not in samples.column_names:

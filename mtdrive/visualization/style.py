@@ -57,7 +57,7 @@ DASHES = {Role.HUMAN: (1, 1), Role.PDM_CLOSED: (4, 2), Role.TURN: (None, None)}
 ROLES = {Role.HUMAN: BLACK, Role.PDM_CLOSED: BLUE}
 MUTED, FAINT, TRACK = "#5c6975", "#8a96a1", "#e9ecef"  # small print, what has no colour of its own, empty bars
 VIOLATION_TEXT = "#b04a00"  # vermillion, dark enough for small print
-TEXT: dict[str, Any] = {"family": "DejaVu Sans", "color": "#222222"}
+TEXT: dict[str, Any] = {"family": "DejaVu Sans", "color": "#222222", "parse_math": False}  # a $ is a $
 SMALL, NORMAL, LARGE = 7.5, 9.0, 11.0  # [pt]
 
 

@@ -60,6 +60,11 @@ def collect(run: Path) -> ReportData:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of the run.
+
+    Raises:
+        MTDriveError: it is missing or does not read.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -128,6 +133,7 @@ def read_facts(run: Path, header: EpisodesHeader) -> dict[str, str]:
 
 
 def architecture(planner: Path) -> str:
+    """Class name of the model in a planner's folder."""
     return read_json(planner / "config.json")["architectures"][0]
 
 
