@@ -139,7 +139,7 @@ def _header(path: Path, document: object) -> EpisodesHeader:
         raise MTDriveError(f"{path} was written by an older mtdrive, without a header; {AGAIN}.")
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise MTDriveError(f"{path} is no file of episodes, such as mtdrive evaluate writes; {AGAIN}.")
-    if (version := _value(document, "version", int)) > VERSION:
+    if (version := _value(document, "version", int)) != VERSION:
         raise MTDriveError(
             f"{path} has version {version} of the format of episodes, and this mtdrive reads version {VERSION}; "
             "update mtdrive."
