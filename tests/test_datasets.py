@@ -31,10 +31,12 @@ from mtdrive.datasets.samples.refinement import Chain, exchange, extend, refinem
 from mtdrive.datasets.schema import SCHEMA, Target
 from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.tables import read_scores
-from mtdrive.planner.answer import format_answer, parse_answer
+from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.prompt import PROMPTS
 from mtdrive.planner.wording import wording_fingerprint
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.episode_file import EpisodesHeader, write_episodes
 from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
@@ -188,14 +190,20 @@ def test_hard_negatives_are_a_step_from_failing(store):
 def test_answers_of_a_planner_are_flawed_plans(world, store, tmp_path):
     token = store.tokens[0]
     stands = np.zeros((8, 3))
-    lines = [{"token": token, "turns": [{"answer": format_answer(stands)}, {"answer": "no plan"}]}]
-    (tmp_path / "episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    nothing = np.zeros(0)
+    turns = (
+        Turn(nothing, nothing, nothing, "a plan", TurnStatus.OK, 0.0, "", poses=stands, score=0.0),
+        Turn(nothing, nothing, nothing, "no plan", TurnStatus.PARSE_ERROR, 0.0, ""),
+    )
+    header = EpisodesHeader("tiny", "released", "train", "pdms_v1", 1, "privileged", False, 2, 0.0, 0, 1)
+    episode = Episode(token, "0" * 32, turns, EpisodeStatus.TRUNCATED)
+    write_episodes(tmp_path / "episodes.jsonl", header, [episode])
     answers = record.read_answers(tmp_path / "episodes.jsonl")
     made = material(store.load(token), answers[token], flaws={"planner": 1.0})
     sample = refinements(made)[0]
     assert sample.sources[0] == "planner"
     np.testing.assert_array_equal(sample.plans[0], stands)
-    with pytest.raises(MTDriveError, match="answers"):
+    with pytest.raises(MTDriveError, match=r"nothing\.jsonl"):
         record.read_answers(tmp_path / "nothing.jsonl")
 
 

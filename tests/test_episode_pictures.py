@@ -1,15 +1,15 @@
 """Pictures of episodes: the conversation in full beside the views, and the 4 s as a moving picture."""
 
-import json
 import math
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from mtdrive.cli import main
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.episode_file import EpisodesHeader, write_episodes
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
@@ -19,7 +19,7 @@ from mtdrive.visualization.animation import frames, write_gif, write_mp4
 from mtdrive.visualization.camera_view import camera_moment
 from mtdrive.visualization.plan import pose_at
 from mtdrive.visualization.records import EpisodeRecord, TurnRecord, read_evaluation
-from mtdrive.visualization.turns import Turn, change, in_force, show_turns
+from mtdrive.visualization.turns import DrawnTurn, change, in_force, show_turns
 from support.pictures import CAMERA, GREY, arc, near, scene_with
 from support.scenes import RoadObject
 
@@ -29,7 +29,9 @@ COLUMNS = {"no_at_fault_collisions": 0.0, "ego_progress": 0.93, "comfort": 1.0}
 
 
 def turns(count):
-    return [Turn(ANSWER, "ok", 0.1 * i, COLUMNS, TOLD, "#0072b2", arc(label=f"turn {i}")) for i in range(1, count + 1)]
+    return [
+        DrawnTurn(ANSWER, "ok", 0.1 * i, COLUMNS, TOLD, "#0072b2", arc(label=f"turn {i}")) for i in range(1, count + 1)
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
@@ -105,8 +107,13 @@ def test_a_moving_picture_is_small_and_shows_the_violation_from_its_time_on(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.mp4"]
 
 
+def test_texts_of_an_episode_are_drawn_as_they_stand():
+    said = [DrawnTurn(r"$\nope$", "parse_error", math.nan, {}, r"Invalid: $\nope$")]
+    figure_scene(scene_with(), GREY, [], r"$\nope$", turns=said).canvas.draw()
+
+
 def test_an_answer_without_plan_leaves_the_one_before_in_force():
-    good, silent = turns(3)[2], Turn("?", "parse_error", math.nan, {}, "Invalid plan.")
+    good, silent = turns(3)[2], DrawnTurn("?", "parse_error", math.nan, {}, "Invalid plan.")
     assert in_force([silent, good, silent]) == [0.0, good.score, good.score]
     assert change([silent, good, silent]) == "gained"
     assert change([good, silent]) == "same"
@@ -115,24 +122,19 @@ def test_an_answer_without_plan_leaves_the_one_before_in_force():
 
 @pytest.fixture
 def evaluation(world, tmp_path):
-    """An evaluation as `mtdrive evaluate` writes it, of one episode: illegible first, then at constant velocity."""
+    """The episodes of an evaluation, of one scene: illegible first, then at constant velocity."""
     store = SceneStore(world.exp_root / "scene_cache", "test")
     scene = store.load(store.tokens[0])
-    answer = "Here is the planning trajectory [PT, " + ", ".join(
-        f"({x:+06.2f}, +00.00, +00.00)" for x in constant_velocity_plan(scene)[:, 0]
-    )
-    answers = [TurnRecord(None, "No plan.", "parse_error", None, "Invalid plan."), answer + "]."]
-    record = EpisodeRecord("a", scene.token, (TurnRecord(np.round(constant_velocity_plan(scene), 2)),))
+    poses, none = constant_velocity_plan(scene), np.zeros(0)
+    record = EpisodeRecord("a", scene.token, (TurnRecord(poses),))
     score = show_turns(scene, record, "pdms_v1", "privileged")[0].score
-    lines = [
-        {"answer": answers[0].answer, "status": "parse_error", "score": None, "columns": {}, "feedback": "Invalid."},
-        {"answer": answers[1], "status": "ok", "score": score, "columns": {}, "feedback": "Travel."},
-    ]
-    episode = {"token": scene.token, "status": "truncated", "turns": lines}
-    (tmp_path / "episodes.jsonl").write_text(json.dumps(episode) + "\n")
-    provenance = {"split": "test", "metric": "pdms_v1", "feedback": "privileged"}
-    (tmp_path / "summary.json").write_text(json.dumps({"provenance": provenance}))
-    pd.DataFrame([{"token": scene.token, "family": "cyclist"}]).to_csv(tmp_path / "scores.csv", index=False)
+    turns = (
+        Turn(none, none, none, "No plan.", TurnStatus.PARSE_ERROR, 0.0, "Invalid."),
+        Turn(none, none, none, ANSWER, TurnStatus.OK, score, "Travel.", poses=poses, score=score),
+    )
+    episode = Episode(scene.token, "0" * 32, turns, EpisodeStatus.TRUNCATED, family="cyclist")
+    header = EpisodesHeader("tiny", "released", "test", "pdms_v1", 1, "privileged", False, 2, 0.0, 0, 1)
+    write_episodes(tmp_path / "episodes.jsonl", header, [episode])
     return tmp_path, scene, score
 
 
@@ -192,6 +194,7 @@ def test_bad_input_gets_one_sentence(evaluation, world, capsys, arguments, sente
 
 def test_a_damaged_evaluation_is_named(evaluation):
     folder, _, _ = evaluation
-    (folder / "episodes.jsonl").write_text('{"token": "x"}\n')
-    with pytest.raises(MTDriveError, match=r"episodes\.jsonl does not read"):
+    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    (folder / "episodes.jsonl").write_text(f'{lines[0]}\n{{"token": "x"}}\n')
+    with pytest.raises(MTDriveError, match=r"episodes\.jsonl, line 2: turns is missing; run mtdrive evaluate again"):
         read_evaluation(folder / "episodes.jsonl")

@@ -14,21 +14,24 @@ from scipy import stats
 from mtdrive.cli import main
 from mtdrive.evaluation.bootstrap import bootstrap_mean
 from mtdrive.evaluation.families import read_families
+from mtdrive.evaluation.planner_episodes import planner_episodes
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, summarise
 from mtdrive.planner.answer import Parsed
-from mtdrive.rollout import multi_turn
+from mtdrive.planner.models import load_planner
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
-from mtdrive.settings import load_settings
+from mtdrive.rollout.episode_file import read_episodes
+from mtdrive.rollout.multi_turn import Task
+from mtdrive.settings import load_settings, planner_settings
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
 from support.scenes import RoadObject, straight_scene
 from support.stores import save_store
 
 
-def answer(status: TurnStatus, score: float | None = None) -> Turn:
+def answer(status: TurnStatus, score: float = np.nan) -> Turn:
     nothing = np.zeros(0)
-    columns = {} if score is None else {"comfort": score}
+    columns = {} if np.isnan(score) else {"comfort": score}
     return Turn(nothing, nothing, nothing, "", status, 0.0, "", score=score, scores=columns)
 
 
@@ -106,18 +109,22 @@ def split(tmp_path):
     return tmp_path
 
 
-def test_the_verb_tells_changes_second_by_second_if_asked_to(split, monkeypatch):
+def test_feedback_tells_changes_second_by_second_if_asked_to():
+    scene = straight_scene([RoadObject(24.0)], reference_distance=12.0)
     plan = constant_velocity_plan(straight_scene(speed=8.0))
-    monkeypatch.setattr(multi_turn, "parse_answer", lambda text: Parsed(plan, None))
-    keys = [f"navsim_exp_root={split}", f"openscene_data_root={split}", f"out={split / 'results'}", "baselines=[]"]
-    for steps in ("false", "true"):
-        assert main(["evaluate", *keys, "planner=tiny", "turns=1", f"feedback_steps={steps}"]) == 0
-        episodes = [json.loads(line) for line in (split / "results" / "episodes.jsonl").read_text().splitlines()]
-        assert (" by +01.00." in episodes[1]["turns"][0]["feedback"]) == (steps == "true")
+    planner = load_planner(planner_settings("tiny"))
+    planner = replace(planner, max_new_tokens=2, parse_answer=lambda text: Parsed(plan, None))
+    task = Task.from_scene(planner, scene, np.zeros((140, 252, 3), np.uint8))
+    keys = {"turns": 1, "metric": "pdms_v1", "source": "privileged", "temperature": 0.0, "batch_size": 1, "seed": 0}
+    for steps in (False, True):
+        (episode,) = planner_episodes(planner, ["a"], {"a": task}.__getitem__, steps=steps, **keys)
+        assert (" by +01.00." in episode.turns[0].feedback_text) == steps
 
 
 def test_the_verb_scores_baselines_and_a_planner(split, capsys):
     keys = [f"navsim_exp_root={split}", f"openscene_data_root={split}", f"out={split / 'results'}", "resamples=50"]
+    (split / "families.csv").write_text(f"token,family\n{'a' * 16},cut_in\n")
+    keys.append(f"families={split / 'families.csv'}")
     assert main(["evaluate", *keys, "planner=tiny", "turns=2", "baselines=[human,constant_velocity]"]) == 0
     table = pd.read_csv(split / "results" / "scores.csv")
     assert len(table) == 2 * (2 + 2)
@@ -128,9 +135,10 @@ def test_the_verb_scores_baselines_and_a_planner(split, capsys):
     summary = json.loads((split / "results" / "summary.json").read_text())
     assert summary["provenance"]["feedback"] == "privileged"
     assert summary["policies"]["planner"][1]["scenes"] == 2
-    episodes = [json.loads(line) for line in (split / "results" / "episodes.jsonl").read_text().splitlines()]
-    assert [episode["token"] for episode in episodes] == ["a" * 16, "b" * 16]
-    assert all(turn["feedback"] for episode in episodes for turn in episode["turns"])
+    header, episodes = read_episodes(split / "results" / "episodes.jsonl")
+    assert (header.planner, header.split, header.turns, header.scenes) == ("tiny", "test", 2, 2)
+    assert [(episode.scene_token, episode.family) for episode in episodes] == [("a" * 16, "cut_in"), ("b" * 16, "")]
+    assert all(turn.feedback_text for episode in episodes for turn in episode.turns)
     assert "constant_velocity" in capsys.readouterr().out
 
 

@@ -8,7 +8,6 @@ from datasets import Dataset
 
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
-from mtdrive.rollout import multi_turn
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.checkpoints import checkpoints
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, finetune, tokenise
@@ -25,11 +24,6 @@ def planner():
 @pytest.fixture
 def samples(planner):
     return Dataset.from_list([sample(planner, index, 1) for index in range(8)])
-
-
-@pytest.fixture
-def any_text_is_a_plan(monkeypatch):
-    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
 
 
 def without_gradient(planner):
@@ -77,10 +71,8 @@ def test_weights_that_are_not_finite_are_not_saved(planner, samples, tmp_path):
     assert not checkpoints(tmp_path)
 
 
-def test_reinforcement_learning_may_begin_with_equal_rewards_but_not_without_a_gradient(
-    planner, tmp_path, any_text_is_a_plan
-):
-    planner = replace(planner, max_new_tokens=8)
+def test_reinforcement_learning_may_begin_with_equal_rewards_but_not_without_a_gradient(planner, tmp_path):
+    planner = replace(planner, max_new_tokens=8, parse_answer=any_text)
 
     def equal(scene, poses):
         return [replace(one, score=1.0) for one in assess_letters(scene, poses)]

@@ -21,7 +21,6 @@ from mtdrive.planner.answer import Parsed
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.run_folder import RunFolder
-from mtdrive.rollout import multi_turn
 from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
@@ -85,7 +84,7 @@ def speed_by_letters(text: str) -> Parsed:
 def test_what_a_training_step_does_with_images(planner, world, tmp_path, monkeypatch, workers):
     """Two steps over the same scenes: decoded and processed once in all; encoded once a step in generation and once in
     the loss, whatever the group and the turns; nothing of an image is sent to a process."""
-    monkeypatch.setattr(multi_turn, "parse_answer", speed_by_letters)
+    planner = replace(planner, parse_answer=speed_by_letters)
     decoded = Counter(monkeypatch, cv2, "imdecode")
     processed = Counter(monkeypatch, type(planner.processor.image_processor), "preprocess")
     sent = Counter(monkeypatch, Connection, "send")

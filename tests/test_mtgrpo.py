@@ -10,11 +10,12 @@ import torch
 from transformers import TrainerCallback
 
 from mtdrive import cli
+from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.models import load_planner
-from mtdrive.rollout import multi_turn, shared_prefix
+from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.multi_turn import Task
-from mtdrive.rollout.sampling import sampling
+from mtdrive.rollout.sampling import sampling_params
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import checkpoints, latest_checkpoint, train_from_latest
@@ -29,14 +30,14 @@ from support.scenes import straight_scene
 from support.training import SCENES, SETTINGS, any_text, assess_letters, load, make_trainer, steps_of, weights
 
 
+def small_planner(**changes):
+    """A tiny planner of short answers, each of which counts as a plan."""
+    return replace(load_planner(tiny_config(**changes)), max_new_tokens=8, parse_answer=any_text)
+
+
 @pytest.fixture
 def planner():
-    return replace(load_planner(tiny_config()), max_new_tokens=8)
-
-
-@pytest.fixture
-def any_text_is_a_plan(monkeypatch):
-    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
+    return small_planner()
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,8 @@ def any_text_is_a_plan(monkeypatch):
 def test_shared_prompts_give_the_log_probs_and_gradients_of_the_plain_pass(planner, attention, recompute):
     rng = np.random.default_rng(0)
     model, prompts = planner.model.train(), [task.prompt for task in load(planner).values()]
-    law = sampling(model, planner.processor.tokenizer, 0.7)
-    add_scoring(model, law)
+    params = sampling_params(model, planner.processor.tokenizer, 0.7)
+    add_scoring(model, params)
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     continuations = [
@@ -76,7 +77,7 @@ def test_images_swapped_between_scenes_swap_their_log_probs(planner, build):
     prompts = [Task.from_scene(planner, straight_scene(), image(seed)).prompt for seed in (0, 1)]
     swapped = [replace(prompt, images=other.images) for prompt, other in zip(prompts, prompts[::-1], strict=True)]
     shared_prefix.enable(model)
-    add_scoring(model, sampling(model, planner.processor.tokenizer))
+    add_scoring(model, sampling_params(model, planner.processor.tokenizer))
     same = [Continuation(scene, np.arange(60, 90), np.ones(30, dtype=bool)) for scene in (0, 1)]
     with torch.no_grad():
         before, after = (model(**build(model, given, same))[0].view(2, -1) for given in (prompts, swapped))
@@ -117,7 +118,7 @@ def test_only_what_the_planner_wrote_is_an_action():
     np.testing.assert_array_equal(c.action_mask, [True, True, False, False, True])
 
 
-def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path, any_text_is_a_plan):
+def test_the_loss_is_the_policy_gradient_of_turn_advantages(planner, tmp_path):
     """Of one step: the mean over all written tokens of -advantage * log-probability, by the plain pass."""
     trainer = make_trainer(planner, tmp_path, 1, per_device_train_batch_size=12)
     planner.model.train()
@@ -144,9 +145,7 @@ def watched(trainer) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
-    planner, tmp_path, any_text_is_a_plan, filtered
-):
+def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(planner, tmp_path, filtered):
     def flat_but_for_one(scene, poses):
         results = assess_letters(scene, poses)
         return results if scene.token == "scene1" else [replace(r, score=0.0, clean=False) for r in results]
@@ -163,7 +162,7 @@ def test_groups_without_advantage_stay_in_the_denominator_unless_filtered(
     assert watched(trainer)["groups_without_gradient"] == pytest.approx(2 / 3)
 
 
-def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is_a_plan):
+def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path):
     """Plans of one are worth 10 more: nothing of that may show, since its plans are compared with one another alone."""
 
     def dearer(scene, poses):
@@ -190,7 +189,7 @@ def test_scenes_with_the_same_text_are_two_groups(planner, tmp_path, any_text_is
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_it_learns(planner, tmp_path, any_text_is_a_plan, name):
+def test_it_learns(planner, tmp_path, name):
     settings = replace(SETTINGS, estimator=estimator(name))
     trainer = make_trainer(planner, tmp_path, 20, settings=settings, learning_rate=1e-2, num_generations=8)
     trainer.train()
@@ -199,10 +198,10 @@ def test_it_learns(planner, tmp_path, any_text_is_a_plan, name):
     assert max(step["clip_ratio/region_mean"] for step in steps_of(trainer)) == 0.0  # one update: old and new agree
 
 
-def test_accumulated_passes_add_up_to_one(planner, tmp_path, any_text_is_a_plan):
+def test_accumulated_passes_add_up_to_one(planner, tmp_path):
     updated = []
     for passes in (1, 2):
-        again = replace(load_planner(tiny_config()), max_new_tokens=8)
+        again = small_planner()
         make_trainer(
             again,
             tmp_path / str(passes),
@@ -219,12 +218,11 @@ def test_accumulated_passes_add_up_to_one(planner, tmp_path, any_text_is_a_plan)
         torch.testing.assert_close(updated[1][name], value, atol=1e-3 * moved, rtol=0)
 
 
-def test_divergence_from_the_reference_is_held_down(planner, tmp_path, any_text_is_a_plan):
+def test_divergence_from_the_reference_is_held_down(planner, tmp_path):
     planner.save(tmp_path / "start")
     divergence = []
     for beta in (1e-6, 30.0):
-        start = load_planner(tiny_config(model=str(tmp_path / "start")))
-        trainer = make_trainer(replace(start, max_new_tokens=8), tmp_path / str(beta), 4, beta=beta)
+        trainer = make_trainer(small_planner(model=str(tmp_path / "start")), tmp_path / str(beta), 4, beta=beta)
         trainer.train()
         divergence.append([step["kl"] for step in steps_of(trainer)])
     assert divergence[0][0] == pytest.approx(0.0, abs=1e-6)
@@ -241,7 +239,7 @@ class StopAfter(TrainerCallback):
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a_plan, adapted):
+def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, adapted):
     """Of all weights, or of an adapter held to what it was in the beginning."""
     saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "beta": 0.1 * adapted}
     planner.save(tmp_path / "start")
@@ -251,7 +249,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a
         load_planner(tiny_config(**config)).save(tmp_path / "start")
 
     def start():
-        return replace(load_planner(tiny_config(model=str(tmp_path / "start"))), max_new_tokens=8)
+        return small_planner(model=str(tmp_path / "start"))
 
     straight, cut, resumed = start(), start(), start()
     make_trainer(straight, tmp_path / "straight", 5, **saving).train()
@@ -277,7 +275,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(planner, tmp_path, any_text_is_a
 
 
 @pytest.mark.parametrize("end", ["max_steps", "tokens"])
-def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, any_text_is_a_plan, end):
+def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, end):
     """Two updates on the same episodes, so that the trainer's own epoch would not be over."""
 
     def run(start):
@@ -288,7 +286,7 @@ def test_a_run_at_its_end_takes_no_further_step(planner, tmp_path, any_text_is_a
         return trainer
 
     first = run(planner)
-    again = replace(load_planner(tiny_config(model=str(checkpoints(tmp_path)[0]))), max_new_tokens=8)
+    again = small_planner(model=str(checkpoints(tmp_path)[0]))
     before = weights(again)
     second = run(again)
     last = 4 if end == "max_steps" else 1
@@ -307,7 +305,7 @@ def test_a_trained_adapter_is_saved_so_that_it_loads(planner, tmp_path):
     assert load_planner(tiny_config(model=str(tmp_path / "out")))
 
 
-def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path, any_text_is_a_plan):
+def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_path):
     def broken(scene, poses):
         if scene.token == "scene1":
             raise ZeroDivisionError
@@ -323,6 +321,7 @@ def test_a_failing_scorer_costs_its_group_and_too_many_end_the_run(planner, tmp_
 
 
 def test_a_planner_whose_answers_do_not_parse_ends_the_run(planner, tmp_path):
+    planner = replace(planner, parse_answer=parse_answer)
     settings = replace(SETTINGS, max_parse_errors=0.25)
     with pytest.raises(MTDriveError, match="supervised fine-tuning"):
         make_trainer(planner, tmp_path, 10, settings=settings).train()

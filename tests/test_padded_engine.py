@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from mtdrive.planner.models import Planner, load_planner
-from mtdrive.rollout import multi_turn, shared_prefix
+from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.padded_engine import PaddedEngine
-from mtdrive.rollout.sampling import sampling
+from mtdrive.rollout.sampling import sampling_params
 from mtdrive.training.log_probs import inputs_of, plain_inputs
 from support.planners import tiny_config
 from support.rollouts import plain_log_probs
@@ -50,9 +50,9 @@ def planner() -> Planner:
 def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(planner):
     """Ragged answers and feedback, an episode that leaves, prompts of different lengths, over three turns."""
     rng, tasks = np.random.default_rng(0), list(load(planner).values())
-    law = replace(sampling(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
+    params = replace(sampling_params(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
     planner.model.generation_config = GenerationConfig(repetition_penalty=1.5, do_sample=True, top_k=5)
-    session = engine_of(planner.model)(planner.model, law, 12).open(
+    session = engine_of(planner.model)(planner.model, params, 12).open(
         [task.prompt for task in tasks], 2, torch.Generator().manual_seed(0)
     )
     assert planner.model.generation_config.repetition_penalty == 1.5
@@ -73,8 +73,10 @@ def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(pla
     assert len(lengths) > 3
     for episode, parts in checked.items():
         prompt = tasks[episode // 2].prompt
-        expected = plain_log_probs(planner, law, prompt, said[episode])
-        assert (expected - plain_log_probs(full, law, prompt, said[episode])).abs().max() > 1e-3  # the window is real
+        expected = plain_log_probs(planner, params, prompt, said[episode])
+        assert (
+            expected - plain_log_probs(full, params, prompt, said[episode])
+        ).abs().max() > 1e-3  # the window is real
         for part, log_probs in parts:
             torch.testing.assert_close(torch.from_numpy(log_probs), expected[part], atol=1e-5, rtol=1e-5)
 
@@ -83,11 +85,11 @@ def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(pla
 def test_both_engines_draw_the_same_answers(attention):
     planner = load_planner(tiny_config())
     prompts = [task.prompt for task in load(planner).values()]
-    law = sampling(planner.model, planner.processor.tokenizer)
+    params = sampling_params(planner.model, planner.processor.tokenizer)
     answers = []
     for engine in (PaddedEngine, Engine):  # which switches to its own attention
         planner.model.set_attn_implementation(attention)
-        session = engine(planner.model, law, 6).open(prompts, 2, torch.Generator().manual_seed(0))
+        session = engine(planner.model, params, 6).open(prompts, 2, torch.Generator().manual_seed(0))
         answers.append(dict(session.generate(range(6), [np.zeros(0, np.int64)] * 6)))
     for episode in range(6):
         padded, shared = (answer[episode] for answer in answers)
@@ -95,8 +97,8 @@ def test_both_engines_draw_the_same_answers(attention):
         np.testing.assert_allclose(shared.log_probs, padded.log_probs, atol=1e-5)
 
 
-def test_a_windowed_model_is_trained_by_the_plain_pass_and_the_log_says_so(planner, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
+def test_a_windowed_model_is_trained_by_the_plain_pass_and_the_log_says_so(planner, tmp_path, caplog):
+    planner = replace(planner, parse_answer=any_text)
     before = weights(planner)
     with caplog.at_level(logging.WARNING, "mtdrive"):
         trainer = make_trainer(planner, tmp_path, 2)
@@ -125,5 +127,5 @@ def test_a_windowed_model_is_trained_by_the_plain_pass_and_the_log_says_so(plann
 )
 def test_which_models_can_share_prompts(model_class, config, text, reason):
     with torch.device("meta"):
-        found = shared_prefix.obstacle(model_class(config(text_config=text)))
+        found = shared_prefix.unsupported_reason(model_class(config(text_config=text)))
     assert found is None if reason is None else reason in found

@@ -15,7 +15,7 @@ from mtdrive.evaluation.report.headline import comparisons, parse_rate, verdict
 from mtdrive.evaluation.report.page import duration, signed, size, write_report
 from mtdrive.evaluation.rows import STOPPED, UNPARSED
 from mtdrive.stages.stage import StageRun
-from mtdrive.visualization.turns import Turn
+from mtdrive.visualization.turns import DrawnTurn
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -58,7 +58,7 @@ def table() -> pd.DataFrame:
 
 def report(table: pd.DataFrame) -> ReportData:
     line = Series("turn 1", tuple(range(50)), tuple(np.linspace(0, 1, 50)))
-    turn = Turn("[PT, <b>", "ok", 0.5, {"ego_progress": 0.5}, "Too slow & late.")
+    turn = DrawnTurn("[PT, <b>", "ok", 0.5, {"ego_progress": 0.5}, "Too slow & late.")
     return ReportData(
         title="A run",
         metric="pdms_v1",

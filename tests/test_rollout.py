@@ -17,7 +17,7 @@ from mtdrive.rollout.engine import Completion, Engine
 from mtdrive.rollout.episode import EpisodeStatus, TurnStatus
 from mtdrive.rollout.multi_turn import Task, run_episodes
 from mtdrive.rollout.padded_engine import PaddedEngine
-from mtdrive.rollout.sampling import Sampling, sampling
+from mtdrive.rollout.sampling import SamplingParams, sampling_params
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
@@ -48,8 +48,8 @@ def tasks(planner):
 def test_log_probs_are_those_of_a_plain_forward_pass(planner, tasks):
     """Ragged answers and feedback, episodes that leave, prompts of different lengths; ids go in as they came out."""
     rng = np.random.default_rng(0)
-    law = replace(sampling(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
-    session = Engine(planner.model, law, 12).open(
+    params = replace(sampling_params(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
+    session = Engine(planner.model, params, 12).open(
         [task.prompt for task in tasks], GROUP, torch.Generator().manual_seed(0)
     )
     episodes = list(range(len(tasks) * GROUP))
@@ -69,7 +69,7 @@ def test_log_probs_are_those_of_a_plain_forward_pass(planner, tasks):
         deltas = [rng.integers(50, 300, rng.integers(1, 9)) for _ in episodes]
     assert len({part.stop - part.start for parts in checked.values() for part, _ in parts}) > 3
     for episode, parts in checked.items():
-        expected = plain_log_probs(planner, law, tasks[episode // GROUP].prompt, said[episode])
+        expected = plain_log_probs(planner, params, tasks[episode // GROUP].prompt, said[episode])
         for part, log_probs in parts:
             torch.testing.assert_close(torch.from_numpy(log_probs), expected[part], atol=1e-5, rtol=1e-5)
 
@@ -88,9 +88,9 @@ def test_a_prompt_is_what_the_chat_template_gives(planner, tasks):
 
 
 def test_the_image_reaches_the_sampled_distribution(planner):
-    scene, law = straight_scene(), sampling(planner.model, planner.processor.tokenizer, greedy=True)
+    scene, params = straight_scene(), sampling_params(planner.model, planner.processor.tokenizer, greedy=True)
     answers = [
-        Engine(planner.model, law, 8).open([Task.from_scene(planner, scene, pixels).prompt], 1)
+        Engine(planner.model, params, 8).open([Task.from_scene(planner, scene, pixels).prompt], 1)
         for pixels in (image(0), image(0), image(1))
     ]
     same, again, other = (dict(session.generate([0], [np.zeros(0, np.int64)]))[0].log_probs for session in answers)
@@ -99,7 +99,7 @@ def test_the_image_reaches_the_sampled_distribution(planner):
 
 
 @dataclass(frozen=True)
-class Dictated(Sampling):
+class Dictated(SamplingParams):
     """Draws what it is told. script: the tokens of all rows, step by step."""
 
     script: Iterator[tuple[int, ...]] | None = None
@@ -122,9 +122,9 @@ def test_a_later_turn_is_that_of_the_whole_conversation_encoded_anew(planner, en
 
     answers = [[processor.tokenizer.encode(f"{text}<|im_end|>") for text in turn] for turn in texts]
     script = chain(*(zip_longest(*rows, fillvalue=0) for rows in (answers[0], [answers[1][e] for e in told])))
-    law = sampling(planner.model, processor.tokenizer, 0.8)
-    law = Dictated(law.stop, law.suppressed, law.temperature, script=script)
-    session = engine(planner.model, law, 60).open([task.prompt for task in tasks], 2)
+    params = sampling_params(planner.model, processor.tokenizer, 0.8)
+    params = Dictated(params.stop, params.suppressed, params.temperature, script=script)
+    session = engine(planner.model, params, 60).open([task.prompt for task in tasks], 2)
     list(session.generate(range(4), [np.zeros(0, np.int64)] * 4))
     said = dict(session.generate(list(told), [np.array(feedback_delta_ids(processor, text)) for text in told.values()]))
 
@@ -132,12 +132,12 @@ def test_a_later_turn_is_that_of_the_whole_conversation_encoded_anew(planner, en
         talk = planner.messages(view, [(texts[0][episode], feedback)])
         talk.append({"role": "assistant", "content": [{"type": "text", "text": texts[1][episode]}]})
         scene = episode // 2
-        expected, swapped = (last_answer_log_probs(planner, law, talk, image(seed)) for seed in (scene, 1 - scene))
+        expected, swapped = (last_answer_log_probs(planner, params, talk, image(seed)) for seed in (scene, 1 - scene))
         torch.testing.assert_close(torch.from_numpy(said[episode].log_probs), expected, atol=1e-5, rtol=1e-5)
         assert (expected - swapped).abs().max() > 1e-3
 
 
-def last_answer_log_probs(planner, law: Sampling, talk: list[dict], pixels: np.ndarray) -> torch.Tensor:
+def last_answer_log_probs(planner, params: SamplingParams, talk: list[dict], pixels: np.ndarray) -> torch.Tensor:
     """Of the tokens of a conversation's last message, tokenised and computed in one pass."""
     inputs = planner.processor.image_processor(pixels, return_tensors="pt")
     ids, mask = encode(planner.processor, talk)
@@ -146,7 +146,7 @@ def last_answer_log_probs(planner, law: Sampling, talk: list[dict], pixels: np.n
     ids, mask = torch.tensor(ids), torch.tensor(mask, dtype=torch.bool)
     with torch.no_grad():
         logits = planner.model(input_ids=ids[None], mm_token_type_ids=types, **inputs).logits[0]
-    return law.log_probs(logits[:-1]).gather(-1, ids[1:, None])[mask[1:], 0]
+    return params.log_probs(logits[:-1]).gather(-1, ids[1:, None])[mask[1:], 0]
 
 
 def test_image_and_prompt_are_computed_once_and_a_turn_costs_its_own_tokens(planner, tasks):
@@ -157,8 +157,8 @@ def test_image_and_prompt_are_computed_once_and_a_turn_costs_its_own_tokens(plan
             lambda _, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
         ),
     ]
-    law = replace(sampling(planner.model, planner.processor.tokenizer), stop=(10**6,))
-    session = Engine(planner.model, law, 5).open([task.prompt for task in tasks], GROUP)
+    params = replace(sampling_params(planner.model, planner.processor.tokenizer), stop=(10**6,))
+    session = Engine(planner.model, params, 5).open([task.prompt for task in tasks], GROUP)
     episodes = list(range(len(tasks) * GROUP))
     list(session.generate(episodes, [np.zeros(0, np.int64)] * len(episodes)))
     list(session.generate(episodes[1:], [np.full(7, 60)] * (len(episodes) - 1)))
@@ -170,20 +170,20 @@ def test_image_and_prompt_are_computed_once_and_a_turn_costs_its_own_tokens(plan
 
 
 def test_sampling_draws_what_it_says_and_never_what_is_suppressed():
-    law = Sampling(stop=(0,), suppressed=(1, 3), temperature=0.5)
+    params = SamplingParams(stop=(0,), suppressed=(1, 3), temperature=0.5)
     logits = torch.tensor([[0.0, 9.0, 0.5, 9.0]]).repeat(20000, 1)
-    tokens, log_probs = law.draw(logits, torch.Generator().manual_seed(0))
+    tokens, log_probs = params.draw(logits, torch.Generator().manual_seed(0))
     expected = torch.softmax(torch.tensor([0.0, 1.0]), 0)
     np.testing.assert_allclose(np.bincount(tokens, minlength=4) / 20000, [expected[0], 0, expected[1], 0], atol=0.015)
     torch.testing.assert_close(log_probs.exp(), torch.where(tokens == 0, *expected))
-    assert set(replace(law, greedy=True).draw(logits, None)[0].tolist()) == {2}
+    assert set(replace(params, greedy=True).draw(logits, None)[0].tolist()) == {2}
 
 
 def test_special_tokens_are_suppressed_but_for_the_end_of_a_turn(planner):
     tokenizer = planner.processor.tokenizer
-    law = sampling(planner.model, tokenizer)
-    assert tokenizer.decode(law.stop) == "<|im_end|>"
-    assert {"<|image_pad|>", "<|im_start|>", "<|endoftext|>"} <= set(tokenizer.convert_ids_to_tokens(law.suppressed))
+    params = sampling_params(planner.model, tokenizer)
+    assert tokenizer.decode(params.stop) == "<|im_end|>"
+    assert {"<|image_pad|>", "<|im_start|>", "<|endoftext|>"} <= set(tokenizer.convert_ids_to_tokens(params.suppressed))
 
 
 class Script:
@@ -290,7 +290,7 @@ def test_an_image_is_not_sent_to_other_processes(tasks):
 
 
 def test_an_answer_that_was_cut_off_is_closed_before_the_feedback(planner, tasks):
-    engine = Engine(planner.model, sampling(planner.model, planner.processor.tokenizer), 3)
+    engine = Engine(planner.model, sampling_params(planner.model, planner.processor.tokenizer), 3)
     generator = torch.Generator().manual_seed(1)
     [episode] = run_episodes(tasks[:1], planner, engine, InProcessAssessor(assess), turns=2, generator=generator)
     assert episode.turns[0].completion_ids[-1] != planner.processor.tokenizer.eos_token_id

@@ -17,7 +17,7 @@ from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.scene import ObjectType
 from mtdrive.visualization.records import EpisodeRecord, TurnRecord
-from mtdrive.visualization.turns import Turn, references, show_turns
+from mtdrive.visualization.turns import DrawnTurn, references, show_turns
 from mtdrive.visualization.viewer.page import embedded, look, write_viewer
 from mtdrive.visualization.viewer.scenes import viewer_scene
 from support.pictures import CAMERA, GREY, scene_with
@@ -66,7 +66,7 @@ def test_a_row_tells_the_filters_what_became_of_the_scores(shown):
     backwards = viewer_scene(scene, GREY, record, turns[::-1], [], "pdms_v1").row
     assert backwards["change"] == "lost"
     assert {"NC", "TTC", "EP"} <= set(backwards["faults"])
-    silent = (turns[1], Turn("?", "parse_error", float("nan"), {}, "Invalid plan."))
+    silent = (turns[1], DrawnTurn("?", "parse_error", float("nan"), {}, "Invalid plan."))
     row = viewer_scene(scene, GREY, record, silent, [], "pdms_v1").row
     assert row["change"] == "same"  # the plan before stays in force
     assert row["statuses"] == ["parse_error", "truncated"]

@@ -122,7 +122,7 @@ def test_an_assessed_plan_marks_its_worst_violation_between_the_two_boxes():
     assert plan.violation.name == "collision"
     assert 1.5 < plan.violation.time < 2.2  # 22 m less front and half a car at 8 m/s
     assert plan.summary.startswith("turn 1  PDMS 0.00")
-    ego, other, place = violation_place(scene, plan, "pdms_v1")
+    ego, other, place = violation_place(scene, plan, plan.violation, "pdms_v1")
     assert other[:, 0].min() - 0.1 < place[0] < ego[:, 0].max() + 0.1  # they overlap by less than a step's way
     assert ego[:, 0].max() - other[:, 0].min() < 0.8
     assert abs(place[1]) < 0.1
@@ -138,7 +138,7 @@ def test_leaving_the_road_is_marked_at_the_corner_that_leaves_it():
     states = np.zeros((41, 11))
     states[:, 0] = np.linspace(0, 30, 41)
     plan = arc(states=states, violation=Violation("off road", 2.0, (15.0, 0.0), side="right"))
-    _, other, place = violation_place(scene_with(), plan, "pdms_v1")
+    _, other, place = violation_place(scene_with(), plan, plan.violation, "pdms_v1")
     assert other is None
     np.testing.assert_allclose(place, [15.0 + vehicle.REAR_AXLE_TO_FRONT, -vehicle.WIDTH / 2])
 

@@ -12,8 +12,7 @@ from trl.generation import vllm_generation
 
 from mtdrive import cli
 from mtdrive.planner.models import load_planner
-from mtdrive.rollout import multi_turn
-from mtdrive.rollout.sampling import sampling
+from mtdrive.rollout.sampling import sampling_params
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.errors import MTDriveError
 from support.pictures import image
@@ -105,7 +104,7 @@ class Client:
         self.vllm.calls.append(f"{len(images)} images")
         return [{"mm_hashes": index, "mm_placeholders": {"image": [None]}} for index, _ in enumerate(images)]
 
-    def generate(self, prompts, features, generation_kwargs, **law):
+    def generate(self, prompts, features, generation_kwargs, **arguments):
         self.vllm.calls.append("generate")
         ids, values = [], []
         for conversation, feature in zip(prompts, features, strict=True):
@@ -116,7 +115,7 @@ class Client:
             ] * int(prompt.token_types.sum())
             seed = sum(conversation) + len(ids)
             said, log_probs = self.vllm.answer(
-                conversation, prompt, SamplingParams(**law, **generation_kwargs, seed=seed)
+                conversation, prompt, SamplingParams(**arguments, **generation_kwargs, seed=seed)
             )
             ids.append(said)
             values.append([[value] for value in log_probs])
@@ -162,10 +161,10 @@ def settings(tasks, mode: str) -> VLLMSettings:
 
 
 @pytest.mark.parametrize("mode", ["colocate", "server"])
-def test_ids_are_passed_on_and_log_probs_are_those_of_the_law(planner, tasks, vllm, mode):
+def test_ids_are_passed_on_and_log_probs_are_those_of_the_sampling(planner, tasks, vllm, mode):
     rng = np.random.default_rng(0)
-    law = replace(sampling(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
-    engine = VLLMEngine(planner.model, None, planner.processor, law, 6, settings(tasks, mode))
+    params = replace(sampling_params(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
+    engine = VLLMEngine(planner.model, None, planner.processor, params, 6, settings(tasks, mode))
     prompts = [task.prompt for task in tasks.values()]
     session = engine.open(prompts, 2, torch.Generator().manual_seed(0))
     episodes, said = list(range(6)), [np.zeros(0, np.int64)] * 6
@@ -180,14 +179,14 @@ def test_ids_are_passed_on_and_log_probs_are_those_of_the_law(planner, tasks, vl
         episodes = [0, 2, 3, 5]
         deltas = [rng.integers(50, 300, rng.integers(1, 9)) for _ in episodes]
     for episode, part, log_probs in checked:
-        expected = plain_log_probs(planner, law, prompts[episode // 2], said[episode])
+        expected = plain_log_probs(planner, params, prompts[episode // 2], said[episode])
         torch.testing.assert_close(torch.from_numpy(log_probs), expected[part], atol=1e-5, rtol=1e-5)
     assert len({tuple(said[episode]) for episode in range(6)}) == 6
     assert vllm.calls == ["generate"] * 3 if mode == "colocate" else ["3 images", *["generate"] * 3]
 
 
-def test_every_step_begins_with_the_trained_weights(planner, tasks, vllm, tmp_path, monkeypatch):
-    monkeypatch.setattr(multi_turn, "parse_answer", any_text)
+def test_every_step_begins_with_the_trained_weights(planner, tasks, vllm, tmp_path):
+    planner = replace(planner, parse_answer=any_text)
     trainer = make_trainer(planner, tmp_path, 3, settings=replace(SETTINGS, vllm=settings(tasks, "colocate")))
     trainer.train()
     assert vllm.calls == ["sync", "generate", "generate"] * 3
@@ -195,15 +194,15 @@ def test_every_step_begins_with_the_trained_weights(planner, tasks, vllm, tmp_pa
 
 
 def test_what_does_not_fit_is_refused(planner, tasks, vllm, monkeypatch):
-    law = sampling(planner.model, planner.processor.tokenizer)
-    engine = VLLMEngine(planner.model, None, planner.processor, law, 6, settings(tasks, "colocate"))
+    params = sampling_params(planner.model, planner.processor.tokenizer)
+    engine = VLLMEngine(planner.model, None, planner.processor, params, 6, settings(tasks, "colocate"))
     first, other, _ = (task.prompt for task in tasks.values())
     vllm.prompts[first.image_hash] = other  # another number of image tokens than the planner's processor makes
     with pytest.raises(MTDriveError, match="image processor"):
         list(engine.open([first], 1).generate([0], [np.zeros(0, np.int64)]))
     monkeypatch.setattr(Client, "logprobs_mode", "raw_logprobs")
     with pytest.raises(MTDriveError, match="--logprobs-mode processed_logprobs"):
-        VLLMEngine(planner.model, None, planner.processor, law, 6, settings(tasks, "server"))
+        VLLMEngine(planner.model, None, planner.processor, params, 6, settings(tasks, "server"))
 
 
 @pytest.mark.parametrize(("engine", "message"), [("vllm", "needs vLLM"), ("sglang", "hf or vllm")])

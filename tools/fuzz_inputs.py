@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mtdrive.commands.record import read_answers
 from mtdrive.datasets.reader import check_shard
 from mtdrive.datasets.schema import SCHEMA
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.episode_file import EpisodesHeader, read_episodes, write_episodes
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.navsim_format.maps import load_map
@@ -408,19 +409,32 @@ def _document(random: Random, content: object) -> object:
     return [_document(random, value) for value in content] if isinstance(content, list) else content
 
 
-def jsonl_kind(_folder: Path) -> Kind:
-    turn = {"answer": "Here is the planning trajectory [PT, (+1.00, +0.00, +0.00)].", "status": "ok", "score": 1.0}
-    episode = {"token": "a" * 16, "status": "completed", "turns": [turn | {"feedback": ""}]}
+def jsonl_kind(folder: Path) -> Kind:
+    """Episodes of three scenes, more or less damaged; a scene may repeat."""
+    empty = np.zeros(0)
+    turn = Turn(empty, empty, empty, "A plan.", TurnStatus.OK, 1.0, "", poses=PLAN, score=1.0, scores={"comfort": 1.0})
+    header = EpisodesHeader("tiny", "released", "test", "pdms_v1", 1, "privileged", False, 3, 0.0, 0, 3)
+    scenes = [Episode(letter * 16, letter * 32, (turn, turn), EpisodeStatus.TRUNCATED) for letter in "abc"]
+    write_episodes(folder / "whole.jsonl", header, scenes)
+    whole = [json.loads(line) for line in (folder / "whole.jsonl").read_text().splitlines()]
 
     def make(random: Random) -> bytes:
         if random.random() < 0.02:
             return [b"[", b'{"a":', b"9"][random.integers(3)] * int(random.integers(1, 200_000))
-        data = "\n".join(json.dumps(_document(random, episode)) for _ in range(3)).encode()
+        damaged = int(random.integers(len(whole) + 1))  # one line, or none
+        lines = [_document(random, line) if number == damaged else line for number, line in enumerate(whole)]
+        data = "\n".join(map(json.dumps, lines)).encode()
         return mutated(random, data, 3) if random.random() < 0.5 else data
 
     def read(path: Path) -> None:
-        answers = read_answers(path)
-        assert set(answers) <= {json.loads(line)["token"] for line in path.open(encoding="utf-8")}
+        header, episodes = read_episodes(path)
+        first, *others = (json.loads(line) for line in path.open(encoding="utf-8"))
+        assert all(getattr(header, name) == first[name] for name in vars(header))
+        assert [episode.scene_token for episode in episodes] == [document["token"] for document in others]
+        for episode, document in zip(episodes, others, strict=True):
+            for read_turn, plain in zip(episode.turns, document["turns"], strict=True):
+                assert (read_turn.text, read_turn.status) == (plain["text"], plain["status"])
+                assert (None if read_turn.poses is None else read_turn.poses.tolist()) == plain["poses"]
 
     return Kind("episodes.jsonl", make, read)
 

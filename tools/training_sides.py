@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mtdrive.planner.answer import Parsed
 from mtdrive.planner.tokens import feedback_delta_ids
-from mtdrive.rollout import multi_turn
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.feedback.text import render_text
 from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
@@ -177,11 +177,11 @@ def arguments(workload: Workload, out: str, **changes: object) -> GRPOConfig:
 def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[MTGRPOTrainer, list]:
     """Our trainer, and a list that will hold what the last step's episodes said."""
     # Random weights write no plan: whatever the answer, `FixedPlans` is asked. No answer ends by itself.
-    multi_turn.parse_answer = lambda text: Parsed(np.zeros((8, 3)), None)
-    mtgrpo.sampling = lambda *_: given.law
-    tasks = {token: Task.from_scene(given.planner, given.scenes[token], given.images[token]) for token in given.scenes}
+    planner = replace(given.planner, parse_answer=lambda text: Parsed(np.zeros((8, 3)), None))
+    mtgrpo.sampling_params = lambda *_: given.params
+    tasks = {token: Task.from_scene(planner, given.scenes[token], given.images[token]) for token in given.scenes}
     trainer = MTGRPOTrainer(
-        given.planner,
+        planner,
         arguments(workload, out),
         MTGRPOSettings(turns=workload.turns, estimator=estimator("mtgrpo")),
         list(tasks) * STEPS,
@@ -259,7 +259,7 @@ def stock(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[
             generation_kwargs={
                 "do_sample": False,
                 "min_new_tokens": workload.answer_tokens,
-                "suppress_tokens": list(given.law.suppressed),
+                "suppress_tokens": list(given.params.suppressed),
             },
         ),
         train_dataset=numbers.with_transform(
@@ -280,8 +280,8 @@ def equality(workload: Workload, given: Material) -> dict[str, float]:
     model, tasks = given.planner.model.train(), list(given.scenes)[:2]
     prompts = [Task.from_scene(given.planner, given.scenes[t], given.images[t]).prompt for t in tasks]
     mtgrpo.enable(model)
-    add_scoring(model, given.law)
-    words = [index for index in range(len(given.planner.processor.tokenizer)) if index not in given.law.suppressed]
+    add_scoring(model, given.params)
+    words = [index for index in range(len(given.planner.processor.tokenizer)) if index not in given.params.suppressed]
     length = workload.turns * (workload.answer_tokens + 20)
     continuations = [
         Continuation(scene, random.choice(words, length - 7 * member), np.arange(length - 7 * member) % 71 < 51)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import SceneView
-from mtdrive.rollout.sampling import Sampling, sampling
+from mtdrive.rollout.sampling import SamplingParams, sampling_params
 from mtdrive.settings import planner_settings
 from mtdrive.simulation.feedback.assessment import Assessment, assess
 from mtdrive.simulation.installation.timing import evenly, varied_plans
@@ -91,11 +91,11 @@ class FixedPlans:
 class Material:
     """What both sides are built from.
 
-    images: (H, W, 3) uint8 RGB. law: of the answers, which never end by themselves.
+    images: (H, W, 3) uint8 RGB. params: of the answers, which never end by themselves.
     """
 
     planner: Planner
-    law: Sampling
+    params: SamplingParams
     scenes: dict[str, Scene]
     images: dict[str, np.ndarray]
     views: dict[str, SceneView]
@@ -116,8 +116,8 @@ def material(workload: Workload) -> Material:
             max_new_tokens=workload.answer_tokens,
         )
     )
-    law = sampling(planner.model, planner.processor.tokenizer, greedy=True)
-    law = replace(law, stop=(), suppressed=tuple(sorted({*law.suppressed, *law.stop})))
+    params = sampling_params(planner.model, planner.processor.tokenizer, greedy=True)
+    params = replace(params, stop=(), suppressed=tuple(sorted({*params.suppressed, *params.stop})))
 
     store = SceneStore(Path(workload.exp_root) / "scene_cache", workload.split)
     scenes = {token: store.load(token) for token in evenly(store.tokens, workload.scenes)}
@@ -127,7 +127,7 @@ def material(workload: Workload) -> Material:
         images[token] = cv2.resize(image, (across * TOKEN, down * TOKEN))
         views[token] = SceneView.from_scene(scene, image_hash(images[token]))
     plans = FixedPlans({token: varied_plans(scene, workload.group) for token, scene in scenes.items()})
-    return Material(planner, law, scenes, images, views, plans)
+    return Material(planner, params, scenes, images, views, plans)
 
 
 def conversation(planner: Planner, view: SceneView, image: np.ndarray) -> dict[str, object]:

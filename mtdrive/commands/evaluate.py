@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, difference_lines, summarise
+from mtdrive.rollout.episode import Episode
+from mtdrive.rollout.episode_file import EpisodesHeader, write_episodes
 from mtdrive.settings.evaluation import EvaluateSettings
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import read_image
@@ -19,9 +22,6 @@ from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
-
-if TYPE_CHECKING:
-    from mtdrive.rollout.episode import Episode
 
 WIDTH = 110  # of the table in a file or pipe
 
@@ -42,15 +42,16 @@ def evaluate(config: EvaluateSettings) -> None:
         for token in tqdm(tokens, desc="baselines", unit="scene"):
             rows += baseline_rows(store.load(token), families.get(token, ""), config.baselines, config.metric)
     episodes = drive_planner(config, store, tokens) if config.planner else []
+    episodes = [replace(episode, family=families.get(episode.scene_token, "")) for episode in episodes]
     for episode in episodes:
-        rows += episode_rows(episode, families.get(episode.scene_token, ""), config.turns)
+        rows += episode_rows(episode, episode.family, config.turns)
     write_results(config, len(tokens), rows, episodes)
 
 
 def drive_planner(config: EvaluateSettings, store: SceneStore, tokens: list[str]) -> list[Episode]:
     """One episode per scene."""
     # Evaluating the baselines alone needs no torch.
-    from mtdrive.evaluation.planner_episodes import drive
+    from mtdrive.evaluation.planner_episodes import planner_episodes
     from mtdrive.planner.models import load_planner
     from mtdrive.rollout.multi_turn import Task
 
@@ -60,7 +61,7 @@ def drive_planner(config: EvaluateSettings, store: SceneStore, tokens: list[str]
         scene = store.load(token)
         return Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, scene.camera.image))
 
-    episodes = drive(
+    episodes = planner_episodes(
         planner,
         tokens,
         load,
@@ -84,15 +85,30 @@ def write_results(config: EvaluateSettings, scenes: int, rows: list[PlanRow], ep
     with atomic_path(out / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2))
     if episodes:
-        from mtdrive.evaluation.planner_episodes import write_episodes
-
-        write_episodes(episodes, out / "episodes.jsonl")
+        write_episodes(out / "episodes.jsonl", header(config, scenes), episodes)
     console = terminal(WIDTH)
     feedback = f", {config.feedback} feedback" if episodes else ""
     console.print(as_rich_table(summary, f"{config.split}, {scenes} scenes, {config.metric}{feedback}"))
     for line in difference_lines(summary):
         console.print(line)
     console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
+
+
+def header(config: EvaluateSettings, scenes: int) -> EpisodesHeader:
+    """What the episodes come from."""
+    return EpisodesHeader(
+        planner=config.planner.model,
+        prompt_style=config.planner.prompt,
+        split=config.split,
+        metric=config.metric,
+        metric_revision=score_version(config.metric).revision,
+        feedback_source=config.feedback,
+        feedback_steps=config.feedback_steps,
+        turns=config.turns,
+        temperature=float(config.temperature),
+        seed=config.seed,
+        scenes=scenes,
+    )
 
 
 def provenance(config: EvaluateSettings, scenes: int) -> dict[str, Any]:

@@ -18,13 +18,11 @@ from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import Recording
 from mtdrive.datasets.validator import verify_dataset
 from mtdrive.evaluation.families import read_families
-from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.conversation import conversation
 from mtdrive.planner.prompt import prompt_style
 from mtdrive.planner.wording import wording_fingerprint
+from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.settings.data import RecordSettings
-from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.runtime.json_files import read_json_lines
 from mtdrive.simulation.splits import check_training_split
 from mtdrive.terminal import terminal
 
@@ -92,18 +90,11 @@ def check_rows(config: RecordSettings, console: Console) -> int:
 
 
 def read_answers(path: Path) -> dict[str, np.ndarray]:
-    """token -> plans (K, 8, 3) that a planner answered in any turn, from an `episodes.jsonl` of `mtdrive evaluate`.
-
-    Raises:
-        MTDriveError: the file is missing or is no such file.
-    """
+    """token -> plans (K, 8, 3) of all turns in a file of episodes. Raises MTDriveError as `read_episodes`."""
     plans: dict[str, list[np.ndarray]] = {}
-    try:
-        for episode in read_json_lines(path):
-            parsed = [parse_answer(turn["answer"]).poses for turn in episode["turns"]]
-            plans.setdefault(episode["token"], []).extend(poses for poses in parsed if poses is not None)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MTDriveError(f"answers={path} is no episodes.jsonl of mtdrive evaluate ({error}).") from error
+    for episode in read_episodes(path)[1]:
+        found = plans.setdefault(episode.scene_token, [])
+        found.extend(turn.poses for turn in episode.turns if turn.poses is not None)
     return {token: np.stack(found) for token, found in plans.items() if found}
 
 

@@ -25,7 +25,7 @@ from mtdrive.visualization.records import (
     read_trajectories,
     scenes_alone,
 )
-from mtdrive.visualization.turns import Turn, references, show_turns
+from mtdrive.visualization.turns import DrawnTurn, references, show_turns
 from mtdrive.visualization.viewer.page import write_viewer
 from mtdrive.visualization.viewer.scenes import ViewerScene, viewer_scene
 
@@ -100,7 +100,7 @@ def _store(config: VisualizeSettings, recording: Recording) -> SceneStore:
 
 def load(
     config: VisualizeSettings, recording: Recording, store: SceneStore, episode: EpisodeRecord
-) -> tuple[Scene, np.ndarray, tuple[Turn, ...]]:
+) -> tuple[Scene, np.ndarray, tuple[DrawnTurn, ...]]:
     """An episode's scene, front image (H, W, 3) uint8 RGB and turns."""
     scene = store.load(episode.token)
     if episode.image is not None:

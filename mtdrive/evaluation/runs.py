@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,10 @@ class Run:
     """What a quickstart leaves in its folder."""
 
     folder: Path
+    """The folder that was the quickstart's `out`."""
 
     def scenes(self, split: str = "test") -> SceneStore:
+        """The compiled scenes of a split."""
         return SceneStore(self.folder / "scene_cache", split)
 
     def image(self, scene: Scene) -> np.ndarray:
@@ -31,6 +35,7 @@ class Run:
         return read_image(self.folder / "world", scene.split, scene.camera.image)
 
     def evaluation(self, name: str = "rl-privileged") -> Recording:
+        """The episodes of an evaluation, `<policy>-<feedback source>`."""
         return read_evaluation(self.folder / "evaluation" / name / "episodes.jsonl")
 
 
@@ -38,12 +43,14 @@ def finished_run(folders: Sequence[Path] = (DEMO, SMOKE)) -> Run:
     """The first of the folders that holds a finished run; without any, a small one is made in the last.
 
     The small run takes a minute or two and learns nothing: its plans are noise, but everything is there to look at.
+
+    Raises:
+        MTDriveError: the small run failed.
     """
     for folder in folders:
         if (folder / "report.html").exists():
             return Run(folder)
-    from mtdrive.cli import main
-
-    if main(["quickstart", "preset=smoke", f"out={folders[-1]}"]) != 0:
-        raise MTDriveError(f"The small run in {folders[-1]} did not end well; what it printed says why.")
+    command = [sys.executable, "-m", "mtdrive.cli", "quickstart", "preset=smoke", f"out={folders[-1]}"]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise MTDriveError(f"The small run in {folders[-1]} failed; its output above says why.")
     return Run(folders[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Processor
 
 from mtdrive import __version__
 from mtdrive.planner import prompt
-from mtdrive.planner.answer import format_answer
+from mtdrive.planner.answer import Parsed, format_answer, parse_answer
 from mtdrive.planner.card import PlannerCard, Stage, has_card, read_card, saving
 from mtdrive.planner.fits import check_words
 from mtdrive.planner.pretrained import (
@@ -57,6 +57,9 @@ class Planner:
 
     card: PlannerCard
     """What it has learned: its folder's `planner.yaml`, or a new one without a stage."""
+
+    parse_answer: Callable[[str], Parsed] = parse_answer
+    """Reads a plan in the text of an answer."""
 
     def messages(self, view: SceneView, exchanges: Sequence[tuple[str, str]] = ()) -> list[dict]:
         """See `prompt.messages`."""

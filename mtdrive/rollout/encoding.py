@@ -1,9 +1,10 @@
-"""A scene's prompt as a model sees it: token ids, image tensors, rotary positions."""
+"""A scene's prompt as a model reads it: token ids, image tensors, rotary positions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -17,19 +18,18 @@ from mtdrive.planner.tokens import expand_image
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt of one scene, up to and including the tokens that open the planner's answer. Never pickled.
-
-    ids: (P,) int64, image placeholders expanded. token_types: (P,) int64, 1 on image placeholders, else 0.
-    images: the processor's image tensors by the model's argument names (`pixel_values`, `image_grid_thw`, ...).
-    image_hash: of the image, by which engines that process it themselves find it.
-    """
+    """The prompt of one scene, up to and including the tokens that open the planner's answer. Never pickled."""
 
     ids: np.ndarray
+    """(P,) int64 token ids with image placeholders expanded."""
     token_types: np.ndarray
+    """(P,) int64, 1 on image placeholders, else 0."""
     images: Mapping[str, Tensor]
+    """The processor's image tensors by the model's argument names (`pixel_values`, `image_grid_thw`, ...)."""
     image_hash: str
+    """Content hash of the image, by which engines that process images themselves find it."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         raise TypeError("A prompt holds an image: send the scene's token and the image's hash to other processes.")
 
 
@@ -43,9 +43,9 @@ def encode_prompt(planner: Planner, view: SceneView, images: Mapping[str, Tensor
 
 
 def position_ids(model: PreTrainedModel, prompt: Prompt) -> Tensor:
-    """Rotary positions (A, P) of a prompt on the model's device; text after it goes on from the last one, on all axes.
+    """Rotary positions (A, P) of a prompt on the model's device; A = 1 for models without image axes.
 
-    Models without image axes have A = 1.
+    Text after the prompt counts on from the last position, on all axes.
     """
     rope_index = getattr(model.base_model, "get_rope_index", None) or getattr(model.model, "get_rope_index", None)
     if rope_index is None:

@@ -1,7 +1,7 @@
 """Generation for multi-turn episodes on Hugging Face models, with prompts shared between episodes.
 
 A scene's image is encoded and its prompt prefilled once for all episodes and turns; each turn prefills only the
-feedback's tokens; episodes that have ended leave the batch. Completions carry the log-probability of every token
+feedback's tokens; finished episodes leave the batch. Completions carry the log-probability of every token
 under the distribution that it was sampled from, and their ids are never decoded and encoded again.
 """
 
@@ -21,7 +21,7 @@ from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.encoding import Prompt, position_ids
 from mtdrive.rollout.generation import Completion, GenerationEngine
 from mtdrive.rollout.padded_engine import PaddedEngine
-from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ SMALL_MODEL = 50_000_000  # parameters
 def engine_of(model: PreTrainedModel | PeftModel) -> Callable[..., GenerationEngine]:
     """The engine class for a model: `Engine`, or `PaddedEngine` where the model cannot share prompts, which is logged.
 
-    Either is made of (model, sampling, max_new_tokens).
+    Both take (model, sampling_params, max_new_tokens).
     """
-    if reason := shared_prefix.obstacle(model):
+    if reason := shared_prefix.unsupported_reason(model):
         logger.warning(
             "Rollouts of %s prefill the whole conversation of every episode in every turn, as it %s.",
             shared_prefix.name_of(model),
@@ -46,21 +46,23 @@ def engine_of(model: PreTrainedModel | PeftModel) -> Callable[..., GenerationEng
 class Engine:
     """A `GenerationEngine` on one model.
 
-    model: its text part must run `shared_prefix` attention. Called as it is, since FSDP gathers parameters at its root.
-    max_new_tokens: bound for one answer.
+    Args:
+        model: its text part must run `shared_prefix` attention. It is called as a whole, since FSDP gathers parameters
+            at its root.
+        max_new_tokens: upper bound for the tokens of one answer.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, sampling: Sampling, max_new_tokens: int):
+    def __init__(self, model: PreTrainedModel | PeftModel, sampling_params: SamplingParams, max_new_tokens: int):
         shared_prefix.enable(model)
-        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
+        self.model, self.sampling_params, self.max_new_tokens = model, sampling_params, max_new_tokens
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> Session:
-        """Prefill the prompts for `group` episodes each. generator: source of randomness of the whole session."""
+        """See `GenerationEngine.open`; the prompts are prefilled here."""
         return Session(self, prompts, group, generator)
 
 
 class Session:
-    """The episodes of some scenes: episode i belongs to prompt i // group. See `Engine.open`."""
+    """See `GenerationSession`."""
 
     @torch.no_grad()
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None):
@@ -79,26 +81,21 @@ class Session:
         )
         self.prompts, self.layers = segments.rows, segments.layers
         self.axes = len(positions[0])
-        self.seats = torch.arange(len(prompts) * group, device=device)
-        self.lengths = torch.zeros_like(self.seats)
+        self.episode_index = torch.arange(len(prompts) * group, device=device)
+        self.lengths = torch.zeros_like(self.episode_index)
         self.offsets = torch.stack([position[0, -1] for position in positions]).repeat_interleave(group)
         self.pending = [prompt.ids[-1:] for prompt in prompts for _ in range(group)]
-        self.rows = list(range(len(self.seats)))
+        self.rows = list(range(len(self.episode_index)))
 
     @torch.no_grad()
     def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
-        """The next answers of the episodes that go on, each as it ends; all other episodes leave for good.
-
-        To be run to its end before the next call. What is done with an answer meanwhile changes no other answer.
-
-        episodes: increasing episode numbers. deltas: token ids that each is told first (empty in the first turn).
-        """
+        """See `GenerationSession.generate`."""
         row_of = {episode: row for row, episode in enumerate(self.rows)}
         fed = [np.concatenate([self.pending[row_of[e]], delta]) for e, delta in zip(episodes, deltas, strict=True)]
         self._keep([row_of[episode] for episode in episodes], max(map(len, fed)))
         self.rows = list(episodes)
 
-        limit, sampling = self.engine.max_new_tokens, self.engine.sampling
+        limit, sampling = self.engine.max_new_tokens, self.engine.sampling_params
         stop = torch.tensor(sampling.stop, device=self.device)
         tokens = torch.zeros(len(fed), limit, dtype=torch.long, device=self.device)
         log_probs = torch.zeros(len(fed), limit, device=self.device)
@@ -132,14 +129,15 @@ class Session:
 
     def _keep(self, rows: list[int], new_tokens: int) -> None:
         kept = torch.tensor(rows, device=self.device)
-        self.seats, self.lengths, self.offsets = (x[kept] for x in (self.seats, self.lengths, self.offsets))
+        state = (self.episode_index, self.lengths, self.offsets)
+        self.episode_index, self.lengths, self.offsets = (x[kept] for x in state)
         self.longest = int(self.lengths.max())
         shared_prefix.keep(self.layers, kept, self.longest + new_tokens + self.engine.max_new_tokens)
 
     def _forward(self, ids: np.ndarray | Tensor, counts: list[int]) -> Tensor:
         """Logits (N, V) after new tokens, `counts[i]` for each row, which are packed in `ids`."""
         segments = shared_prefix.EpisodeSegments(
-            self.layers, self.prompts, self.seats, self.group, self.lengths, self.longest, counts
+            self.layers, self.prompts, self.episode_index, self.group, self.lengths, self.longest, counts
         )
         rows = segments.rows
         positions = (self.offsets[:, None] + segments.slots)[rows.valid].expand(self.axes, -1)
@@ -149,7 +147,7 @@ class Session:
 
 
 @contextmanager
-def _decode_threads(model: PreTrainedModel) -> Iterator[None]:
+def _decode_threads(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """One CPU thread for a small model, whose decode steps are too short to be worth sharing out."""
     threads = torch.get_num_threads()
     if model.device.type == "cpu" and model.num_parameters() < SMALL_MODEL:

@@ -1,4 +1,4 @@
-"""Records of multi-turn episodes: what was said, how it was scored, and where it came from."""
+"""Multi-turn episodes: what the planner answered, how each plan was scored, and what the planner was told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtdrive.simulation.feedback.structured import Feedback
 
 
 class TurnStatus(StrEnum):
-    """How an answer fared; the values are what logs count."""
+    """What came of an answer; the values are what logs count."""
 
     OK = "ok"
     PARSE_ERROR = "parse_error"  # no trajectory in the text
@@ -30,40 +30,54 @@ class EpisodeStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer and what came of it.
+    """One answer of the planner and what came of it.
 
-    delta_ids: (d,) int64, the tokens put before the answer since the last one: the whole prompt in the first turn,
-    later the feedback with the marks around it. completion_ids: (n,) int64 as sampled, with the stop token unless the
-    answer was cut off. log_probs: (n,) float32, of each of them under the distribution they were sampled from.
-    text: the answer. status: see TurnStatus. error: why it does not parse, or what the scorer raised.
-    poses: (8, 3) x, y [m], heading [rad], ego frame at t0. score, scores: true PDM score and sub-metrics, by the log.
-    clean: nothing to object to, by the feedback's source. feedback: structured. feedback_text: as the planner reads it.
-    extended_comfort: of the plan against the human's drive, see Assessment.
-    reward: of this turn; NaN after a scorer error.
+    An episode file may leave the tokens out; the three arrays of a turn read from such a file are empty.
     """
 
     delta_ids: np.ndarray
+    """(d,) int64 tokens put before the answer since the last one: in turn 1 the whole prompt, later the feedback."""
     completion_ids: np.ndarray
+    """(n,) int64 tokens of the answer as sampled, with the stop token unless the answer was cut off."""
     log_probs: np.ndarray
+    """(n,) float32 log-probabilities of `completion_ids` under the distribution that they were sampled from."""
     text: str
+    """The answer, decoded, without special tokens."""
     status: TurnStatus
+    """What came of the answer."""
     reward: float
+    """Reward of this turn; NaN after a scorer error."""
     feedback_text: str
+    """Feedback on the plan as the planner reads it; empty after a scorer error."""
     error: str | None = None
+    """Why the answer holds no plan, why the scorer refused the plan, or what the scorer raised; None if all is well."""
     poses: np.ndarray | None = None
-    score: float | None = None
+    """(8, 3) float64 plan: x [m], y [m], heading [rad] in the ego frame at t0; None if the answer does not parse."""
+    score: float = np.nan
+    """PDM score of the plan in [0, 1], simulated against the recorded traffic; NaN unless the status is OK."""
     scores: Mapping[str, float] = field(default_factory=dict)
+    """Sub-metrics of the plan by navsim's column name; empty without a plan."""
     extended_comfort: float = np.nan
+    """1 if the plan drives as evenly as the human, else 0 (see `Assessment`); NaN where that is not known."""
     clean: bool = False
+    """Whether the feedback found nothing to improve."""
     feedback: Feedback | None = None
+    """The feedback before it was put into words; None without a plan, and in episodes read from a file."""
+    weights_version: int | None = None
+    """Optimizer step whose weights sampled the answer; None outside training."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A scene's episode. provenance: what made it, e.g. planner, metric, feedback source, seed, step."""
+    """One multi-turn episode in one scene."""
 
     scene_token: str
+    """Token of the scene."""
     image_hash: str
+    """Content hash of the scene's front image."""
     turns: tuple[Turn, ...]
+    """The turns, first to last; at least one."""
     status: EpisodeStatus
-    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    """How the episode ended."""
+    family: str = ""
+    """Family of the scene, such as "cut_in"; empty if it is not known."""

@@ -1,8 +1,8 @@
-"""What a generation engine does, whichever library computes it.
+"""The interface of generation engines, whichever library computes the tokens.
 
-There are three: `engine.Engine` shares prompts between episodes, `padded_engine.PaddedEngine` runs what cannot, and
-`vllm_engine.VLLMEngine` asks vLLM. All sample by one `Sampling`, return ids as they were sampled, with the
-log-probability of each under the distribution that it was sampled from, and are told ids, never text.
+There are three: `engine.Engine` shares prompts between episodes, `padded_engine.PaddedEngine` runs models that cannot,
+and `vllm_engine.VLLMEngine` asks vLLM. All sample by the same `SamplingParams`. They take token ids, never text, and
+return ids exactly as sampled, each with its log-probability under the distribution it was sampled from.
 """
 
 from __future__ import annotations
@@ -19,28 +19,32 @@ from mtdrive.rollout.encoding import Prompt
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. ids: (n,) int64, ending with a stop token unless it was cut off. log_probs: (n,) float32."""
+    """One answer as it was sampled."""
 
     ids: np.ndarray
+    """(n,) int64 token ids, ending with a stop token unless the answer was cut off."""
     log_probs: np.ndarray
+    """(n,) float32 log-probability of each token under the distribution that it was sampled from."""
 
 
 class GenerationSession(Protocol):
     """The episodes of some scenes: episode i belongs to prompt i // group."""
 
     def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
-        """The next answers of the episodes that go on, each as it ends; all other episodes leave for good.
+        """Yield the next answer of each active episode as soon as it ends; all other episodes leave for good.
 
-        To be run to its end before the next call. What is done with an answer meanwhile changes no other answer.
+        Exhaust the iterator before the next call. What the caller does in between changes no other answer.
 
-        episodes: increasing episode numbers. deltas: token ids that each is told first (empty in the first turn).
+        Args:
+            episodes: indices of the active episodes, increasing.
+            deltas: for each of them the (d,) int64 token ids to append before its answer; empty in the first turn.
         """
 
 
 class GenerationEngine(Protocol):
-    """Opens sessions on one model."""
+    """Opens generation sessions on one model."""
 
     def open(
         self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None
     ) -> GenerationSession:
-        """Take the prompts in, for `group` episodes each. generator: randomness of the whole session."""
+        """Read the prompts for `group` episodes each. generator: source of randomness of the whole session."""

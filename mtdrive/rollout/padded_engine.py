@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,15 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.generation import Completion
-from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.sampling import SamplingParams
 from mtdrive.rollout.shared_prefix import core
 
 
 class PaddedEngine:
-    """A `GenerationEngine` on any vision-language model. max_new_tokens: bound for one answer."""
+    """A `GenerationEngine` on any vision-language model. max_new_tokens: upper bound for the tokens of one answer."""
 
-    def __init__(self, model: PreTrainedModel | PeftModel, sampling: Sampling, max_new_tokens: int):
-        self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
+    def __init__(self, model: PreTrainedModel | PeftModel, sampling_params: SamplingParams, max_new_tokens: int):
+        self.model, self.sampling_params, self.max_new_tokens = model, sampling_params, max_new_tokens
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> PaddedSession:
         """See `GenerationEngine.open`."""
@@ -46,10 +47,11 @@ class PaddedSession:
         """See `GenerationSession.generate`; all answers come together."""
         for episode, delta in zip(episodes, deltas, strict=True):
             self.conversations[episode] = np.concatenate([self.conversations[episode], delta])
-        stop = self.engine.sampling.stop
-        drawing = _Drawing(self.engine.sampling, self.generator)
-        with _without_own_settings(core(self.engine.model)):
-            self.engine.model.generate(
+        stop = self.engine.sampling_params.stop
+        drawing = _Drawing(self.engine.sampling_params, self.generator)
+        model: Any = self.engine.model  # `generate` comes from a mixin that PreTrainedModel does not declare
+        with _without_own_settings(core(model)):
+            model.generate(
                 **self._inputs(episodes),
                 logits_processor=LogitsProcessorList([drawing]),
                 max_new_tokens=self.engine.max_new_tokens,
@@ -70,7 +72,7 @@ class PaddedSession:
         rows = [self.conversations[episode] for episode in episodes]
         prompts = [self.prompts[episode] for episode in episodes]
         ids, mask, types = (np.zeros((len(rows), max(map(len, rows))), dtype=np.int64) for _ in range(3))
-        ids += self.engine.sampling.stop[0]
+        ids += self.engine.sampling_params.stop[0]
         for row, (tokens, prompt) in enumerate(zip(rows, prompts, strict=True)):
             start = ids.shape[1] - len(tokens)
             ids[row, start:], mask[row, start:] = tokens, 1
@@ -92,18 +94,18 @@ def _without_own_settings(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _Drawing(LogitsProcessor):
-    """Draws by a `Sampling` and leaves greedy `generate` no other choice, so that both engines sample alike.
+    """Draws by `SamplingParams` and leaves greedy `generate` no other choice, so that both engines sample alike.
 
     tokens, log_probs: one (N,) tensor a step; rows that have ended hold anything.
     """
 
-    def __init__(self, sampling: Sampling, generator: torch.Generator | None):
-        self.sampling, self.generator = sampling, generator
+    def __init__(self, sampling_params: SamplingParams, generator: torch.Generator | None):
+        self.sampling_params, self.generator = sampling_params, generator
         self.tokens: list[Tensor] = []
         self.log_probs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        tokens, log_probs = self.sampling.draw(scores, self.generator)
+        tokens, log_probs = self.sampling_params.draw(scores, self.generator)
         self.tokens.append(tokens)
         self.log_probs.append(log_probs)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)

@@ -1,4 +1,4 @@
-"""The distribution that answers are sampled from, and by which training scores them: one definition for both."""
+"""The distribution that answers are sampled from, and under which training scores them: one definition for both."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """temperature: of the softmax, above 0. greedy: take the likeliest token instead of sampling.
-
-    stop: ids that end an answer. suppressed: ids that an answer never contains.
-    """
+class SamplingParams:
+    """How the next token is sampled from the logits."""
 
     stop: tuple[int, ...]
+    """Token ids that end an answer."""
     suppressed: tuple[int, ...]
+    """Token ids that an answer never contains."""
     temperature: float = 1.0
+    """Temperature of the softmax, above 0."""
     greedy: bool = False
+    """Whether the likeliest token is taken instead of a random one."""
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """Log-probabilities (..., V), in float32 or better, of every next token."""
+        """Log-probabilities (..., V), in float32 or better, of every next token for logits (..., V)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits = logits.index_fill(-1, torch.tensor(self.suppressed, device=logits.device), -torch.inf)
         return torch.log_softmax(logits / self.temperature, -1)
@@ -40,14 +41,17 @@ class Sampling:
         return tokens[:, 0], log_probs.gather(-1, tokens)[:, 0]
 
 
-def sampling(
+def sampling_params(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float = 1.0, greedy: bool = False
-) -> Sampling:
-    """The sampling of a planner's answers: they end at the tokenizer's or the model's end token, and hold no other
-    special token (an image placeholder without an image would break the next forward pass)."""
+) -> SamplingParams:
+    """Sampling parameters for a planner's answers.
+
+    An answer ends at the end token of the tokenizer or of the model. It holds no other special token, since an image
+    placeholder without an image would break the next forward pass.
+    """
     ends = model.generation_config.eos_token_id
     stop = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])} - {None}
     added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     vocabulary = model.get_output_embeddings().weight.shape[0]
     unused = range(len(tokenizer), vocabulary)
-    return Sampling(tuple(sorted(stop)), tuple(sorted((added | set(unused)) - stop)), temperature, greedy)
+    return SamplingParams(tuple(sorted(stop)), tuple(sorted((added | set(unused)) - stop)), temperature, greedy)

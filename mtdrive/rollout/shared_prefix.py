@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
@@ -48,11 +50,15 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 def core(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The model itself; adapters, if there are any, are layers inside it."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(model, PeftModel):
+        return model
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel), f"Adapters of {type(base).__name__}, which is no transformers model."
+    return base
 
 
-def obstacle(model: PreTrainedModel | PeftModel) -> str | None:
-    """Why the text part of `model` cannot run `ATTENTION`, as what the model does, or None where it can."""
+def unsupported_reason(model: PreTrainedModel | PeftModel) -> str | None:
+    """Why the text part of `model` cannot run `ATTENTION`, as "has layers of ...", or None where it can."""
     model = core(model)
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
@@ -80,7 +86,14 @@ def enable(model: PreTrainedModel | PeftModel) -> None:
     model.set_attn_implementation({"text_config": ATTENTION} if hasattr(model.config, "text_config") else ATTENTION)
 
 
-def packed_inputs(ids: Sequence[int] | Tensor, positions: Tensor, segments) -> dict:
+class Segments(Protocol):
+    """Says which packed token belongs to which prompt or episode, and so what it attends to."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer: query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+
+
+def packed_inputs(ids: Sequence[int] | np.ndarray | Tensor, positions: Tensor, segments: Segments) -> dict[str, Any]:
     """Model inputs of a packed pass. ids: (T,). positions: (A, T), rotary axes A (3 for Qwen-VL, else 1)."""
     return {
         "input_ids": torch.as_tensor(ids, device=positions.device)[None],
@@ -198,7 +211,7 @@ class TrainingSegments:
         self.bias: Tensor | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+        """See `Segments.attend`."""
         split = [self.prompts.span.stop, self.episodes.span.stop]
         (prompt_query, query), (prompt_key, key), (prompt_value, value) = (
             x.split(split, 1) for x in (query, key, value)
@@ -249,7 +262,12 @@ class LayerCache:
 class PromptSegments:
     """The engine's first pass: prompts, without their last token, into the cache.
 
-    lengths: (S,). group: episodes per prompt. layers: filled by the pass, one per layer of the model, in order.
+    Args:
+        lengths: (S,) tokens of each prompt.
+        group: episodes per prompt.
+
+    Attributes:
+        layers: filled by the pass, one per layer of the model, in order.
     """
 
     def __init__(self, lengths: Sequence[int], group: int, device: torch.device | str = "cpu"):
@@ -257,7 +275,7 @@ class PromptSegments:
         self.layers: list[LayerCache] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+        """See `Segments.attend`."""
         keys, values = self.rows.pad(key).contiguous(), self.rows.pad(value).contiguous()
         empty = keys.new_empty(len(keys) * self.group, keys.shape[1], 0, keys.shape[3])
         self.layers.append(LayerCache(keys, values, empty, empty))
@@ -265,60 +283,65 @@ class PromptSegments:
 
 
 class EpisodeSegments:
-    """New tokens of the episodes that go on, after what the cache holds of them.
+    """New tokens of the active episodes, after what the cache holds of them.
 
-    layers: the cache; the pass writes the new keys and values behind the old ones. lengths: (N,) tokens already
-    cached, of which `longest` is the largest. counts: new tokens per row. seats: (N,) scene * group size + index of
-    the episode in its group. prompts: the prompts' rows. group: group size.
+    Args:
+        layers: the cache; the pass writes the new keys and values behind the old ones.
+        prompts: the prompts' rows.
+        episode_index: (N,) int64 index of each active episode among all: scene * group + its place in the group.
+        group: episodes per scene.
+        lengths: (N,) int64 tokens already cached, of which `longest` is the largest.
+        counts: new tokens per row.
     """
 
     def __init__(
         self,
         layers: list[LayerCache],
         prompts: Rows,
-        seats: Tensor,
+        episode_index: Tensor,
         group: int,
         lengths: Tensor,
         longest: int,
         counts: Sequence[int],
     ):
-        self.layers, self.seats, self.group = layers, seats, group
+        self.layers, self.episode_index, self.group = layers, episode_index, group
         self.rows = Rows(counts, device=lengths.device)
         self.slots = lengths[:, None] + torch.arange(self.rows.width, device=lengths.device)  # (N, M)
         self.width = longest + self.rows.width
         own = torch.arange(self.width, device=lengths.device) <= self.slots[..., None]
-        prompt = prompts.valid[seats // group, None].expand(-1, self.rows.width, -1)
+        prompt = prompts.valid[episode_index // group, None].expand(-1, self.rows.width, -1)
         self.mask = torch.cat([prompt, own], -1)[:, None]  # (N, 1, M, P + L)
         self.bias: Tensor | None = None
-        self.full = len(seats) == len(prompts.lengths) * group
+        self.full = len(episode_index) == len(prompts.lengths) * group
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
+        """See `Segments.attend`."""
         cache = self.layers[layer]
-        row = torch.arange(len(self.seats), device=query.device)[:, None]
+        row = torch.arange(len(self.episode_index), device=query.device)[:, None]
         cache.key[row, :, self.slots] = self.rows.pad(key).transpose(1, 2)
         cache.value[row, :, self.slots] = self.rows.pad(value).transpose(1, 2)
 
-        if self.bias is None or self.bias.dtype != query.dtype:
-            self.bias = additive(self.mask, query.dtype)
+        bias = self.bias
+        if bias is None or bias.dtype != query.dtype:
+            self.bias = bias = additive(self.mask, query.dtype)
         attend = self._one if self.rows.width == 1 else self._many
-        return self.rows.unpad(attend(cache, self.rows.pad(query), scaling))
+        return self.rows.unpad(attend(cache, self.rows.pad(query), bias, scaling))
 
-    def _many(self, cache: LayerCache, query: Tensor, scaling: float) -> Tensor:
+    def _many(self, cache: LayerCache, query: Tensor, bias: Tensor, scaling: float) -> Tensor:
         """Queries (N, H, M, D) -> (N, H, M, D), over a copy of each episode's whole context."""
-        scenes, groups = self.seats // self.group, query.shape[1] // cache.key.shape[1]
+        scenes, groups = self.episode_index // self.group, query.shape[1] // cache.key.shape[1]
         key = torch.cat([cache.prompt_key.index_select(0, scenes), cache.key[:, :, : self.width]], 2)
         value = torch.cat([cache.prompt_value.index_select(0, scenes), cache.value[:, :, : self.width]], 2)
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-        return scaled_dot_product_attention(query, key, value, attn_mask=self.bias, scale=scaling)
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling)
 
-    def _one(self, cache: LayerCache, query: Tensor, scaling: float) -> Tensor:
+    def _one(self, cache: LayerCache, query: Tensor, bias: Tensor, scaling: float) -> Tensor:
         """Queries (N, H, 1, D) -> (N, H, 1, D), reading each prompt once for its whole group."""
         heads, size, split = cache.key.shape[1], query.shape[-1], cache.prompt_key.shape[2]
         query = (query * scaling).reshape(len(query), heads, -1, size)  # (N, K, H / K, D)
         own = torch.matmul(query, cache.key[:, :, : self.width].transpose(-1, -2))
         shared = self._over_prompts(query, cache.prompt_key.transpose(-1, -2))
-        scores = torch.cat([shared, own], -1).add_(self.bias)
+        scores = torch.cat([shared, own], -1).add_(bias)
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
         out = torch.matmul(weights[..., split:], cache.value[:, :, : self.width])
         out += self._over_prompts(weights[..., :split], cache.prompt_value)
@@ -329,12 +352,12 @@ class EpisodeSegments:
         scenes, heads, inner, outer = right.shape
         queries = left.shape[2]
         if not self.full:
-            left = left.new_zeros(scenes * self.group, *left.shape[1:]).index_copy_(0, self.seats, left)
+            left = left.new_zeros(scenes * self.group, *left.shape[1:]).index_copy_(0, self.episode_index, left)
         left = left.reshape(scenes, self.group, heads, queries, inner).transpose(1, 2)
         out = torch.matmul(left.reshape(scenes, heads, -1, inner), right)
         out = out.reshape(scenes, heads, self.group, queries, outer).transpose(1, 2)
         out = out.reshape(scenes * self.group, heads, queries, outer)
-        return out if self.full else out.index_select(0, self.seats)
+        return out if self.full else out.index_select(0, self.episode_index)
 
 
 def keep(layers: list[LayerCache], rows: Tensor, capacity: int) -> None:

@@ -27,7 +27,7 @@ from trl.generation.vllm_client import VLLMClient
 
 from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.generation import Completion
-from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.sampling import SamplingParams
 from mtdrive.simulation.errors import MTDriveError
 
 NEVER = -100.0  # added to a logit; the lowest that vLLM takes
@@ -36,12 +36,14 @@ LOG_PROBS = "processed_logprobs"
 
 @dataclass(frozen=True)
 class VLLMSettings:
-    """read_image: image hash -> (H, W, 3) uint8 RGB. mode: `colocate` or `server`. options: further arguments of TRL's
-    `VLLMGeneration`, e.g. `gpu_memory_utilization` or `server_base_url`."""
+    """How vLLM is started or found."""
 
     read_image: Callable[[str], np.ndarray]
+    """Image hash -> the image (H, W, 3) uint8 RGB."""
     mode: str = "colocate"
+    """`colocate` (an engine in every training process) or `server` (one server for all)."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of TRL's `VLLMGeneration`, such as `gpu_memory_utilization` or `server_base_url`."""
 
 
 def check_installed() -> None:
@@ -62,13 +64,15 @@ class VLLMEngine:
         model: PreTrainedModel,
         accelerator: Accelerator,
         processor: ProcessorMixin,
-        sampling: Sampling,
+        sampling_params: SamplingParams,
         max_new_tokens: int,
         settings: VLLMSettings,
     ):
         check_installed()
-        self.sampling, self.max_new_tokens, self.read_image = sampling, max_new_tokens, settings.read_image
-        self.image_token, self._accelerator = processor.image_token_id, accelerator
+        self.sampling_params, self.max_new_tokens = sampling_params, max_new_tokens
+        self.read_image = settings.read_image
+        self.image_token = processor.image_token_id  # type: ignore[attr-defined]  # processors with images have it
+        self._accelerator = accelerator
         self.generation = vllm_generation.VLLMGeneration(
             model, accelerator, processor, mode=settings.mode, **settings.options
         )
@@ -86,21 +90,23 @@ class VLLMEngine:
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> VLLMSession:
         """See `GenerationEngine.open`. A server draws with its own randomness."""
-        session = ColocatedSession if self.client is None else ServerSession
-        return session(self, prompts, group, generator)
+        if self.client is None:
+            return ColocatedSession(self, prompts, group, generator)
+        return ServerSession(self, prompts, group, generator, self.client)
 
-    def law(self) -> dict[str, Any]:
-        """The distribution of an answer, as vLLM's sampling parameters."""
+    def sampling_arguments(self) -> dict[str, Any]:
+        """The arguments of vLLM's own `SamplingParams` for the distribution of an answer."""
+        params = self.sampling_params
         return {
-            "temperature": 0.0 if self.sampling.greedy else self.sampling.temperature,
+            "temperature": 0.0 if params.greedy else params.temperature,
             "top_p": 1.0,
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "max_tokens": self.max_new_tokens,
             "logprobs": 0,
-            "stop_token_ids": list(self.sampling.stop),
-            "logit_bias": dict.fromkeys(self.sampling.suppressed, NEVER),
+            "stop_token_ids": list(params.stop),
+            "logit_bias": dict.fromkeys(params.suppressed, NEVER),
         }
 
 
@@ -131,13 +137,13 @@ class ColocatedSession(VLLMSession):
     """With vLLM in this process."""
 
     def _ask(self, episodes: Sequence[int]) -> list[tuple[Sequence[int], Sequence[float]]]:
-        from vllm import SamplingParams
+        import vllm
 
         seeds = torch.randint(2**31, (len(episodes),), generator=self.generator, device=self._device).tolist()
-        law = self.engine.law() | {"detokenize": False}
+        arguments = self.engine.sampling_arguments() | {"detokenize": False}
         outputs = self.engine.generation.llm.generate(
             [self._row(episode) for episode in episodes],
-            sampling_params=[SamplingParams(**law, seed=seed) for seed in seeds],
+            sampling_params=[vllm.SamplingParams(**arguments, seed=seed) for seed in seeds],
             use_tqdm=False,
         )
         for episode, output in zip(episodes, outputs, strict=True):
@@ -172,12 +178,20 @@ class ColocatedSession(VLLMSession):
 class ServerSession(VLLMSession):
     """With a vLLM server, which processes each image once and takes its tokens where they stand."""
 
-    def __init__(self, engine: VLLMEngine, *args: Any):
-        super().__init__(engine, *args)
-        found = engine.client.image_features([[image] for image in self.images])
+    def __init__(
+        self,
+        engine: VLLMEngine,
+        prompts: Sequence[Prompt],
+        group: int,
+        generator: torch.Generator | None,
+        client: VLLMClient,
+    ):
+        super().__init__(engine, prompts, group, generator)
+        self.client = client
+        found = client.image_features([[image] for image in self.images])
         self.features = [
             {**features, "mm_placeholders": {"image": [self._place(prompt)]}}
-            for features, prompt in zip(found, self.prompts, strict=True)
+            for features, prompt in zip(filter(None, found), self.prompts, strict=True)
         ]
 
     def _place(self, prompt: Prompt) -> dict[str, int]:
@@ -185,12 +199,12 @@ class ServerSession(VLLMSession):
         return {"offset": int(at[0]), "length": len(at)}
 
     def _ask(self, episodes: Sequence[int]) -> list[tuple[Sequence[int], Sequence[float]]]:
-        law = self.engine.law()
-        answers = self.engine.client.generate(
+        arguments = self.engine.sampling_arguments()
+        answers: dict[str, Any] = self.client.generate(
             prompts=[self.conversations[episode] for episode in episodes],
             features=[self.features[episode // self.group] for episode in episodes],
-            generation_kwargs={name: law.pop(name) for name in ("stop_token_ids", "logit_bias")},
-            **law,
+            generation_kwargs={name: arguments.pop(name) for name in ("stop_token_ids", "logit_bias")},
+            **arguments,
         )
         values = [[step[0] for step in steps] for steps in answers["logprobs"]]
         return list(zip(answers["completion_ids"], values, strict=True))

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.encoding import Prompt, position_ids
-from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Continuation:
     """(n,) bool, True on the tokens that the planner wrote."""
 
 
-def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
+def add_scoring(model: PreTrainedModel, sampling: SamplingParams) -> None:
     """Teach `model` to be called with `scored` and `targets`.
 
     It then returns (log-probabilities, entropies), each (M,), of the token `targets[m]` after the m-th position
@@ -80,7 +80,7 @@ def add_scoring(model: PreTrainedModel, sampling: Sampling) -> None:
 
 def inputs_of(model: PreTrainedModel | PeftModel) -> Callable[..., dict]:
     """`shared_prefix_inputs`, or `plain_inputs` with a logged warning for a model that cannot share prompts."""
-    if reason := shared_prefix.obstacle(model):
+    if reason := shared_prefix.unsupported_reason(model):
         logger.warning(
             "The loss of %s computes image and prompt for every episode, as it %s.",
             shared_prefix.name_of(model),

@@ -39,7 +39,7 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.generation import GenerationEngine
 from mtdrive.rollout.multi_turn import Reward, Task, run_episodes
 from mtdrive.rollout.padded_engine import PaddedEngine
-from mtdrive.rollout.sampling import sampling
+from mtdrive.rollout.sampling import sampling_params
 from mtdrive.rollout.shared_prefix import core, enable
 from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.feedback.worker_pool import Assessor
@@ -144,7 +144,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._group = args.num_generations
-        self._sampling = sampling(core(planner.model), planner.processor.tokenizer, args.temperature)
+        self._sampling = sampling_params(core(planner.model), planner.processor.tokenizer, args.temperature)
         self._loss_arguments = inputs_of(planner.model) if settings.shared_prefix else plain_inputs
         if settings.vllm is not None:
             processor, limit = planner.processor, planner.max_new_tokens
@@ -196,7 +196,7 @@ class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
                 group=group,
                 reward=self._settings.reward,
                 generator=self._generator(),
-                provenance={"step": self.state.global_step, "seed": self.args.seed},
+                weights_version=self.state.global_step,
             )
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]

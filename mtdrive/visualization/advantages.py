@@ -19,8 +19,8 @@ DPI = 90
 def figure_advantages(episodes: Sequence[Episode], values: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """One heat map per estimator, a row per episode, a column per token after the prompt.
 
-    values: by the estimator's name, for each episode the advantages of the tokens that it wrote, turn after turn. Grey
-    tokens are feedback, which is no action; every turn carries its reward.
+    values: by the estimator's name, for each episode the (n,) advantages of the planner's own tokens, turn after turn.
+    Grey tokens are feedback, which is no action; every turn shows its reward.
     """
     figure = Figure(figsize=(10.5, 0.9 + len(values) * (0.75 + 0.27 * len(episodes))), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -39,12 +39,16 @@ def figure_advantages(episodes: Sequence[Episode], values: Mapping[str, Sequence
     return figure
 
 
-def token_row(episode: Episode, written: np.ndarray) -> np.ndarray:
-    """(L,) one value per token after the prompt: NaN for feedback, the advantage for what the planner wrote."""
-    values, parts = iter(np.split(written, np.cumsum([len(turn.completion_ids) for turn in episode.turns])[:-1])), []
-    for number, turn in enumerate(episode.turns):
-        told = len(turn.delta_ids) if number else 0  # the first turn's is the prompt
-        parts += [np.full(told, np.nan), next(values)]
+def token_row(episode: Episode, advantages: np.ndarray) -> np.ndarray:
+    """One value per token after the prompt: (L,) NaN for feedback, the advantage for the planner's own tokens.
+
+    advantages: (n,) of the planner's own tokens, turn after turn.
+    """
+    ends = np.cumsum([len(turn.completion_ids) for turn in episode.turns])
+    parts = []
+    for number, (turn, values) in enumerate(zip(episode.turns, np.split(advantages, ends[:-1]), strict=True)):
+        feedback = len(turn.delta_ids) if number else 0  # the first turn's is the prompt
+        parts += [np.full(feedback, np.nan), values]
     return np.concatenate(parts)
 
 

@@ -18,7 +18,7 @@ from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
 from mtdrive.visualization import style
 from mtdrive.visualization.bev import draw_ground, draw_moment
 from mtdrive.visualization.camera_view import camera_moment, camera_view
-from mtdrive.visualization.figure import MARGIN, TITLE, draw_legend, legend_height, panels
+from mtdrive.visualization.figure import MARGIN, TITLE, draw_legend, legend_height, panels, pixels
 from mtdrive.visualization.plan import Plan
 
 EVERY = 2  # simulation steps from frame to frame
@@ -49,9 +49,8 @@ def frames(
         clock.set_text(f"{step * STEP:.1f} s")
         shown.set_data(camera_moment(scene, view, plans, step, metric, image.shape))
         draw_moment(right, scene, plans, step, metric)
-        figure.canvas.draw()
-        height, wide = figure.canvas.get_width_height()[::-1]
-        yield np.asarray(figure.canvas.buffer_rgba())[: height // 2 * 2, : wide // 2 * 2, :3].copy()
+        frame = pixels(figure)
+        yield frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2].copy()
         for artist in set(right.get_children()) - lasting:
             artist.remove()
 
@@ -59,7 +58,7 @@ def frames(
 def write_gif(path: Path, pictures: Iterator[np.ndarray]) -> None:
     """An endless GIF whose frames share one palette, so that only what moves is stored again."""
     first, *rest = map(Image.fromarray, pictures)
-    common = rest[-1].quantize(COLOURS, dither=Image.Dither.NONE).getpalette()[: 3 * COLOURS]
+    common = (rest[-1].quantize(COLOURS, dither=Image.Dither.NONE).getpalette() or [])[: 3 * COLOURS]
     drawn = [component for colour in style.palette() for component in style.rgb(colour)]
     palette = Image.new("P", (1, 1))
     palette.putpalette(drawn + common)

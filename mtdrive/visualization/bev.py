@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
 from mtdrive.simulation.scene import NUM_STEPS, STEP, MapLayer, ObjectType, Polygons, Scene
 from mtdrive.visualization import style
-from mtdrive.visualization.plan import Plan, Role, ego_corners, pose_at, violation_place
+from mtdrive.visualization.plan import Plan, Role, Violation, ego_corners, pose_at, violation_place
 
 BEHIND, LEAST_AHEAD, MARGIN = 9.0, 28.0, 8.0  # [m]
 
@@ -38,11 +39,11 @@ def draw_bird_view(axes: Axes, scene: Scene, plans: Sequence[Plan], metric: str 
         _draw_end(axes, plan, colour)
     for plan in plans:
         if plan.violation is not None and plan.role == Role.TURN:
-            _draw_violation(axes, scene, plan, metric)
+            _draw_violation(axes, scene, plan, plan.violation, metric)
 
 
 def draw_ground(axes: Axes, scene: Scene, plans: Sequence[Plan], metric: str) -> None:
-    """What does not move: the map, the ways of agents and plans, the key."""
+    """What does not move: the map, the paths of agents and plans, the key."""
     _frame(axes, plans)
     _draw_map(axes, scene)
     _draw_traces(axes, scene, metric)
@@ -65,7 +66,7 @@ def draw_moment(axes: Axes, scene: Scene, plans: Sequence[Plan], step: int, metr
         car = Polygon(corners, closed=True, facecolor=colour, edgecolor="white", linewidth=0.8, alpha=0.85, zorder=8)
         axes.add_patch(car)
         if plan.violation is not None and plan.violation.time <= step * STEP:
-            _draw_violation(axes, scene, plan, metric)
+            _draw_violation(axes, scene, plan, plan.violation, metric)
 
 
 def _frame(axes: Axes, plans: Sequence[Plan]) -> None:
@@ -157,18 +158,19 @@ def _draw_boxes(axes: Axes, poses: np.ndarray, sizes: np.ndarray, kinds: np.ndar
     corners = to_page(box_corners(poses, sizes)) if len(poses) else np.empty((0, 4, 2))
     faces = [style.OBJECTS[ObjectType(kind)] for kind in kinds]
     axes.add_collection(
-        PolyCollection(corners, facecolors=faces, edgecolors=style.EGO, linewidths=0.6, zorder=5), autolim=False
+        PolyCollection(list(corners), facecolors=faces, edgecolors=style.EGO, linewidths=0.6, zorder=5), autolim=False
     )
     small = np.array([ObjectType(kind) in style.SMALL_KINDS for kind in kinds], dtype=bool)
     if small.any():
-        axes.scatter(*to_page(poses[small, :2]).T, s=22, c=[faces[i] for i in np.flatnonzero(small)],
+        x, y = to_page(poses[small, :2]).T
+        axes.scatter(x, y, s=22, c=[faces[i] for i in np.flatnonzero(small)],
                      edgecolors=style.EGO, linewidths=0.6, zorder=5)  # fmt: skip
     noses = [[(quad[0] + quad[3]) / 2, quad.mean(axis=0)] for quad in corners]
     axes.add_collection(LineCollection(noses, colors=style.EGO, linewidths=0.6, zorder=5), autolim=False)
 
 
 def _draw_traces(axes: Axes, scene: Scene, metric: str) -> None:
-    """The recorded ways of the agents that move."""
+    """The recorded paths of the agents that move."""
     observation = scene.observations[metric]
     tracks, colours = [], []
     for track, kind in enumerate(observation.kind):
@@ -178,8 +180,8 @@ def _draw_traces(axes: Axes, scene: Scene, metric: str) -> None:
             colours.append(style.OBJECTS[ObjectType(kind)])
     axes.add_collection(LineCollection(tracks, colors=colours, linewidths=1.4, zorder=4), autolim=False)
     if tracks:
-        ends = np.array([track[-1] for track in tracks])
-        axes.scatter(*ends.T, s=9, c=colours, zorder=4)
+        x, y = np.array([track[-1] for track in tracks]).T
+        axes.scatter(x, y, s=9, c=colours, zorder=4)
 
 
 def _draw_ego(axes: Axes, scene: Scene) -> None:
@@ -202,14 +204,14 @@ def _draw_key(axes: Axes, scene: Scene) -> None:
 def _draw_plan(axes: Axes, plan: Plan, colour: str) -> None:
     """The path as driven; a turn also shows its planned poses."""
     line = to_page(plan.path[:, :2])
-    quiet = {"scalex": False, "scaley": False}
+    quiet: dict[str, Any] = {"scalex": False, "scaley": False}
     if plan.role != Role.TURN:
         axes.plot(*line.T, color=colour, linewidth=1.6, dashes=style.DASHES[plan.role], zorder=8, **quiet)
         return
     axes.plot(*line.T, color="white", linewidth=4.2, zorder=7, solid_capstyle="round", **quiet)
     axes.plot(*line.T, color=colour, linewidth=2.6, zorder=7, solid_capstyle="round", **quiet)
-    planned = to_page(plan.poses[:: max(1, len(plan.poses) // 8), :2])
-    axes.scatter(*planned.T, s=14, color=colour, edgecolors="white", linewidths=0.6, zorder=8)
+    x, y = to_page(plan.poses[:: max(1, len(plan.poses) // 8), :2]).T
+    axes.scatter(x, y, s=14, color=colour, edgecolors="white", linewidths=0.6, zorder=8)
 
 
 def _draw_end(axes: Axes, plan: Plan, colour: str) -> None:
@@ -221,14 +223,14 @@ def _draw_end(axes: Axes, plan: Plan, colour: str) -> None:
                            zorder=7))  # fmt: skip
     if np.hypot(*last[:2]) > 3:
         name = plan.label.removeprefix("turn ")
-        place = to_page(translate_forward(last, vehicle.REAR_AXLE_TO_FRONT + 1.4)[:2])
+        x, y = to_page(translate_forward(last, vehicle.REAR_AXLE_TO_FRONT + 1.4)[:2])
         badge = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": colour, "linewidth": 1.1}
-        axes.text(*place, name, ha="center", va="center", fontsize=style.SMALL, bbox=badge, zorder=9, clip_on=True)
+        axes.text(x, y, name, ha="center", va="center", fontsize=style.SMALL, bbox=badge, zorder=9, clip_on=True)
 
 
-def _draw_violation(axes: Axes, scene: Scene, plan: Plan, metric: str) -> None:
+def _draw_violation(axes: Axes, scene: Scene, plan: Plan, violation: Violation, metric: str) -> None:
     """A cross where the plan goes wrong, and the boxes of the ego and of what it meets at that time."""
-    *boxes, place = violation_place(scene, plan, metric)
+    *boxes, place = violation_place(scene, plan, violation, metric)
     for corners in boxes:
         if corners is not None:
             outline = axes.add_patch(Polygon(to_page(corners), closed=True, fill=False, zorder=8))

@@ -19,12 +19,14 @@ _SHIFT = 4  # fractional bits of OpenCV's corners
 
 @dataclass(frozen=True)
 class Ribbon:
-    """A plan on the ground as pixels: the visible parts of what the car covers, piece by piece (M, 2), of its two edges
-    (M, 2), and of the bars across at every planned second (M, 2)."""
+    """The visible parts of a plan on the ground, in pixels."""
 
     quads: list[np.ndarray]
+    """(M, 2) outlines of the pieces of ground that the car covers."""
     edges: list[np.ndarray]
+    """(M, 2) pieces of the two edges of that ground."""
     bars: list[np.ndarray]
+    """(M, 2) pieces of the bars across it at every planned second."""
 
 
 def camera_view(
@@ -47,7 +49,7 @@ def camera_view(
         draw_plan(canvas, camera, plan, style.rgb(colour), thickness)
     for plan in plans if violations else ():
         if plan.violation is not None and plan.role == Role.TURN:
-            draw_violation(canvas, camera, violation_place(scene, plan, metric)[-1], thickness)
+            draw_violation(canvas, camera, violation_place(scene, plan, plan.violation, metric)[-1], thickness)
     return canvas
 
 
@@ -66,7 +68,7 @@ def camera_moment(
             cv2.fillPoly(canvas, [_fixed(outline)], style.rgb(colour), cv2.LINE_AA, _SHIFT)
             cv2.polylines(canvas, [_fixed(outline)], True, (255, 255, 255), thickness, cv2.LINE_AA, _SHIFT)
         if plan.violation is not None and plan.violation.time <= step * STEP:
-            draw_violation(canvas, camera, violation_place(scene, plan, metric)[-1], thickness)
+            draw_violation(canvas, camera, violation_place(scene, plan, plan.violation, metric)[-1], thickness)
     return canvas
 
 

@@ -25,7 +25,7 @@ from mtdrive.visualization.camera_view import camera_view
 from mtdrive.visualization.conversation_panel import WIDTH as CONVERSATION_WIDTH
 from mtdrive.visualization.conversation_panel import conversation_height, draw_conversation
 from mtdrive.visualization.plan import Plan, Role
-from mtdrive.visualization.turns import Turn
+from mtdrive.visualization.turns import DrawnTurn
 
 DPI = 100
 JPEG_QUALITIES = (85, 75, 60, 45, 30)  # the best that fits is taken
@@ -40,7 +40,7 @@ def figure_scene(
     plans: Sequence[Plan],
     title: str | None = None,
     metric: str = "pdms_v1",
-    turns: Sequence[Turn] = (),
+    turns: Sequence[DrawnTurn] = (),
 ) -> Figure:
     """Camera view and bird's-eye view side by side, with a line per plan: colour, label, score, violation.
 
@@ -73,9 +73,10 @@ def panels(
     width = sum(box[0] + GAP for box in boxes) - GAP + 2 * MARGIN
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    axes, left = [], MARGIN
+    axes: list[Axes] = []
+    left = MARGIN
     for wide, tall in boxes:
-        place = [left / width, 1 - (TITLE + tall) / height, wide / width, tall / height]
+        place = (left / width, 1 - (TITLE + tall) / height, wide / width, tall / height)
         axes.append(figure.add_axes(place))
         left += wide + GAP
     axes[0].set_axis_off()
@@ -100,6 +101,7 @@ def draw_legend(figure: Figure, camera: Axes, plans: Sequence[Plan]) -> None:
 
 
 def legend_columns(plans: Sequence[Plan]) -> int:
+    """Columns that `draw_legend` lays the plans out in."""
     return 2 if len(plans) > 5 else 1
 
 
@@ -113,10 +115,9 @@ def bird_view_png(
 ) -> bytes:
     """The bird's-eye view as a PNG with a reduced palette. metric: whose traffic is drawn."""
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    draw_bird_view(figure.add_axes([0.005, 0.005, 0.99, 0.99]), scene, plans, metric)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    FigureCanvasAgg(figure)
+    draw_bird_view(figure.add_axes((0.005, 0.005, 0.99, 0.99)), scene, plans, metric)
+    picture = Image.fromarray(pixels(figure))
     buffer = io.BytesIO()
     picture.quantize(96, dither=Image.Dither.NONE).save(buffer, "PNG")
     return buffer.getvalue()
@@ -138,5 +139,12 @@ def small_jpeg(image: np.ndarray, most: int) -> bytes:
 
 def figure_jpeg(figure: Figure) -> bytes:
     """A figure as a JPEG of at most FIGURE_BYTES, where some quality allows it: for a notebook that is kept."""
-    figure.canvas.draw()
-    return small_jpeg(np.asarray(figure.canvas.buffer_rgba())[..., :3], FIGURE_BYTES)
+    return small_jpeg(pixels(figure), FIGURE_BYTES)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Draw a figure that has an Agg canvas: (H, W, 3) uint8 RGB, valid until it is drawn again."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg), "Figures here are made with FigureCanvasAgg(figure)."
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

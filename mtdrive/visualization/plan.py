@@ -26,32 +26,36 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Violation:
-    """Where a plan goes wrong.
-
-    time: [s]. ego: rear axle then. other: centre of the object met. side: of the car that leaves the road.
-    """
+    """Where a plan goes wrong."""
 
     name: str
+    """What is violated, as a label."""
     time: float
+    """Time after t0 [s]."""
     ego: tuple[float, float]
+    """(x, y) [m] of the ego's rear axle at that time."""
     other: tuple[float, float] | None = None
+    """(x, y) [m] of the centre of the object that is met; None if there is none."""
     side: Literal["left", "right"] | None = None
+    """Side of the car that leaves the road; None if none does."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan to draw.
-
-    label: short, such as "turn 2". poses: (T, 3) the plan at 0.5 or 0.1 s. states: (41, 11) as driven, or None.
-    score: nan if it has none. violation: what is to be marked.
-    """
+    """A plan to draw."""
 
     label: str
+    """Short name, such as "turn 2"."""
     poses: np.ndarray
+    """(T, 3) float64 planned x [m], y [m], heading [rad], every 0.5 or 0.1 s."""
     states: np.ndarray | None = None
+    """(41, 11) states of the simulated drive, every 0.1 s from t0 on; None if the plan was not simulated."""
     score: float = float("nan")
+    """Score in [0, 1]; NaN if it has none."""
     violation: Violation | None = None
+    """The violation to mark; None if there is none to mark."""
     role: Role = Role.TURN
+    """Whose plan it is."""
 
     @property
     def path(self) -> np.ndarray:
@@ -73,23 +77,24 @@ class Plan:
 
 def assessed_plan(label: str, poses: np.ndarray, assessment: Assessment, role: Role = Role.TURN) -> Plan:
     """A plan with what its assessment says: the most important of the violations that have a place."""
-    placed = [f for f in assessment.feedback.violations if f.time is not None and f.ego_position is not None]
     violation = None
-    if placed:
-        first = placed[0]  # findings come most important first
-        name = all_metrics()[first.metric].label
-        violation = Violation(name, first.time, first.ego_position, first.object_position, first.side)
+    for found in assessment.feedback.violations:  # most important first
+        if found.time is not None and found.ego_position is not None:
+            name = all_metrics()[found.metric].label
+            violation = Violation(name, found.time, found.ego_position, found.object_position, found.side)
+            break
     states = assessment.states if np.isfinite(assessment.states).all() else None
     return Plan(label, np.asarray(poses, dtype=np.float64), states, assessment.score, violation, role)
 
 
-def violation_place(scene: Scene, plan: Plan, metric: str) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+def violation_place(
+    scene: Scene, plan: Plan, violation: Violation, metric: str
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
     """The two boxes of a plan's violation and the spot to mark.
 
     Returns the corners (4, 2) of the ego then, if the plan was driven; those of the object met, if there is one; and
     the point (2,) between them where they touch or are nearest, or the front corner that leaves the road.
     """
-    violation = plan.violation
     step = round(violation.time / STEP)
     ego = other = None
     if plan.states is not None:

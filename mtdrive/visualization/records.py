@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mtdrive.evaluation.tables import read_scores
-from mtdrive.planner.answer import parse_answer
+from mtdrive.rollout.episode import Turn
+from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
 from mtdrive.simulation.navsim_format.names import sample_id, scene_token
-from mtdrive.simulation.runtime.json_files import read_json, read_json_lines
 from mtdrive.simulation.submission.files import read_submission
 
 OK = "ok"
@@ -22,43 +22,60 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class TurnRecord:
-    """One turn as recorded. poses: (T, 3), None if the answer holds no plan. score: None if it was not recorded."""
+    """One turn as recorded."""
 
     poses: np.ndarray | None
+    """(T, 3) the plan: x [m], y [m], heading [rad] in the ego frame at t0; None if the answer holds no plan."""
     answer: str = ""
+    """The planner's text; empty if only its plan is known."""
     status: str = OK
+    """"ok", or why the answer gave no score."""
     score: float | None = None
+    """Score of the plan in [0, 1]; None if it was not recorded."""
     feedback: str = ""
+    """Feedback on the plan as the planner read it."""
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """Turns in one scene. name: unique in its recording. image: a file, None for the one that the scene names."""
+    """The turns of one episode in one scene."""
 
     name: str
+    """Name that is unique in its recording and can be a file's."""
     token: str
+    """Token of the scene."""
     turns: tuple[TurnRecord, ...]
+    """The turns, first to last."""
     family: str = ""
+    """Family of the scene; empty if it is not known."""
     status: str = ""
+    """How the episode ended, or the kind of a dataset's sample."""
     image: Path | None = None
+    """File of the front image; None for the one that the scene names."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Episodes, and how they were scored. source: of the feedback. interval: between the poses of plans [s]."""
+    """Episodes to show, and how they were scored."""
 
     title: str
+    """What they come from, as a heading."""
     split: str
+    """Split of the scenes."""
     metric: str
+    """Score version, such as "pdms_v1"."""
     source: Source
+    """Source of the feedback."""
     episodes: tuple[EpisodeRecord, ...]
+    """The episodes, in the order of the file."""
     interval: float = 0.5
+    """Time between two poses of a plan [s]."""
 
     def of(self, tokens: Sequence[str], limit: int | None) -> Recording:
         """The first `limit` episodes of the scenes `tokens`; of all scenes if none is named.
 
         Raises:
-            MTDriveError: it does not have one of them.
+            MTDriveError: one of the scenes is not in the recording.
         """
         if missing := sorted(set(tokens) - {episode.token for episode in self.episodes}):
             raise MTDriveError(f"{self.title} has no scene {', '.join(missing)}.")
@@ -67,7 +84,7 @@ class Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """A dataset of `mtdrive record` (a folder), or the episodes.jsonl of `mtdrive evaluate`.
+    """A dataset of `mtdrive record` (a folder), or a file of episodes of `mtdrive evaluate`.
 
     Raises:
         MTDriveError: it is neither, or damaged.
@@ -80,48 +97,35 @@ def read_recording(path: Path) -> Recording:
 
 
 def read_evaluation(path: Path) -> Recording:
-    """Episodes with what summary.json and scores.csv beside them tell of the split, the metric and the families."""
-    try:
-        provenance = read_json(path.parent / "summary.json")["provenance"]
-        scores = read_scores(path.parent / "scores.csv")
-        families = scores.groupby("token").family.first()
-        episodes = tuple(
+    """The episodes of a file that `mtdrive evaluate` wrote. Raises MTDriveError as `read_episodes`."""
+    header, episodes = read_episodes(path)
+    return Recording(
+        title=f"Evaluation {path.parent.name}, split {header.split}",
+        split=header.split,
+        metric=header.metric,
+        source=header.feedback_source,
+        episodes=tuple(
             EpisodeRecord(
-                scene_token(line["token"]),
-                line["token"],
-                tuple(_evaluated(turn) for turn in line["turns"]),
-                families[line["token"]],
-                line["status"],
+                episode.scene_token,
+                episode.scene_token,
+                tuple(_evaluated(turn) for turn in episode.turns),
+                episode.family,
+                episode.status,
             )
-            for line in read_json_lines(path)
-        )
-        return Recording(
-            title=f"Evaluation {path.parent.name}, split {provenance['split']}",
-            split=provenance["split"],
-            metric=provenance["metric"],
-            source=provenance["feedback"],
-            episodes=episodes,
-        )
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MTDriveError(
-            f"{path} does not read as an episodes.jsonl with its summary.json and scores.csv beside it "
-            f"({type(error).__name__}: {error}); run mtdrive evaluate again."
-        ) from error
-
-
-def _evaluated(turn: dict[str, Any]) -> TurnRecord:
-    return TurnRecord(
-        parse_answer(turn["answer"]).poses, turn["answer"], turn["status"], turn["score"], turn["feedback"]
+            for episode in episodes
+        ),
     )
+
+
+def _evaluated(turn: Turn) -> TurnRecord:
+    score = None if math.isnan(turn.score) else turn.score
+    return TurnRecord(turn.poses, turn.text, turn.status, score, turn.feedback_text)
 
 
 def read_dataset(root: Path) -> Recording:
     """The samples of a dataset, in its order; the plans that a question is about stand as turns, too."""
-    from mtdrive.datasets.reader import (
-        image_file,
-        load_samples,
-        read_manifest,
-    )  # need Hugging Face datasets; scoring does not
+    # Datasets need Hugging Face's library; evaluations and trajectories do not.
+    from mtdrive.datasets.reader import image_file, load_samples, read_manifest
 
     samples, split = load_samples(root), read_manifest(root)["split"]
     if not len(samples) or "plans" not in samples.column_names:
@@ -152,15 +156,15 @@ def _recorded(sample: dict[str, Any]) -> tuple[TurnRecord, ...]:
         (message["role"], "\n".join(part["text"] for part in message["content"] if part["type"] == "text"))
         for message in sample["messages"]
     ]
-    answers, told = ([text for role, text in texts if role == who] for who in ("assistant", "user"))
+    answers, messages = ([text for role, text in texts if role == who] for who in ("assistant", "user"))
     if sample["verdict"]:
         silent = [""] * (len(sample["plans"]) - 1)
-        answers, told = silent + answers, silent + told
+        answers, messages = silent + answers, silent + messages
     else:
-        told = [*told[1:], ""]  # the first is the prompt
+        messages = [*messages[1:], ""]  # the first is the prompt
     return tuple(
         TurnRecord(np.array(plan), answer, score=score, feedback=feedback)
-        for plan, score, answer, feedback in zip(sample["plans"], sample["scores"], answers, told, strict=True)
+        for plan, score, answer, feedback in zip(sample["plans"], sample["scores"], answers, messages, strict=True)
     )
 
 

@@ -7,6 +7,7 @@ whose lightness rises (viridis), so that both survive colour blindness and a gre
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -56,7 +57,7 @@ DASHES = {Role.HUMAN: (1, 1), Role.PDM_CLOSED: (4, 2), Role.TURN: (None, None)}
 ROLES = {Role.HUMAN: BLACK, Role.PDM_CLOSED: BLUE}
 MUTED, FAINT, TRACK = "#5c6975", "#8a96a1", "#e9ecef"  # small print, what has no colour of its own, empty bars
 VIOLATION_TEXT = "#b04a00"  # vermillion, dark enough for small print
-TEXT = {"family": "DejaVu Sans", "color": "#222222"}
+TEXT: dict[str, Any] = {"family": "DejaVu Sans", "color": "#222222", "parse_math": False}  # a $ is a $
 SMALL, NORMAL, LARGE = 7.5, 9.0, 11.0  # [pt]
 
 
@@ -76,4 +77,5 @@ def palette() -> list[str]:
 
 def rgb(colour: str) -> tuple[int, int, int]:
     """A colour as 0..255 components, for OpenCV."""
-    return tuple(round(255 * part) for part in to_rgb(colour))
+    red, green, blue = (round(255 * part) for part in to_rgb(colour))
+    return red, green, blue

@@ -1,4 +1,4 @@
-"""An episode ready to be drawn: its plans as driven, with their scores, violations and what was said."""
+"""An episode ready to be drawn: its plans as driven, with their scores, violations and texts."""
 
 from __future__ import annotations
 
@@ -24,36 +24,38 @@ FAULT = 0.95  # a sub-metric below this is something to improve
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One turn of an episode to show.
-
-    answer: the planner's text, "" if only its plan is known. status: "ok", or why the answer gave no plan. score,
-    columns: of this turn's own plan (log replay, navsim's column names); nan and empty without a plan. feedback: the
-    text that the planner was told. colour: of the plan in the pictures, "" if it has none.
-    """
+class DrawnTurn:
+    """One turn of an episode, ready to be drawn."""
 
     answer: str
+    """The planner's text; empty if only its plan is known."""
     status: str
+    """"ok", or why the answer gave no score."""
     score: float
+    """Score of this turn's own plan in [0, 1], against the recorded traffic; NaN without one."""
     columns: Mapping[str, float]
+    """Sub-metrics of the plan by navsim's column name; empty without one."""
     feedback: str
+    """Feedback on the plan as the planner read it."""
     colour: str = ""
+    """Colour of the plan in the pictures; empty without one."""
     plan: Plan | None = field(default=None, compare=False)
+    """The plan as it was driven; None if the answer holds none."""
 
 
 def show_turns(
     scene: Scene, record: EpisodeRecord, metric: str, source: Source, interval: float = INTERVAL
-) -> tuple[Turn, ...]:
+) -> tuple[DrawnTurn, ...]:
     """Drive and score the plans of a record; metric, source: of its feedback, which decides which violation is marked.
 
     Raises:
         MTDriveError: a score is not the recorded one, so this is not the scene that was recorded.
     """
-    shown = [index for index, turn in enumerate(record.turns) if turn.poses is not None]
-    poses = [record.turns[index].poses for index in shown]
+    planned = [(index, turn.poses) for index, turn in enumerate(record.turns) if turn.poses is not None]
+    shown, poses = [index for index, _ in planned], [plan for _, plan in planned]
     assessed = assess(scene, np.stack(poses), interval=interval, metric=metric, source=source) if shown else []
     plans = [assessed_plan(f"turn {i + 1}", p, a) for i, p, a in zip(shown, poses, assessed, strict=True)]
-    turns = [Turn(turn.answer, turn.status, math.nan, {}, turn.feedback) for turn in record.turns]
+    turns = [DrawnTurn(turn.answer, turn.status, math.nan, {}, turn.feedback) for turn in record.turns]
     for index, plan, colour, found in zip(shown, plans, plan_colours(plans), assessed, strict=True):
         recorded = record.turns[index].score
         if found.status == OK and recorded is not None and not abs(found.score - recorded) <= AGREEMENT:
@@ -78,7 +80,7 @@ def references(scene: Scene, names: Sequence[str], metric: str) -> list[Plan]:
     ]
 
 
-def in_force(turns: Sequence[Turn]) -> list[float]:
+def in_force(turns: Sequence[DrawnTurn]) -> list[float]:
     """Scores of the plan in force after each turn: an answer without plan leaves the one before, or 0."""
     scores, last = [], 0.0
     for turn in turns:
@@ -87,7 +89,7 @@ def in_force(turns: Sequence[Turn]) -> list[float]:
     return scores
 
 
-def change(turns: Sequence[Turn]) -> str:
+def change(turns: Sequence[DrawnTurn]) -> str:
     """Whether the score "gained", "lost" or stayed the "same" from the first turn to the last."""
     scores = in_force(turns) or [0.0]
     difference = scores[-1] - scores[0]

@@ -15,7 +15,6 @@ from transformers import TrainerCallback
 
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
-from mtdrive.rollout import multi_turn
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.checkpoints import LogFile
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
@@ -36,9 +35,9 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    planner = replace(load_planner(tiny_config()), max_new_tokens=8)
+    planner = replace(load_planner(tiny_config()), max_new_tokens=8, parse_answer=any_text)
     gradients = Gradients(sharded)
-    with patch.object(multi_turn, "parse_answer", any_text), by_scene(), fsdp_on_cpu():
+    with by_scene(), fsdp_on_cpu():
         trainer = make_trainer(
             planner,
             out,

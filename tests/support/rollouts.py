@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from mtdrive.rollout.sampling import Sampling
+from mtdrive.rollout.sampling import SamplingParams
 
 
-def plain_log_probs(planner, law: Sampling, prompt, ids: np.ndarray) -> torch.Tensor:
+def plain_log_probs(planner, params: SamplingParams, prompt, ids: np.ndarray) -> torch.Tensor:
     """Of each of `ids` after the prompt, by one ordinary forward pass of the model."""
     whole = torch.from_numpy(np.concatenate([prompt.ids, ids]))[None]
     types = torch.zeros_like(whole)
@@ -15,4 +15,4 @@ def plain_log_probs(planner, law: Sampling, prompt, ids: np.ndarray) -> torch.Te
         logits = planner.model(
             input_ids=whole, attention_mask=torch.ones_like(whole), mm_token_type_ids=types, **prompt.images
         ).logits
-    return law.log_probs(logits[0, len(prompt.ids) - 1 : -1]).gather(-1, torch.from_numpy(ids)[:, None])[:, 0]
+    return params.log_probs(logits[0, len(prompt.ids) - 1 : -1]).gather(-1, torch.from_numpy(ids)[:, None])[:, 0]

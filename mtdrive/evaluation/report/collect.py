@@ -22,6 +22,7 @@ from mtdrive.evaluation.report.gallery import choose
 from mtdrive.evaluation.report.panels import panels, read_log
 from mtdrive.evaluation.rows import PLANNER
 from mtdrive.evaluation.tables import read_scores
+from mtdrive.rollout.episode_file import EpisodesHeader, read_episodes
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -30,6 +31,7 @@ from mtdrive.visualization.records import read_evaluation
 
 POLICIES = {"sft": SFT, "rl": RL}
 SPLIT = "test"
+EPISODES = Path("evaluation/rl-privileged/episodes.jsonl")  # those shown, in a run's folder
 AGREEMENT = 1e-9  # between two verbs' scores of the same plans
 PACKAGES = ("mtdrive", "torch", "transformers", "trl", "numpy")
 
@@ -43,11 +45,11 @@ def collect(run: Path) -> ReportData:
     table = read_evaluations(run / "evaluation")
     table["surprise"] = table.token.map(read_surprises(run / "world"))
     check_agreement(table, run / "scores" / "human.csv")
-    summary = read_json(run / "evaluation" / "rl-privileged" / "summary.json")
+    header, _ = read_episodes(run / EPISODES)
     return ReportData(
         title="MTDrive: multi-turn planning on the synthetic world",
-        metric=summary["provenance"]["metric"],
-        facts=read_facts(run, summary["provenance"]),
+        metric=header.metric,
+        facts=read_facts(run, header),
         stages=finished_stages(run / "stages"),
         table=table,
         panels=(
@@ -59,6 +61,11 @@ def collect(run: Path) -> ReportData:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of the run.
+
+    Raises:
+        MTDriveError: it is missing or does not read.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -100,26 +107,27 @@ def check_agreement(table: pd.DataFrame, path: Path) -> None:
         raise MTDriveError(f"mtdrive evaluate and {path} score the human's plans differently, by up to {difference}.")
 
 
-def read_facts(run: Path, evaluation: dict[str, Any]) -> dict[str, str]:
-    """Provenance, label to value."""
+def read_facts(run: Path, header: EpisodesHeader) -> dict[str, str]:
+    """Provenance, label to value. header: of the episodes that are shown."""
     config = yaml.safe_load((run / "quickstart.yaml").read_text())
     world, dataset = read_json(run / "world" / "manifest.json"), read_json(run / "dataset" / "train" / "manifest.json")
     counts = Counter(scene["split"] for scene in world["scenes"])
     by_turns = ", ".join(f"{count} of {turns}" for turns, count in dataset["counts"]["turns"].items())
     return {
-        "Metric": f"{evaluation['metric']}, version {evaluation['metric_version']}",
+        "Metric": f"{header.metric}, version {header.metric_revision}",
         "Seed": str(config["seed"]),
         "Scenes": ", ".join(f"{count} {split}" for split, count in counts.items()),
         "Recorded conversations": f"{dataset['samples']} (turns: {by_turns})",
         "Planner": f"{architecture(run / 'rl')}, {parameters(run / 'rl') / 1e6:.2f} M parameters, from random weights",
         "Feedback in training": dataset["recipe"]["feedback"],
-        "Turns": f"up to {evaluation['turns']}, answers at temperature {evaluation['temperature']}",
+        "Turns": f"up to {header.turns}, answers at temperature {header.temperature:g}",
         "Versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "Machine": f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, {platform.system()}",
     }
 
 
 def architecture(planner: Path) -> str:
+    """Class name of the model in a planner's folder."""
     return read_json(planner / "config.json")["architectures"][0]
 
 
@@ -133,7 +141,7 @@ def parameters(planner: Path) -> int:
 def draw_cards(run: Path, table: pd.DataFrame) -> tuple[SceneCard, ...]:
     """The gallery: episodes of the RL planner with privileged feedback."""
     shown = table[(table.policy == RL) & (table.feedback == "privileged")]
-    recording = read_evaluation(run / "evaluation" / "rl-privileged" / "episodes.jsonl")
+    recording = read_evaluation(run / EPISODES)
     episodes = {episode.token: episode for episode in recording.episodes}
     store, cards = SceneStore(run / "scene_cache", SPLIT), []
     for choice in choose(shown):

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from mtdrive.stages.stage import StageRun
-from mtdrive.visualization.turns import Turn
+from mtdrive.visualization.turns import DrawnTurn
 
 SFT, RL = "SFT", "RL"  # the policies that a run trains
 
@@ -56,7 +56,7 @@ class SceneCard:
     """The plans in the front image, an encoded JPEG or PNG."""
     bird_view: bytes
     """The plans from above, an encoded JPEG or PNG."""
-    turns: tuple[Turn, ...]
+    turns: tuple[DrawnTurn, ...]
     """The turns of the episode."""
 
 

@@ -23,7 +23,7 @@ from mtdrive.visualization.camera_view import footprint, image_camera, resampled
 from mtdrive.visualization.figure import small_jpeg
 from mtdrive.visualization.plan import Plan, pose_at, violation_place
 from mtdrive.visualization.records import OK, EpisodeRecord
-from mtdrive.visualization.turns import FAULT, Turn, change, in_force
+from mtdrive.visualization.turns import FAULT, DrawnTurn, change, in_force
 
 IMAGE_WIDTH = 640  # [px]
 IMAGE_BYTES = 36_000  # at most, where some quality allows it
@@ -35,17 +35,19 @@ SIGHTINGS = 5  # simulation steps between the log's own sightings, 2 Hz
 
 @dataclass(frozen=True)
 class ViewerScene:
-    """row: what the list shows and filters by. content: everything else, read when the scene is opened."""
+    """One scene of the page, as plain JSON."""
 
     row: dict[str, Any]
+    """What the list shows and filters by."""
     content: dict[str, Any]
+    """Everything else, read when the scene is opened."""
 
 
 def viewer_scene(
     scene: Scene,
     image: np.ndarray,
     record: EpisodeRecord,
-    turns: Sequence[Turn],
+    turns: Sequence[DrawnTurn],
     beside: Sequence[Plan],
     metric: str,
 ) -> ViewerScene:
@@ -70,7 +72,7 @@ def viewer_scene(
     return ViewerScene(_row(scene, record, turns), content)
 
 
-def _row(scene: Scene, record: EpisodeRecord, turns: Sequence[Turn]) -> dict[str, Any]:
+def _row(scene: Scene, record: EpisodeRecord, turns: Sequence[DrawnTurn]) -> dict[str, Any]:
     last = next((turn for turn in reversed(turns) if turn.columns), None)
     statuses = [record.status, *(turn.status for turn in turns if turn.status != OK)]
     return {
@@ -86,7 +88,7 @@ def _row(scene: Scene, record: EpisodeRecord, turns: Sequence[Turn]) -> dict[str
     }
 
 
-def _turn(scene: Scene, turn: Turn, camera: PinholeCamera, metric: str) -> dict[str, Any]:
+def _turn(scene: Scene, turn: DrawnTurn, camera: PinholeCamera, metric: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "answer": turn.answer,
         "status": turn.status,
@@ -108,7 +110,7 @@ def _turn(scene: Scene, turn: Turn, camera: PinholeCamera, metric: str) -> dict[
         "bars": [rounded(bar) for bar in shape.bars],
     }
     if turn.plan.violation is not None:
-        *boxes, place = violation_place(scene, turn.plan, metric)
+        *boxes, place = violation_place(scene, turn.plan, turn.plan.violation, metric)
         pixel, depth = camera.project(np.array([[*place, 0.0]]))
         shown["violation"] = {
             "name": turn.plan.violation.name,
