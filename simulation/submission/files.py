@@ -102,7 +102,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     shape, fortran_order, dtype = read_header(file)
     content = file.read()
     if dtype.kind not in "fiucbSUmM" or math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"{name} is no plain array of the shape that it tells")
+        raise ValueError(f"{name} is no plain array of the shape in its header")
     if not len(content):
         return np.empty(shape if max(shape) <= LARGEST_ARRAY else 0, dtype)
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")

@@ -11,7 +11,7 @@ vehicle, in the order of the detections.
 - The path lacks the last point of the baseline (nuPlan's `create_path_from_se2` loses it), while the progress at t0
   is measured on the whole line.
 - The desired speed is the lane's limit; without one it is that of the reactive vehicle before, at first 10 m/s.
-- A vehicle that does not become reactive stays where it is if it stands outside lanes and intersections, or is
+- A vehicle that does not become reactive stays where it is if it is outside lanes and intersections, or is
   farther than 3 m from its baseline, moving or not. All others are there at t0 alone.
 """
 
