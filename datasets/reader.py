@@ -31,9 +31,19 @@ def read_manifest(root: Path) -> dict:
     if not path.exists():
         raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
     manifest = read_object(path)
-    for key, kind in {"split": str, "wording": str, "recipe": dict, "samples": int, "shards": dict}.items():
+    for key, kind in {
+        "split": str,
+        "wording": str,
+        "recipe": dict,
+        "samples": int,
+        "shards": dict,
+        "metric_version": int,
+    }.items():
         if not isinstance(manifest.get(key), kind):
             raise MTDriveError(f"{path} is damaged (no {key} such as mtdrive record writes); record again.")
+    for key, kind in {"metric": str, "feedback": str, "feedback_steps": bool}.items():
+        if not isinstance(manifest["recipe"].get(key), kind):
+            raise MTDriveError(f"{path} is damaged (no recipe.{key} such as mtdrive record writes); record again.")
     return manifest
 
 

@@ -28,7 +28,7 @@ def run(config: BenchSettings) -> int:
     store = SceneStore(config.cache_root, config.split)
     tokens = evenly(store.tokens, config.scenes)
     measured = [measure(store, token, config.metric) for token in (tokens[0], *tokens)][1:]  # the first one compiles
-    roots = (config.openscene_data_root, config.nuplan_maps_root, config.split)
+    roots = (config.data_root, config.maps_root, config.split)
     log_names = {store.log_name(token) for token in tokens}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("first", "second"):  # the first one reads the maps and compiles the kernels

@@ -16,8 +16,8 @@ def run(config: CacheSettings) -> int:
     started = time.perf_counter()
     cache_root = config.cache_root
     report = build_caches(
-        config.openscene_data_root,
-        config.nuplan_maps_root,
+        config.data_root,
+        config.maps_root,
         config.split,
         cache_root,
         tokens=config.tokens,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
 from mtdrive.evaluation.summary import as_rich_table, difference_lines, summarise
+from mtdrive.planner.fits import feedback_steps_for
+from mtdrive.planner.settings import PlannerSettings
 from mtdrive.rollout.episode import Episode
 from mtdrive.rollout.episode_file import EpisodesHeader, write_episodes
 from mtdrive.settings.evaluation import EvaluateSettings
@@ -22,6 +24,9 @@ from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
+
+if TYPE_CHECKING:
+    from mtdrive.planner.models import Planner
 
 WIDTH = 110  # of the table in a file or pipe
 
@@ -37,29 +42,66 @@ def evaluate(config: EvaluateSettings) -> None:
     store = SceneStore(config.cache_root, config.split)
     tokens = store.tokens[: config.limit]
     families = read_families(config.families) if config.families else {}
+    evaluated = None if config.planner is None else Evaluated.load(config, config.planner, len(tokens))
     rows: list[PlanRow] = []
     if config.baselines:
         for token in tqdm(tokens, desc="baselines", unit="scene"):
             rows += baseline_rows(store.load(token), families.get(token, ""), config.baselines, config.metric)
-    episodes = drive_planner(config, store, tokens) if config.planner else []
+    episodes = drive_planner(config, evaluated, store, tokens) if evaluated else []
     episodes = [replace(episode, family=families.get(episode.scene_token, "")) for episode in episodes]
     for episode in episodes:
         rows += episode_rows(episode, episode.family, config.turns)
-    write_results(config, len(tokens), rows, episodes)
+    write_results(config, evaluated.header if evaluated else None, len(tokens), rows, episodes)
 
 
-def drive_planner(config: EvaluateSettings, store: SceneStore, tokens: list[str]) -> list[Episode]:
+@dataclass(frozen=True)
+class Evaluated:
+    """The planner to evaluate, and how."""
+
+    planner: Planner
+    """The planner."""
+
+    header: EpisodesHeader
+    """What its episodes come from."""
+
+    @classmethod
+    def load(cls, config: EvaluateSettings, settings: PlannerSettings, scenes: int) -> Evaluated:
+        """Load the planner that is evaluated on so many scenes.
+
+        Raises:
+            MTDriveError: it does not load, or does not fit what it is asked to do.
+        """
+        from mtdrive.planner.models import load_planner  # evaluating the baselines alone needs no torch
+
+        planner = load_planner(settings)
+        header = EpisodesHeader(
+            planner=settings.model,
+            prompt_style=planner.style.name,
+            split=config.split,
+            metric=config.metric,
+            metric_revision=score_version(config.metric).revision,
+            feedback_source=config.feedback,
+            feedback_steps=feedback_steps_for(planner.card, config.feedback_steps, settings),
+            turns=config.turns,
+            temperature=float(config.temperature),
+            seed=config.seed,
+            scenes=scenes,
+        )
+        return cls(planner, header)
+
+
+def drive_planner(
+    config: EvaluateSettings, evaluated: Evaluated, store: SceneStore, tokens: list[str]
+) -> list[Episode]:
     """One episode per scene."""
-    # Evaluating the baselines alone needs no torch.
     from mtdrive.evaluation.planner_episodes import planner_episodes
-    from mtdrive.planner.models import load_planner
     from mtdrive.rollout.multi_turn import Task
 
-    planner = load_planner(config.planner)
+    planner = evaluated.planner
 
     def load(token: str) -> Task:
         scene = store.load(token)
-        return Task.from_scene(planner, scene, read_image(config.openscene_data_root, config.split, scene.camera.image))
+        return Task.from_scene(planner, scene, read_image(config.data_root, config.split, scene.camera.image))
 
     episodes = planner_episodes(
         planner,
@@ -68,7 +110,7 @@ def drive_planner(config: EvaluateSettings, store: SceneStore, tokens: list[str]
         turns=config.turns,
         metric=config.metric,
         source=config.feedback,
-        steps=config.feedback_steps,
+        steps=evaluated.header.feedback_steps,
         temperature=config.temperature,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -76,16 +118,18 @@ def drive_planner(config: EvaluateSettings, store: SceneStore, tokens: list[str]
     return list(tqdm(episodes, desc="planner", unit="scene", total=len(tokens)))
 
 
-def write_results(config: EvaluateSettings, scenes: int, rows: list[PlanRow], episodes: list[Episode]) -> None:
+def write_results(
+    config: EvaluateSettings, header: EpisodesHeader | None, scenes: int, rows: list[PlanRow], episodes: list[Episode]
+) -> None:
     """The files, and the table on the terminal."""
     table, out = as_table(rows), Path(config.out)
-    summary = {"provenance": provenance(config, scenes), **summarise(table, config.resamples, config.seed)}
+    summary = {"provenance": provenance(config, header, scenes), **summarise(table, config.resamples, config.seed)}
     with atomic_path(out / "scores.csv") as path:
         table.to_csv(path, index=False)
     with atomic_path(out / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2))
-    if episodes:
-        write_episodes(out / "episodes.jsonl", header(config, scenes), episodes)
+    if header is not None:
+        write_episodes(out / "episodes.jsonl", header, episodes)
     console = terminal(WIDTH)
     feedback = f", {config.feedback} feedback" if episodes else ""
     console.print(as_rich_table(summary, f"{config.split}, {scenes} scenes, {config.metric}{feedback}"))
@@ -94,38 +138,20 @@ def write_results(config: EvaluateSettings, scenes: int, rows: list[PlanRow], ep
     console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
 
 
-def header(config: EvaluateSettings, scenes: int) -> EpisodesHeader:
-    """What the episodes come from."""
-    return EpisodesHeader(
-        planner=config.planner.model,
-        prompt_style=config.planner.prompt,
-        split=config.split,
-        metric=config.metric,
-        metric_revision=score_version(config.metric).revision,
-        feedback_source=config.feedback,
-        feedback_steps=config.feedback_steps,
-        turns=config.turns,
-        temperature=float(config.temperature),
-        seed=config.seed,
-        scenes=scenes,
-    )
-
-
-def provenance(config: EvaluateSettings, scenes: int) -> dict[str, Any]:
-    """What the numbers come from. feedback is null where no planner got any."""
-    planner = config.planner
+def provenance(config: EvaluateSettings, header: EpisodesHeader | None, scenes: int) -> dict[str, Any]:
+    """What the numbers come from; all of the planner is null where there is none."""
     return {
         "split": config.split,
         "scenes": scenes,
         "metric": config.metric,
         "metric_version": score_version(config.metric).revision,
         "scene_cache_format": FORMAT_VERSION,
-        "planner": planner and planner.model,
-        "prompt": planner and planner.prompt,
-        "feedback": config.feedback if planner else None,
-        "feedback_steps": config.feedback_steps if planner else None,
-        "turns": config.turns if planner else None,
-        "temperature": config.temperature if planner else None,
+        "planner": header and header.planner,
+        "prompt": header and header.prompt_style,
+        "feedback": header and header.feedback_source,
+        "feedback_steps": header and header.feedback_steps,
+        "turns": header and header.turns,
+        "temperature": header and header.temperature,
         "resamples": config.resamples,
         "seed": config.seed,
     }

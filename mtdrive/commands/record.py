@@ -33,7 +33,7 @@ def run(config: RecordSettings) -> int:
     """Record a split, or check what was recorded; exit status 1 if rows disagree. See configs/record.yaml."""
     console = terminal()
     if config.check is not None:
-        return check_rows(config, console)
+        return check_rows(config, config.check, console)
     started = time.perf_counter()
     manifest, new = record(recording_of(config), config.workers)
     minutes = (time.perf_counter() - started) / 60.0
@@ -49,10 +49,9 @@ def recording_of(config: RecordSettings) -> Recording:
         MTDriveError: an evaluation split, no data root, an unknown prompt, or a damaged file of families or answers.
     """
     check_training_split(config.split)
-    config.require("openscene_data_root")
     style = prompt_style(config.prompt)
     return Recording(
-        sensor_root=Path(config.openscene_data_root),
+        sensor_root=config.data_root,
         cache_root=config.cache_root,
         split=config.split,
         out=Path(config.out),
@@ -72,20 +71,20 @@ def recording_of(config: RecordSettings) -> Recording:
     )
 
 
-def check_rows(config: RecordSettings, console: Console) -> int:
-    """Simulate rows again and name those that disagree."""
+def check_rows(config: RecordSettings, rows: int, console: Console) -> int:
+    """Simulate so many rows again and name those that disagree."""
     root = Path(config.out)
-    rows, problems = verify_dataset(
+    checked, problems = verify_dataset(
         root,
         config.cache_root,
         partial(conversation, style_name=read_manifest(root)["wording"]),
-        config.check,
+        rows,
         config.seed,
         config.workers,
     )
     for problem in problems[:MANY]:
         console.print(Text.assemble((problem.where, "red"), f": {problem.what}"))
-    console.print(f"{rows} rows of {root} simulated again, {len(problems)} problems")
+    console.print(f"{checked} rows of {root} simulated again, {len(problems)} problems")
     return 1 if problems else 0
 
 

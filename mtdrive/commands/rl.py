@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 from transformers import PrinterCallback, ProgressCallback
 
+from mtdrive import __version__
 from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
+from mtdrive.planner.card import Stage
+from mtdrive.planner.fits import feedback_steps_for
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import TINY, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
@@ -22,6 +25,7 @@ from mtdrive.settings.training import RlSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import open_assessor
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -54,7 +58,7 @@ def run(config: RlSettings) -> None:
         check_installed()
     passes, settings = passes_per_step(config), mtgrpo_settings(config)
     store = SceneStore(config.cache_root, config.split)
-    check_held_out(config.cache_root, config.split, Path(config.openscene_data_root))
+    check_held_out(config.cache_root, config.split, config.data_root)
     with only_run_in(Path(config.out)):
         decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
         run = Run(
@@ -74,7 +78,8 @@ def run(config: RlSettings) -> None:
 def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: SceneStore, run: Run) -> None:
     """Train from where the run has come to, in `passes` passes a step, and save the planner."""
     planner, tokens = load_planner(config.planner), config.max_generated_tokens
-    scorer = partial(assess, metric=config.metric, source=config.feedback, steps=config.feedback_steps)
+    steps = feedback_steps_for(planner.card, config.feedback_steps, config.planner)
+    scorer = partial(assess, metric=config.metric, source=config.feedback, steps=steps)
     with (
         open_tasks(config, planner, store) as (load, pixels),
         open_assessor(scorer, store, config.scoring_workers) as assessor,
@@ -94,7 +99,20 @@ def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: Scen
         trainer.remove_callback(ProgressCallback)
         run.begin()
         train_from_latest(trainer)
-    trainer.save_planner()
+    stage = Stage(
+        verb="rl",
+        seed=config.seed,
+        steps=trainer.state.global_step,
+        mtdrive=__version__,
+        split=config.split,
+        metric=config.metric,
+        metric_revision=score_version(config.metric).revision,
+        feedback=config.feedback,
+        feedback_steps=steps,
+        turns=config.turns,
+        data=digest(store.tokens),
+    )
+    trainer.save_planner(planner.after(stage).card)
     run.finish()
 
 
@@ -116,7 +134,7 @@ def open_tasks(
 
         def load(token: str) -> Task:
             scene = scenes(token)
-            path = image_path(config.openscene_data_root, config.split, scene.camera.image)
+            path = image_path(config.data_root, config.split, scene.camera.image)
             image_hash = images.hash_of(path)
             paths[image_hash] = path
             return Task.from_inputs(planner, scene, image_hash, images[image_hash])

@@ -81,16 +81,14 @@ def build_missing(config: ScoreSettings, submission: Submission, cache_root: Pat
     """
     tokens = sorted(set(submission.tokens.tolist()))
     recorded, synthetic = [t for t in tokens if not is_synthetic(t)], [t for t in tokens if is_synthetic(t)]
-    maps, workers = config.nuplan_maps_root, config.workers
-    failed = {}
+    maps, workers = config.maps_root, config.workers
+    failed: dict[str, str] = {}
     if recorded:
-        report = build_caches(
-            config.openscene_data_root, maps, config.split, cache_root, tokens=recorded, workers=workers
-        )
-        failed |= failures(report, recorded, config, f"split {config.split} of {config.openscene_data_root}")
-    if synthetic and config.synthetic_scenes is None:
-        raise MTDriveError(f"{synthetic[0]} is a synthetic scene; say where its pickle is: synthetic_scenes=...")
+        report = build_caches(config.data_root, maps, config.split, cache_root, tokens=recorded, workers=workers)
+        failed |= failures(report, recorded, config, f"split {config.split} of {config.data_root}")
     if synthetic:
+        if config.synthetic_scenes is None:
+            raise MTDriveError(f"{synthetic[0]} is a synthetic scene; say where its pickle is: synthetic_scenes=...")
         report = build_synthetic_caches(config.synthetic_scenes, maps, cache_root, synthetic, workers=workers)
         failed |= failures(report, synthetic, config, f"synthetic_scenes={config.synthetic_scenes}")
     return failed
@@ -141,7 +139,7 @@ def provenance(
         "failed_scenes": failed,
         "mean": table.mean().dropna().to_dict(),
     }
-    if stages is not None:
+    if stages is not None and config.mapping is not None:
         made["two_stages"] = {
             "mapping": source(Path(config.mapping)),
             "stage_one": stages.stage_one,
@@ -187,5 +185,5 @@ def print_explanation(
     console, picture = terminal(WIDTH), out.with_suffix(f".{row}.png")
     for table in explanation_tables(explanation, scores, row):
         console.print(table)
-    problem = draw(explanation, config.openscene_data_root, config.split, picture)
+    problem = draw(explanation, config.data_root, config.split, picture)
     console.print(f"picture in {picture}" + (f" (from above alone: {problem})" if problem else ""))

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from mtdrive import __version__
 from mtdrive.datasets.reader import load_image, load_samples, read_manifest
 from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
+from mtdrive.planner.card import Stage
+from mtdrive.planner.fits import check_dataset
 from mtdrive.planner.models import load_planner
 from mtdrive.settings.training import SftSettings
 from mtdrive.simulation.errors import MTDriveError
@@ -43,17 +46,42 @@ def run(config: SftSettings) -> None:
 
 def train(config: SftSettings, samples: Dataset, val: Dataset | None, read_image: ReadImage) -> None:
     """Train from where the run has come to, and save the planner."""
-    sizes = {
-        "samples_per_step": samples_per_step(config),
-        "dataset_digest": digest(sorted(read_manifest(Path(config.dataset))["shards"].values())),
-    }
+    manifest = read_manifest(Path(config.dataset))
+    sizes = {"samples_per_step": samples_per_step(config), "dataset_digest": shards_digest(manifest)}
     run = Run(config.out, settings_of(config, FREE) | sizes, {"max_steps": config.max_steps})
     if not run.finished:
         planner = load_planner(config.planner)
+        if not config.planner.allow_misfit:
+            for root in filter(None, (config.dataset, config.val_dataset)):
+                check_dataset(read_manifest(Path(root)), planner.style, root)
         run.begin()
         arguments = sft_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
-        finetune(planner, samples, val, read_image, arguments).save_planner()
+        trainer = finetune(planner, samples, val, read_image, arguments)
+        trainer.save_planner(planner.after(stage(config, manifest, trainer.state.global_step)).card)
         run.finish()
+
+
+def stage(config: SftSettings, manifest: dict, steps: int) -> Stage:
+    """What the planner has learned in a run of so many steps. manifest: of its dataset."""
+    recipe = manifest["recipe"]
+    return Stage(
+        verb="sft",
+        seed=config.seed,
+        steps=steps,
+        mtdrive=__version__,
+        split=manifest["split"],
+        metric=recipe["metric"],
+        metric_revision=manifest["metric_version"],
+        feedback=recipe["feedback"],
+        feedback_steps=recipe["feedback_steps"],
+        turns=None,
+        data=shards_digest(manifest),
+    )
+
+
+def shards_digest(manifest: dict) -> str:
+    """Of all that a dataset holds."""
+    return digest(sorted(manifest["shards"].values()))
 
 
 def load(config: SftSettings) -> tuple[Dataset, Dataset | None, ReadImage]:

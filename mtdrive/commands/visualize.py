@@ -86,8 +86,8 @@ def _store(config: VisualizeSettings, recording: Recording) -> SceneStore:
     if config.nuplan_maps_root is None:
         raise MTDriveError("Scenes without a cache need the maps: nuplan_maps_root=... or NUPLAN_MAPS_ROOT.")
     report = build_caches(
-        config.openscene_data_root,
-        config.nuplan_maps_root,
+        config.data_root,
+        config.maps_root,
         recording.split,
         config.cache_root,
         tokens=wanted,
@@ -106,7 +106,7 @@ def load(
     if episode.image is not None:
         image = decode_image(episode.image)
     else:
-        image = read_image(config.openscene_data_root, recording.split, scene.camera.image)
+        image = read_image(config.data_root, recording.split, scene.camera.image)
     return scene, image, show_turns(scene, episode, recording.metric, recording.source, recording.interval)
 
 

@@ -142,7 +142,7 @@ def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
-def draw(explanation: Explanation, data_root: str, split: str, path: Path) -> str | None:
+def draw(explanation: Explanation, data_root: Path, split: str, path: Path) -> str | None:
     """Write a picture of the scene and the plans as PNG; returns why it lacks the camera image, or None if it has it.
 
     Args:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mtdrive.planner.card import PlannerCard
 from mtdrive.planner.prompt import PromptStyle
+from mtdrive.planner.settings import PlannerSettings
 from mtdrive.planner.wording import answer_fingerprint, wording_fingerprint
 from mtdrive.simulation.errors import MTDriveError
 
@@ -84,6 +85,19 @@ def check_feedback_steps(card: PlannerCard, feedback_steps: bool, name: str | Pa
         )
 
 
-def learned_feedback_steps(card: PlannerCard) -> bool:
-    """Whether the planner's last stage had feedback second by second: what `feedback_steps: null` stands for."""
-    return bool(card.stages) and card.stages[-1].feedback_steps
+def feedback_steps_for(card: PlannerCard, asked: bool | None, settings: PlannerSettings) -> bool:
+    """Whether a planner's feedback is to name changes second by second.
+
+    Args:
+        card: of the planner.
+        asked: the key `feedback_steps`; None stands for what its last stage had.
+        settings: of the planner.
+
+    Raises:
+        MTDriveError: see `check_feedback_steps`.
+    """
+    if asked is None:
+        return bool(card.stages) and card.stages[-1].feedback_steps
+    if not settings.allow_misfit:
+        check_feedback_steps(card, asked, settings.model)
+    return asked

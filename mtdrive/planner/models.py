@@ -116,8 +116,9 @@ def load_planner(config: PlannerSettings) -> Planner:
 
 def _learned(config: PlannerSettings) -> PlannerCard:
     """The card of the configured folder; for other weights a new one, unless the configuration leaves values to it."""
-    left_to_card = None in (config.prompt, config.max_new_tokens, config.dtype)
-    if left_to_card or (config.model != TINY and has_card(config.model)):
+    if config.prompt is None or config.max_new_tokens is None or config.dtype is None:
+        return read_card(config.model)
+    if config.model != TINY and has_card(config.model):
         return read_card(config.model)
     base = f"{TINY}, seed {config.seed}" if config.model == TINY else config.model
     if os.path.isdir(base):

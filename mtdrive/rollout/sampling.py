@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -42,7 +43,10 @@ class SamplingParams:
 
 
 def sampling_params(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float = 1.0, greedy: bool = False
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    temperature: float = 1.0,
+    greedy: bool = False,
 ) -> SamplingParams:
     """Sampling parameters for a planner's answers.
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import import_utils
@@ -61,7 +62,7 @@ class VLLMEngine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | PeftModel,
         accelerator: Accelerator,
         processor: ProcessorMixin,
         sampling_params: SamplingParams,

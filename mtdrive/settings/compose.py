@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.types import AsTyped, OneOf
+from mtdrive.settings.types import AsTyped
 from mtdrive.settings.validate import typed
 from mtdrive.settings.verbs import VERBS
 from mtdrive.simulation.errors import MTDriveError
@@ -132,7 +132,7 @@ def _hints(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, hint in get_type_hints(settings, include_extras=True).items():
         yield f"{prefix}{name}", hint
         for part in _parts(hint):
-            if is_dataclass(part) and not isinstance(part, AsTyped | OneOf):
+            if isinstance(part, type) and is_dataclass(part):
                 yield from _hints(part, f"{prefix}{name}.")
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.datasets.recipe_settings import RecipeSettings
-from mtdrive.settings.shared import FeedbackSource, MetricName, Paths, PromptStyleName
+from mtdrive.settings.shared import MetricName, Paths, PromptStyleName
 from mtdrive.settings.types import (
     STRICT,
     Count,
@@ -16,6 +16,7 @@ from mtdrive.settings.types import (
     Name,
     NotNegative,
     OneOf,
+    Processes,
     Seed,
     Share,
     Text,
@@ -23,6 +24,7 @@ from mtdrive.settings.types import (
     Workers,
 )
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.structured import Source
 
 FamilyName = Annotated[str, OneOf("mtdrive.simulation.synthetic.families:FAMILIES")]
 Pixels = Annotated[int, Field(ge=32, le=8192)]
@@ -48,7 +50,7 @@ class SynthSettings:
     images: bool
     history_images: bool
     image_size: tuple[Pixels, Pixels]
-    workers: Workers
+    workers: Processes
     close_calls: Share
     families: dict[FamilyName, FamilySettings]
 
@@ -71,7 +73,7 @@ class CacheSettings(Paths):
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where a data root is not set."""
-        self.require("openscene_data_root", "nuplan_maps_root")
+        _ = self.data_root, self.maps_root  # are needed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -82,11 +84,11 @@ class RecordSettings(Paths):
     split: Name
     out: Text
     metric: MetricName
-    feedback: FeedbackSource
+    feedback: Source
     feedback_steps: bool
     prompt: PromptStyleName
     families: Text | None
     answers: Text | None
     check: Count | None
     seed: Seed
-    workers: Workers
+    workers: Processes

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import BaselineName, FeedbackSource, MetricName, Paths
+from mtdrive.settings.shared import BaselineName, MetricName, Paths
 from mtdrive.settings.types import STRICT, Count, Name, NotNegative, OneOf, Seed, Text, Token, Workers
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.structured import Source
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,7 +33,7 @@ class ScoreSettings(Paths):
         """Raises MTDriveError where a data root is not set, or a value has no meaning for another."""
         from mtdrive.simulation.scoring import LOG_REPLAY, check_traffic, uses_human_filter  # a second
 
-        self.require("openscene_data_root", "nuplan_maps_root")
+        _ = self.data_root, self.maps_root  # are needed
         uses_human_filter(self.metric, self.human_penalty_filter)
         check_traffic(self.metric, self.traffic)
         if self.explain is not None and self.traffic != LOG_REPLAY:
@@ -48,7 +49,7 @@ class EvaluateSettings(Paths):
     planner: PlannerSettings | None = None
     split: Name
     turns: Count
-    feedback: FeedbackSource
+    feedback: Source
     feedback_steps: bool | None
     temperature: NotNegative
     batch_size: Count
@@ -65,7 +66,7 @@ class EvaluateSettings(Paths):
         if self.planner is None and not self.baselines:
             raise MTDriveError("There is nothing to evaluate: give planner=... or baselines=[...].")
         if self.planner is not None:
-            self.require("openscene_data_root")
+            _ = self.data_root  # is needed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -103,7 +104,7 @@ class BenchSettings(Paths):
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where a data root is not set."""
-        self.require("openscene_data_root", "nuplan_maps_root")
+        _ = self.data_root, self.maps_root  # are needed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

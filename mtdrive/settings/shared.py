@@ -11,7 +11,6 @@ from mtdrive.settings.types import STRICT, OneOf, Text
 from mtdrive.simulation.errors import MTDriveError
 
 MetricName = Annotated[str, OneOf("mtdrive.simulation.metrics.registry:VERSIONS")]
-FeedbackSource = Annotated[str, OneOf("mtdrive.simulation.feedback.structured:SOURCES")]
 BaselineName = Annotated[str, OneOf("mtdrive.simulation.baselines:BASELINES")]
 PromptStyleName = Annotated[str, OneOf("mtdrive.planner.prompt:PROMPTS")]
 
@@ -29,8 +28,17 @@ class Paths:
         """Folder of the scene caches."""
         return Path(self.navsim_exp_root) / "scene_cache"
 
-    def require(self, *roots: str) -> None:
-        """Raises MTDriveError for the first of the roots that is not set."""
-        for root in roots:
-            if getattr(self, root) is None:
-                raise MTDriveError(f"Say where the data is: {root}=... or the environment variable {root.upper()}.")
+    @property
+    def data_root(self) -> Path:
+        """`openscene_data_root`. Raises MTDriveError if it is not set."""
+        return self._root("openscene_data_root")
+
+    @property
+    def maps_root(self) -> Path:
+        """`nuplan_maps_root`. Raises MTDriveError if it is not set."""
+        return self._root("nuplan_maps_root")
+
+    def _root(self, key: str) -> Path:
+        if (root := getattr(self, key)) is None:
+            raise MTDriveError(f"Say where the data is: {key}=... or the environment variable {key.upper()}.")
+        return Path(root)

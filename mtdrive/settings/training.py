@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import FeedbackSource, MetricName, Paths
+from mtdrive.settings.shared import MetricName, Paths
 from mtdrive.settings.types import (
     STRICT,
     Count,
@@ -23,6 +23,7 @@ from mtdrive.settings.types import (
     Text,
 )
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.feedback.structured import Source
 
 Schedule = Literal["constant", "linear", "cosine"]
 Reporter = Literal["tensorboard", "trackio", "wandb"]
@@ -70,7 +71,7 @@ class RlSettings(Paths):
     out: Text
     estimator: Annotated[str, OneOf("mtdrive.training.advantages:ESTIMATORS")]
     turns: Count
-    feedback: FeedbackSource
+    feedback: Source
     feedback_steps: bool | None
     metric: MetricName
     max_steps: Count
@@ -108,7 +109,7 @@ class RlSettings(Paths):
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where two numbers do not go together, or images are missing."""
-        self.require("openscene_data_root")
+        _ = self.data_root  # is needed
         if self.save_steps % self.updates_per_step:
             raise MTDriveError(
                 f"save_steps={self.save_steps} must be a multiple of updates_per_step={self.updates_per_step}, "

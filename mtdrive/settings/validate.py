@@ -17,13 +17,13 @@ Schema = Mapping[str, Any]
 LONGEST_VALUE = 200  # characters of a value that a sentence shows
 
 
-def typed(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
+def typed(settings: type[Settings], values: Any) -> Settings:
     """Check values against a class of settings.
 
     Raises:
         MTDriveError: a value is of the wrong type or out of bounds, or two do not go together.
     """
-    adapter = _adapter(settings)
+    adapter: TypeAdapter[Settings] = _adapter(settings)  # type: ignore[arg-type]  # classes are hashable
     try:
         # As JSON, so that a list is a tuple's form and everything else is taken strictly.
         return adapter.validate_json(json.dumps(values), strict=True)
@@ -33,7 +33,7 @@ def typed(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
 
 
 @cache
-def _adapter(settings: type[Settings]) -> TypeAdapter[Settings]:
+def _adapter(settings: Any) -> TypeAdapter[Any]:
     return TypeAdapter(settings)
 
 

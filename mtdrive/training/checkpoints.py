@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator, DistributedType
@@ -13,6 +14,7 @@ from peft import PeftModel
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mtdrive.planner.card import PlannerCard, saving
 from mtdrive.planner.pretrained import check_loaded, fill_adapter, load_model
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.files import atomic_path
@@ -114,8 +116,13 @@ class Resumable(Trainer):
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def save_planner(self) -> None:
-        """Save the model and its processor in the run's folder so that `load_planner` reads them back."""
+    def save_planner(self, card: PlannerCard) -> None:
+        """Save the model, its processor and, last, its card in the run's folder, so that `load_planner` reads them."""
+        assert self.args.output_dir is not None
+        with saving(self.args.output_dir, card) if self.is_world_process_zero() else nullcontext():
+            self._save_model()
+
+    def _save_model(self) -> None:
         if self.accelerator.distributed_type == DistributedType.FSDP:  # whose checkpoints may be shards
             self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         self.save_model()

@@ -32,7 +32,7 @@ class Spread:
     """90th percentile."""
 
     @classmethod
-    def of(cls, samples: Sequence[float]) -> Spread:
+    def of(cls, samples: Sequence[float] | np.ndarray) -> Spread:
         """Of at least one sample."""
         low, median, high = np.percentile(samples, [10, 50, 90])
         return cls(float(median), float(low), float(high))

@@ -155,7 +155,7 @@ def build_synthetic_caches(
     cache_root: Path | str,
     tokens: Collection[str],
     *,
-    workers: int = 2,
+    workers: int | str = 2,
 ) -> CacheReport:
     """Compile synthetic scenes, as split SYNTHETIC; otherwise as `build_caches`.
 
