@@ -15,6 +15,7 @@ SCORING = [
     "pandas>=2.2",
     "pillow>=11",
     "pyarrow>=18",
+    "pydantic>=2.11",
     "pyproj>=3.7",
     "pyyaml>=6",
     "rich>=13",

@@ -8,14 +8,13 @@ import torch
 
 from mtdrive.planner import conversation
 from mtdrive.planner.card import CARD, LARGEST, PlannerCard, Stage, read_card, saving, write_card
-from mtdrive.planner.fits import check_dataset, check_feedback_steps, check_words, learned_feedback_steps
+from mtdrive.planner.fits import check_dataset, check_feedback_steps, check_words, feedback_steps_for
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import PROMPTS
 from mtdrive.planner.wording import answer_fingerprint, wording_fingerprint
 from mtdrive.settings import planner_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback import text as feedback
-from mtdrive.simulation.metrics import registry
 from mtdrive.simulation.metrics.registry import VERSIONS
 from support.planners import tiny_config
 
@@ -210,9 +209,13 @@ def test_feedback_second_by_second_is_for_those_who_learned_it():
     check_feedback_steps(replace(CARD_OF_TODAY, stages=()), True, "p")
     with pytest.raises(MTDriveError, match="Planner p was trained with feedback_steps=false"):
         check_feedback_steps(CARD_OF_TODAY, True, "p")
-    assert not learned_feedback_steps(with_steps)
-    assert learned_feedback_steps(replace(with_steps, stages=with_steps.stages[:1]))
-    assert not learned_feedback_steps(replace(CARD_OF_TODAY, stages=()))
+    settings = planner_settings("tiny")
+    assert not feedback_steps_for(with_steps, None, settings)
+    assert feedback_steps_for(replace(with_steps, stages=with_steps.stages[:1]), None, settings)
+    assert not feedback_steps_for(replace(CARD_OF_TODAY, stages=()), None, settings)
+    assert feedback_steps_for(CARD_OF_TODAY, True, replace(settings, allow_misfit=True))
+    with pytest.raises(MTDriveError, match="feedback_steps=false"):
+        feedback_steps_for(CARD_OF_TODAY, True, settings)
 
 
 @pytest.mark.parametrize("name", ["system", "user", "question_system", "question"])
@@ -239,10 +242,12 @@ def test_a_sentence_that_changes_changes_the_fingerprint(module, sentence, monke
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_sentence_of_a_metric_and_its_terms_are_in_the_fingerprint(version, monkeypatch):
     def fingerprint(*metrics) -> str:
-        monkeypatch.setattr(registry, "VERSIONS", {version: replace(VERSIONS[version], metrics=metrics)})
+        monkeypatch.setitem(VERSIONS, version, replace(VERSIONS[version], metrics=metrics))
         return wording_fingerprint(COMPACT)
 
     metrics = VERSIONS[version].metrics
+    for other in set(VERSIONS) - {version}:
+        monkeypatch.delitem(VERSIONS, other)
     before = fingerprint(*metrics)
     assert fingerprint(*reversed(metrics)) == before
     for index, metric in enumerate(metrics):

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EVALUATOR = [f"mtdrive.commands.{verb}" for verb in ("synth", "cache", "score", "bench", "doctor", "visualize")]
+EVALUATOR = [
+    f"mtdrive.commands.{verb}" for verb in ("synth", "cache", "score", "evaluate", "bench", "doctor", "visualize")
+]
 DISTRIBUTIONS = packages_distributions()
 NOT_ON_PYPI = {"navsim", "nuplan"}  # of tools that compare with the official code
 

@@ -21,13 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the bottom to the top; a layer imports itself and those below
     ("simulation",),
     ("datasets",),
-    ("interruption", "seam", "settings", "terminal"),
+    ("interruption", "seam", "terminal"),
     ("stages",),
     ("planner",),
     ("rollout",),
     ("visualization",),
     ("evaluation",),
     ("training",),
+    ("settings",),
     ("commands",),
     ("cli",),
 )

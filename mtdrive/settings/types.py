@@ -6,8 +6,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler
 
 ALLOWED = "allowed"  # in a JSON schema: what a value may be, in words
 STRICT = ConfigDict(extra="forbid", strict=True, defer_build=True)
@@ -34,8 +33,8 @@ class OneOf:
     registry: str
     """Where it stands, as module:variable. It iterates over names."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.literal_schema(list(pkgutil.resolve_name(self.registry)))
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return handler.generate_schema(Literal[tuple(pkgutil.resolve_name(self.registry))])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mtdrive.evaluation.report.data import SceneCard
 from mtdrive.evaluation.report.gallery import Choice
-from mtdrive.planner.answer import NUM_POSES
+from mtdrive.simulation.baselines import NUM_POSES
 from mtdrive.simulation.scene import Scene
 from mtdrive.visualization import Plan, Role, bird_view_png, camera_view_jpeg
 from mtdrive.visualization.records import EpisodeRecord, Recording
