@@ -94,7 +94,8 @@ def test_what_is_finished_is_not_run_again_and_other_settings_are_refused(ablati
         ablation.run_stages([unable], tmp_path, None)
 
 
-def test_every_arm_generates_the_same_number_of_tokens_from_the_same_planner(ablation, tmp_path):
+def test_every_arm_generates_the_same_number_of_tokens_from_the_same_planner(ablation, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENSCENE_DATA_ROOT", "data")
     trained = [arm for arm in ablation.ARMS if arm != "sft"]
     preset = ablation.PRESETS["cpu-night"]
     runs = [ablation.plan(tmp_path / "sft", tmp_path / arm, arm, 1, preset, steps=True) for arm in trained]

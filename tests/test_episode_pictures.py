@@ -177,7 +177,7 @@ def test_visualize_draws_episodes_still_and_moving(evaluation, world, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["format=svg"], "choose from png, gif, mp4, html"),
+        (["format=svg"], "one of png, gif, mp4, html"),
         (["episodes=nowhere.jsonl"], "nowhere.jsonl"),
         (["episodes=E", "token=0123456789abcdef"], "has no scene 0123456789abcdef"),
         (["episodes=E", "trajectories=T.npz"], "not both"),

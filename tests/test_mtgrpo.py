@@ -301,7 +301,7 @@ def test_a_trained_adapter_is_saved_so_that_it_loads(planner, tmp_path):
     planner.save(tmp_path / "start")
     lora = {"r": 2, "target_modules": ["q_proj"]}
     adapted = load_planner(tiny_config(model=str(tmp_path / "start"), lora=lora))
-    make_trainer(adapted, tmp_path / "out", 1).save_planner()
+    make_trainer(adapted, tmp_path / "out", 1).save_planner(adapted.card)
     assert load_planner(tiny_config(model=str(tmp_path / "out")))
 
 

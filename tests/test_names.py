@@ -73,7 +73,9 @@ def test_an_index_does_not_read_outside_its_cache(tmp_path):
 
 
 def test_a_manifest_does_not_read_outside_its_dataset(tmp_path):
-    manifest = {"split": "train", "wording": "full", "recipe": {}, "samples": 1, "shards": {"../a.parquet": ""}}
+    manifest = {"split": "train", "wording": "full", "samples": 1, "metric_version": 1}
+    manifest["recipe"] = {"metric": "pdms_v1", "feedback": "privileged", "feedback_steps": False}
+    manifest["shards"] = {"../a.parquet": ""}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(MTDriveError, match="no shard name"):
         load_samples(tmp_path)

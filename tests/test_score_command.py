@@ -235,7 +235,7 @@ def refusal(capsys, status: int) -> str:
         (["human_penalty_filter=true"], "no human penalty filter"),
         (["human_penalty_filter=maybe"], "human_penalty_filter=maybe"),
         (["traffic=idm"], "pdms_v1 has no reactive traffic"),
-        (["traffic=smart"], "'smart'"),
+        (["traffic=smart"], "traffic=smart must be one of log_replay, idm"),
         (["out=scores.txt"], ".csv"),
         (["openscene_data_root=null"], "openscene_data_root"),
         (["openscene_data_root=/nowhere"], "/nowhere"),

@@ -21,6 +21,8 @@ from mtdrive import cli
 from mtdrive.datasets.schema import SCHEMA
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
+from mtdrive.planner.prompt import PROMPTS
+from mtdrive.planner.wording import wording_fingerprint
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
 from mtdrive.training.sft_trainer import PlannerCollator, answer_metrics, finetune, tokenise
 from support.files import contents
@@ -181,7 +183,9 @@ def write_recording(root, rows):
     shard = root / "samples" / "part-00000.parquet"
     pq.write_table(pa.Table.from_pylist(full, schema=SCHEMA), shard)
     digest = hashlib.sha256(shard.read_bytes()).hexdigest()
-    manifest = {"split": "train", "wording": "compact", "recipe": {}, "samples": len(rows)}
+    recipe = {"metric": "pdms_v1", "feedback": "privileged", "feedback_steps": False}
+    manifest = {"split": "train", "recipe": recipe, "samples": len(rows), "metric_version": 1, "wording": "compact"}
+    manifest["wording_fingerprint"] = wording_fingerprint(PROMPTS["compact"])
     (root / "manifest.json").write_text(json.dumps(manifest | {"shards": {shard.name: digest}}))
     for row in rows:
         Image.fromarray(image(int(row["image"]))).save(root / "images" / f"{int(row['image']):032x}.jpg")
@@ -250,13 +254,13 @@ def test_a_command_that_was_cut_off_while_it_saved_its_planner_saves_it_again(co
 @pytest.mark.parametrize("key", ["max_steps", "batch_size", "gradient_accumulation_steps", "logging_steps"])
 def test_the_verb_refuses_numbers_below_one(command, capsys, key):
     assert cli.main([*command, f"{key}=0"]) == 2
-    assert f"{key}=0 must be at least 1" in capsys.readouterr().err
+    assert f"{key}=0 must be a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_the_verb_reports_to_tensorboard_and_computes_in_the_precision_asked_for(command, tmp_path, capsys):
     """Where a run reports to may change when it goes on; what is passed on to TRL may not."""
     out = tmp_path / "out"
-    assert cli.main([*command, "logging_steps=1", "report_to=[tensorboard]", "+trl.bf16=true"]) == 0
+    assert cli.main([*command, "logging_steps=1", "report_to=[tensorboard]", "trl.bf16=true"]) == 0
     [folder] = (out / "runs").iterdir()
     events = EventAccumulator(str(folder))
     events.Reload()
@@ -264,6 +268,6 @@ def test_the_verb_reports_to_tensorboard_and_computes_in_the_precision_asked_for
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(logged)
     assert cli.main([*command, "logging_steps=1", "max_steps=4"]) == 2
     assert "holds a run with trl={'bf16': True}, not trl={}" in capsys.readouterr().err
-    assert cli.main([*command, "logging_steps=1", "max_steps=4", "+trl.bf16=true"]) == 0
+    assert cli.main([*command, "logging_steps=1", "max_steps=4", "trl.bf16=true"]) == 0
     assert len(list((out / "runs").iterdir())) == 1
     assert [line["step"] for line in log_of(out) if "loss" in line] == [1, 2, 3, 4]

@@ -1,7 +1,7 @@
 """Stages: commands reach their verbs unchanged, are run once, and again when their settings change."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -48,10 +48,18 @@ def test_values_survive_the_way_through_the_command_line(value):
     assert OverridesParser.create().parse_override(f"key={override_value(value)}").value() == value
 
 
+@dataclass
+class Composed:
+    """Settings of a verb."""
+
+    overrides: tuple[str, ...]
+    default: int
+
+
 def test_a_changed_setting_concerns_its_stage_and_those_after_it():
     def fingerprints(default: int, **changed: int) -> list[str]:
         commands = [Command(name, "cache", {"n": changed.get(name, 1)}, Path(name)) for name in ("a", "b", "c")]
-        stages = plan_stages(commands, lambda verb, overrides: {"overrides": overrides, "default": default})
+        stages = plan_stages(commands, lambda verb, overrides: Composed(overrides, default))
         return [stage.fingerprint for stage in stages]
 
     before = fingerprints(0)

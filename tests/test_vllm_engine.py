@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused(planner, tasks, vllm, monkeypatch):
         VLLMEngine(planner.model, None, planner.processor, params, 6, settings(tasks, "server"))
 
 
-@pytest.mark.parametrize(("engine", "message"), [("vllm", "needs vLLM"), ("sglang", "hf or vllm")])
+@pytest.mark.parametrize(("engine", "message"), [("vllm", "needs vLLM"), ("sglang", "one of hf, vllm")])
 def test_the_verb_says_what_is_missing(tmp_path, capsys, monkeypatch, engine, message):
     monkeypatch.setattr(import_utils, "is_vllm_available", lambda: False)
     keys = [f"out={tmp_path}", "openscene_data_root=x", "planner.model=tiny2", f"engine={engine}"]

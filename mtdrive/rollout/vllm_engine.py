@@ -22,8 +22,6 @@ from accelerate import Accelerator
 from peft import PeftModel
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
-from trl import import_utils
-from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient
 
 from mtdrive.rollout.encoding import Prompt
@@ -49,7 +47,9 @@ class VLLMSettings:
 
 def check_installed() -> None:
     """Raises MTDriveError where there is no vLLM."""
-    if not import_utils.is_vllm_available():
+    from trl.import_utils import is_vllm_available
+
+    if not is_vllm_available():
         raise MTDriveError("engine=vllm needs vLLM: pip install 'trl[vllm]', on a machine with a GPU; or engine=hf.")
 
 
@@ -69,14 +69,14 @@ class VLLMEngine:
         max_new_tokens: int,
         settings: VLLMSettings,
     ):
+        from trl.generation.vllm_generation import VLLMGeneration  # where vLLM is, it takes seconds to import
+
         check_installed()
         self.sampling_params, self.max_new_tokens = sampling_params, max_new_tokens
         self.read_image = settings.read_image
         self.image_token = processor.image_token_id  # type: ignore[attr-defined]  # processors with images have it
         self._accelerator = accelerator
-        self.generation = vllm_generation.VLLMGeneration(
-            model, accelerator, processor, mode=settings.mode, **settings.options
-        )
+        self.generation = VLLMGeneration(model, accelerator, processor, mode=settings.mode, **settings.options)
         self.client: VLLMClient | None = None
         if settings.mode == "server":
             own = getattr(self.generation, "vllm_client", None)  # TRL makes one for the main process alone

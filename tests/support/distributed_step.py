@@ -94,7 +94,7 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
             callbacks=[gradients, LogFile(out)],
         )
         trainer.train()
-        trainer.save_planner()
+        trainer.save_planner(planner.card)
     logged = {key: value for line in trainer.state.log_history for key, value in line.items()}
     losses = {
         key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens") if key in logged
