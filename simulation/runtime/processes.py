@@ -155,7 +155,7 @@ def _serve(pipe: Connection, function: Callable[[Item], Result], warm_up: Callab
     """In a process of a pool: answers items until there are no more."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()  # or a killed parent leaves it at work
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # removes what is half written
+    signal.signal(signal.SIGTERM, _leave)
     if warm_up is not None:
         warm_up()
     while True:
@@ -172,6 +172,12 @@ def _serve(pipe: Connection, function: Callable[[Item], Result], warm_up: Callab
             pipe.send(answer)
         except BrokenPipeError:  # nobody waits for it any more
             return
+
+
+def _leave(number: int, _frame: object) -> None:
+    """Exit, and remove what is half written on the way out."""
+    sys.unraisablehook = lambda _: None  # which would print that a finaliser was interrupted
+    sys.exit(128 + number)
 
 
 def _end_with(parent: BaseProcess) -> None:
