@@ -388,3 +388,13 @@ def test_the_verb_refuses(tmp_path, capsys, override, message):
     keys = [f"out={tmp_path / 'out'}", "openscene_data_root=x", "planner.model=tiny2", override]
     assert cli.main(["rl", *keys]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_rollouts_and_loss_compute_in_half_precision_where_it_is_asked_for(planner, tmp_path):
+    trainer = make_trainer(planner, tmp_path, 1, bf16=True)
+    trainer.train()
+    exact = make_trainer(small_planner(), tmp_path, 1)
+    exact.train()
+    entropies = [steps_of(made)[0]["entropy"] for made in (trainer, exact)]
+    assert entropies[0] != entropies[1]
+    assert entropies[0] == pytest.approx(entropies[1], rel=0.02)

@@ -18,7 +18,7 @@ from mtdrive.planner.answer import NUM_POSES, AnswerError, format_answer
 from mtdrive.planner.conversation import question_answer
 from mtdrive.planner.prompt import PromptStyle, SceneView, messages, question_messages
 from mtdrive.simulation.feedback.structured import Change, ChangeKind, Feedback, Finding
-from mtdrive.simulation.feedback.text import render_text, templates, terms
+from mtdrive.simulation.feedback.text import NOT_DRIVABLE, NOT_FINITE, render_text, templates, terms
 from mtdrive.simulation.metrics.registry import all_metrics
 from mtdrive.simulation.scene import DrivingCommand
 
@@ -82,7 +82,7 @@ def _feedback() -> list[str]:
         render_text(flawed),
         render_text(replace(flawed, steps=changes[:1])),
         render_text(replace(flawed, clean=True)),
-        *(render_text(replace(flawed, problem=error)) for error in AnswerError),
+        *(render_text(replace(flawed, problem=problem)) for problem in (*AnswerError, NOT_FINITE, NOT_DRIVABLE)),
     ]
 
 

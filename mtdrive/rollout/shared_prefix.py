@@ -278,7 +278,8 @@ class PromptSegments:
         """See `Segments.attend`."""
         keys, values = self.rows.pad(key).contiguous(), self.rows.pad(value).contiguous()
         empty = keys.new_empty(len(keys) * self.group, keys.shape[1], 0, keys.shape[3])
-        self.layers.append(LayerCache(keys, values, empty, empty))
+        # Under autocast the rotary embedding leaves keys in float32 and values are in bfloat16.
+        self.layers.append(LayerCache(keys, values, empty, empty.to(values.dtype)))
         return _causal(self.rows, query, key, value, scaling)
 
 

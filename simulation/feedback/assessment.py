@@ -13,6 +13,7 @@ from mtdrive.simulation.feedback.diagnose import diagnose
 from mtdrive.simulation.feedback.perceived import perceived_scene
 from mtdrive.simulation.feedback.repair import add_changes, add_steps
 from mtdrive.simulation.feedback.structured import SOURCES, Feedback, Source
+from mtdrive.simulation.feedback.text import NOT_DRIVABLE, NOT_FINITE
 from mtdrive.simulation.metrics.extended_comfort import extended_comfort
 from mtdrive.simulation.metrics.registry import metrics_of
 from mtdrive.simulation.runtime.identity_cache import cache_by_identity
@@ -135,7 +136,7 @@ def _human_states(scene: Scene) -> np.ndarray:
 def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:
     """Findings on the plan (T, 3) in one row of the scores, which are those of `scene`."""
     if scores.status[row] != OK:
-        problem = "numbers that are not finite" if not np.isfinite(poses).all() else "poses that no car can follow"
+        problem = NOT_FINITE if not np.isfinite(poses).all() else NOT_DRIVABLE
         return Feedback(scores.metric, source, float("nan"), False, (), problem=problem)
     findings = tuple(diagnose(scene, scores, row))
     counted = {metric.column for metric in metrics_of(scores.metric) if metric.counts}

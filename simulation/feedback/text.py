@@ -19,6 +19,7 @@ CHANGES = {
 CLEAN = "Clean plan."
 SCORE = "PDMS {score}."
 INVALID = "Invalid plan: {problem}."
+NOT_FINITE, NOT_DRIVABLE = "numbers that are not finite", "poses that no car can follow"  # problems
 
 
 def templates() -> list[str]:
