@@ -6,15 +6,16 @@ holds no time and no path.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.files import atomic_path
@@ -23,48 +24,51 @@ CARD = "planner.yaml"
 VERSION = 1
 LARGEST = 1 << 16  # bytes; a stage takes about 250
 DEEPEST = 3  # levels of nesting: the card, its list of stages, a stage
-LONGEST_NAME = 300  # characters
+LONGEST_PLACE = 60  # characters of the name of a wrong value that a message shows
 HEADER = "# What this planner is and what it has learned; written by mtdrive.\n"
 
-Verb = Literal["sft", "rl"]
-T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid", strict=True)
+Text = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
 class Stage:
     """One training run that a planner has been through."""
 
-    verb: Verb
+    __pydantic_config__ = STRICT
+
+    verb: Literal["sft", "rl"]
     """What trained it: `mtdrive sft` or `mtdrive rl`."""
 
-    seed: int
+    seed: Whole
     """Seed of the run."""
 
-    steps: int
+    steps: Whole
     """Optimiser steps that were made."""
 
-    mtdrive: str
+    mtdrive: Text
     """Version of mtdrive that trained it."""
 
-    split: str
+    split: Text
     """Split of the scenes that it learned from."""
 
-    metric: str
+    metric: Text
     """Score version of its feedback and rewards, for instance `pdms_v1`."""
 
-    metric_revision: int
+    metric_revision: Whole
     """Revision of that score version (`ScoreVersion.revision`)."""
 
-    feedback: str
+    feedback: Text
     """Source of its feedback: `privileged` or `perceived`."""
 
     feedback_steps: bool
     """Whether its feedback named changes second by second."""
 
-    turns: int | None
+    turns: Whole | None
     """Most turns of an episode in `rl`; None for `sft`, whose samples each have their own number."""
 
-    data: str
+    data: Text
     """Digest of what it learned from: the dataset's manifest for `sft`, the scenes' tokens for `rl`."""
 
 
@@ -72,25 +76,27 @@ class Stage:
 class PlannerCard:
     """What a planner is, and what it has learned."""
 
-    mtdrive: str
+    __pydantic_config__ = STRICT
+
+    mtdrive: Text
     """Version of mtdrive that saved it."""
 
-    base: str
+    base: Text
     """Model that the first stage began with: a Hugging Face name, the name of a folder, or `tiny` with its seed."""
 
-    prompt: str
+    prompt: Text
     """Name of the prompt style that it learned (`prompt.PROMPTS`)."""
 
-    wording: str
+    wording: Text
     """Fingerprint of everything that was said to it in that style (`wording.wording_fingerprint`)."""
 
-    answer: str
+    answer: Text
     """Fingerprint of the format of its answers (`wording.answer_fingerprint`)."""
 
-    max_new_tokens: int
+    max_new_tokens: Annotated[int, Field(ge=1, lt=2**63)]
     """Upper bound for the tokens of one answer."""
 
-    dtype: str
+    dtype: Text
     """Name of the torch type of its weights, for instance `bfloat16`."""
 
     stages: tuple[Stage, ...] = ()
@@ -111,7 +117,7 @@ def read_card(folder: str | Path) -> PlannerCard:
     try:
         content = _mapping(path)
         version = content.pop("version", None)
-        if not _has_type(version, int):
+        if type(version) is not int or version < 1:
             raise ValueError("it has no version")
         if version != VERSION:
             raise MTDriveError(f"{path} has version {version}, not {VERSION}; load it with the mtdrive that wrote it.")
@@ -162,39 +168,13 @@ def _mapping(path: Path) -> dict:
 
 def _card(content: dict) -> PlannerCard:
     """The card with these values. Raises ValueError."""
-    stages = content.get("stages")
-    if not isinstance(stages, list):
-        raise ValueError("it has no list of stages")
-    card = _checked(PlannerCard, content | {"stages": tuple(_checked(Stage, stage) for stage in stages)})
-    if card.max_new_tokens < 1:
-        raise ValueError("its max_new_tokens is 0")
-    return card
-
-
-def _checked(kind: type[T], content: object) -> T:
-    """The dataclass whose fields have these values. Raises ValueError."""
-    hints = get_type_hints(kind)
-    if not isinstance(content, dict):
-        raise ValueError("a stage has no keys")
-    for key in hints:
-        if key not in content or not _has_type(content[key], hints[key]):
-            raise ValueError(f"it has no {key} such as mtdrive writes")
-    if unknown := content.keys() - hints.keys():
-        raise ValueError(f"it has an unknown key {str(min(map(str, unknown)))[:40]!r}")
-    return kind(**content)
-
-
-def _has_type(value: object, hint: Any) -> bool:
-    """Whether a value is of a field's type; numbers are not negative, and texts printable and short."""
-    if isinstance(hint, UnionType):
-        return any(_has_type(value, each) for each in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if hint is int:
-        return type(value) is int and 0 <= value < 1 << 63
-    if hint is str:
-        return isinstance(value, str) and value.isprintable() and 0 < len(value) <= LONGEST_NAME
-    return isinstance(value, get_origin(hint) or hint)
+    try:
+        return TypeAdapter(PlannerCard).validate_json(json.dumps(content), strict=True)
+    except TypeError:
+        raise ValueError("it has a value such as mtdrive never writes") from None
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ValueError(f"it has no {place[:LONGEST_PLACE]!r} such as mtdrive writes") from None
 
 
 def _reason(error: Exception) -> str:
