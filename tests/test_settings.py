@@ -110,6 +110,7 @@ def test_open_groups_take_any_key_and_tokens_stay_text():
     rl = load_settings("rl", [*NEEDED["rl"], 'vllm.options={server_base_url: "http://here"}', "trl.bf16=true"])
     assert rl.vllm.options["server_base_url"] == "http://here"
     assert rl.trl == {"bf16": True}
+    assert load_settings("sft", [*NEEDED["sft"], "planner.lora.r=4"]).planner.lora == {"r": 4}
     typed = ["1234567890123e12", "6992452986292901", "0012345678901234", "5118e69f55dd7a54"]
     assert load_settings("cache", [*NEEDED["cache"], f"tokens=[{', '.join(typed)}]"]).tokens == typed
     for token in typed:

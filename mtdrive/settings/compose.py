@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -123,7 +123,7 @@ def _keys_of(settings: type) -> _Keys:
     as_typed, opened = set(), set()
     for key, hint in _hints(settings):
         as_typed |= {key} if any(isinstance(part, AsTyped) for part in _parts(hint)) else set()
-        opened |= {key} if any(get_origin(part) is dict for part in _parts(hint)) else set()
+        opened |= {key} if any(get_origin(part) in (dict, Mapping) for part in _parts(hint)) else set()
     return _Keys(frozenset(as_typed), frozenset(opened))
 
 
@@ -139,6 +139,6 @@ def _hints(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _parts(hint: Any) -> Iterator[Any]:
     """A type and what it is made of, without the values of a dict."""
     yield hint
-    if get_origin(hint) is not dict:
+    if get_origin(hint) not in (dict, Mapping):
         for part in get_args(hint):
             yield from _parts(part)
