@@ -9,6 +9,9 @@ import pytest
 
 from mtdrive.cli import main
 from mtdrive.commands.quickstart import plan
+from mtdrive.datasets.reader import read_manifest
+from mtdrive.planner.card import read_card
+from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.locks import only_run_in
@@ -84,3 +87,23 @@ def test_a_trained_stage_that_is_repeated_alone_changes_nothing(smoke_run, tmp_p
         assert main([stage.verb, *(key for key in stage.overrides if not key.startswith("out=")), f"out={out}"]) == 0
         assert f"steps, {'loss' if stage.verb == 'sft' else 'sampled PDMS'}" in capsys.readouterr().out
         assert contents(out) == before
+
+
+def test_planners_say_what_they_learned_and_refuse_what_does_not_fit(smoke_run, tmp_path, monkeypatch, capsys):
+    for name, value in load_settings("quickstart", smoke_run.arguments[1:]).environment.items():
+        monkeypatch.setenv(name, value)
+    card = read_card(smoke_run.folder / "rl")
+    assert [(stage.verb, stage.steps, stage.turns) for stage in card.stages] == [("sft", 3, None), ("rl", 2, 2)]
+    assert card.stages[:1] == read_card(smoke_run.folder / "sft").stages
+    manifest = read_manifest(smoke_run.folder / "dataset/train")
+    assert (card.prompt, card.wording) == (manifest["wording"], manifest["wording_fingerprint"])
+
+    evaluate = ["evaluate", f"planner={smoke_run.folder}/rl", "baselines=[]", "limit=1", f"out={tmp_path}/evaluation"]
+    assert main([*evaluate, "feedback_steps=true"]) == 2
+    assert "was trained with feedback_steps=false" in capsys.readouterr().err
+    sft = ["sft", "planner=tiny", "planner.prompt=full", f"dataset={smoke_run.folder}/dataset/train"]
+    assert main([*sft, f"out={tmp_path}/sft"]) == 2
+    assert "was recorded with prompt=compact, and the planner's is full" in capsys.readouterr().err
+    assert main([*evaluate, "feedback_steps=true", "planner.allow_misfit=true"]) == 0
+    header, _ = read_episodes(tmp_path / "evaluation/episodes.jsonl")
+    assert (header.prompt_style, header.feedback_steps) == ("compact", True)
