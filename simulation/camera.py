@@ -17,7 +17,8 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import Camera
 
 NEAR = 0.2  # [m] depth below which points are not projected
-CALIBRATED_SIZE = (1920, 1080)  # [px] image size that NAVSIM's calibration refers to
+NAVSIM_SIZE, NAVSIM_CENTRE = (1920, 1080), (960.0, 560.0)  # [px] NAVSIM's images, and their principal point
+OFF_CENTRE = 0.1  # a camera's principal point may lie this share of half the image's width off its middle
 GUARD = 4.0  # polygons are cut this many half image widths off the axis, where OpenCV's integers still hold
 
 
@@ -94,23 +95,20 @@ class PinholeCamera:
 
     @classmethod
     def from_scene(cls, camera: Camera, width: int, height: int) -> PinholeCamera:
-        """The camera of a scene for its stored image of width x height.
+        """The camera of a scene for its stored image of width x height, of whatever size its calibration is.
 
-        The calibration counts as that of the stored image, unless its principal point lies outside: the
-        image is then a reduced copy of NAVSIM's 1920 x 1080. `navsim_format.logs.front_camera` reads the
-        calibration of a log's frame.
+        `navsim_format.logs.front_camera` reads the calibration of a log's frame.
+
+        Raises:
+            MTDriveError: as the class, or the principal point does not lie to the right of the image's left edge.
         """
-        calibration = camera.intrinsic, camera.to_ego, camera.distortion
-        if camera.intrinsic[0, 2] < width and camera.intrinsic[1, 2] < height:
-            return cls(*calibration, width, height)
-        return cls(*calibration, *CALIBRATED_SIZE).resized(width, height)
+        intrinsic = resampled(camera.intrinsic, *image_scale(camera.intrinsic, width, height))
+        return cls(intrinsic, camera.to_ego, camera.distortion, width, height)
 
     def resized(self, width: int, height: int) -> PinholeCamera:
         """The same camera for the whole image resampled to width x height."""
-        sx, sy = width / self.width, height / self.height
-        # Resampling keeps the image's outer edge in place, which lies half a pixel off the corner pixel's centre.
-        scale = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
-        return replace(self, intrinsic=scale @ self.intrinsic, width=width, height=height)
+        intrinsic = resampled(self.intrinsic, width / self.width, height / self.height)
+        return replace(self, intrinsic=intrinsic, width=width, height=height)
 
     @property
     def position(self) -> np.ndarray:
@@ -168,6 +166,31 @@ class PinholeCamera:
         with np.errstate(divide="ignore"):
             distance = np.where(rays[:, 2] < 0, -self.position[2] / rays[:, 2], np.nan)
         return self.position[:2] + rays[:, :2] * distance[:, None]
+
+
+def image_scale(intrinsic: np.ndarray, width: int, height: int) -> tuple[float, float]:
+    """By how much an image of width x height is larger than the one that a camera matrix (3, 3) was made for: (x, y).
+
+    The matrix does not say for which size it was made; the principal point does, which lies near the middle. NAVSIM's
+    is known, so that a copy of other proportions is recognised too. Any other copy is taken to keep its proportions,
+    since the vertical position of the principal point says little where the picture was cropped.
+
+    Raises:
+        MTDriveError: the principal point does not lie to the right of the image's left edge.
+    """
+    centre = intrinsic[:2, 2]
+    if np.allclose(centre, NAVSIM_CENTRE, rtol=0.01, atol=0.0):
+        return width / NAVSIM_SIZE[0], height / NAVSIM_SIZE[1]
+    if not centre[0] > 0:
+        raise MTDriveError(f"Camera calibration: the principal point {centre.tolist()} lies outside the image.")
+    scale = width / (2.0 * float(centre[0]))
+    return (1.0, 1.0) if abs(1.0 / scale - 1.0) <= OFF_CENTRE else (scale, scale)
+
+
+def resampled(intrinsic: np.ndarray, sx: float, sy: float) -> np.ndarray:
+    """The camera matrix (3, 3) for the image resampled to sx times its width and sy times its height."""
+    # Resampling keeps the image's outer edge in place, which lies half a pixel off the corner pixel's centre.
+    return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]]) @ intrinsic
 
 
 def distort(flat: np.ndarray, distortion: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from PIL import Image
 from mtdrive.commands.record import read_answers
 from mtdrive.datasets.reader import read_manifest
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.images import decode_image
+from mtdrive.simulation.navsim_format.images import check_image, decode_image
 from mtdrive.simulation.navsim_format.maps import load_map
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.submission.files import read_submission
@@ -120,6 +120,32 @@ def test_images_are_read_as_they_are_stored(tmp_path):
         image.convert(mode).save(tmp_path / "a.png")
         read = decode_image(tmp_path / "a.png")
         np.testing.assert_array_equal(read, np.asarray(image.convert(mode).convert("RGB")))
+    for mode in ("L", "CMYK"):
+        image.convert(mode).save(tmp_path / "a.jpg", quality=95)
+        read = decode_image(tmp_path / "a.jpg")
+        assert np.abs(read.astype(int) - np.asarray(image.convert(mode).convert("RGB"))).mean() < 3
+
+
+def test_the_check_of_images_refuses_what_does_not_decode(tmp_path):
+    """Large files are judged by their two ends, and read whole where these do not tell."""
+    noise = np.random.default_rng(0).integers(0, 255, (400, 600, 3), dtype=np.uint8)
+    jpeg, png = (cv2.imencode(suffix, noise)[1].tobytes() for suffix in (".jpg", ".png"))
+    path = tmp_path / "a.jpg"
+    comment = (b"\xff\xfe" + struct.pack(">H", 65535)).ljust(65537, b"a")
+    for content in (jpeg, png, jpeg + bytes(300_000), jpeg[:2] + 3 * comment + jpeg[2:], jpeg[:2] + comment + jpeg[2:]):
+        path.write_bytes(content)
+        check_image(path)
+        decode_image(path)
+    for content in (b"", jpeg[:200_000], jpeg[:200_000] + bytes(99_999), png[:-12], png_header(30_000, 30_000)):
+        path.write_bytes(content)
+        for read in (check_image, decode_image):
+            with pytest.raises(MTDriveError, match=r"a\.jpg (is truncated|has 30,000)"):
+                read(path)
+    path.write_bytes(jpeg)
+    with path.open("r+b") as file:
+        file.truncate(1 << 27)  # longer than what is read at most
+    with pytest.raises(MTDriveError, match="truncated"):
+        check_image(path)
 
 
 def npy(shape: str, content: bytes = b"") -> bytes:

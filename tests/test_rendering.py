@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mtdrive.simulation.camera import NEAR, PinholeCamera, clip_polygon
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.logs import front_camera
-from mtdrive.simulation.scene import ObjectType
+from mtdrive.simulation.scene import Camera, ObjectType
 from mtdrive.simulation.synthetic.rendering import render_front_camera
 from mtdrive.simulation.synthetic.rendering.order import painters_order
 from mtdrive.simulation.synthetic.rendering.scene import (
@@ -130,6 +130,37 @@ def test_calibration_of_a_log_fits_its_full_image_and_a_reduced_one():
     expected = camera_at(distortion=NUPLAN_DISTORTION).project(points)[0]
     np.testing.assert_allclose(full.project(points)[0], expected, atol=1e-9)
     np.testing.assert_allclose(small.project(points)[0], (expected + 0.5) / 20 - 0.5, atol=1e-9)
+
+
+CALIBRATIONS = {  # size and principal point of the image that was calibrated
+    "NAVSIM's": (1920, 1080, 960.0, 560.0),
+    "a small world's": (640, 360, 320.0, 560.0 / 3),
+    "cropped, off the middle": (1600, 600, 830.0, 90.0),
+}
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS.values(), ids=CALIBRATIONS)
+@pytest.mark.parametrize("factor", [1.0, 0.75, 2 / 3, 0.5, 0.05, 1.5])
+def test_plans_lie_right_on_copies_of_any_size(calibration, factor):
+    """A point keeps its place in the picture, of whichever size the copy on disk is."""
+    width, height, cx, cy = calibration
+    intrinsic = np.array([[1000.0, 0.0, cx], [0.0, 1000.0, cy], [0.0, 0.0, 1.0]])
+    stored = round(width * factor), round(height * factor)
+    camera = PinholeCamera.from_scene(Camera("a.jpg", intrinsic, CAMERA.to_ego, np.zeros(5)), *stored)
+    points = np.array([[16.6, -3.0, 0.0], [31.6, 4.0, 1.0]])
+    expected = PinholeCamera(intrinsic, CAMERA.to_ego, np.zeros(5), width, height).project(points)[0]
+    away = np.abs((camera.project(points)[0] + 0.5) / stored - (expected + 0.5) / (width, height))
+    known = factor == 1.0 or width == 1920  # of other cameras the size is inferred, and less exactly
+    assert away.max() < (1e-9 if known else 0.03)
+
+
+def test_a_squashed_copy_of_navsims_image_is_recognised():
+    front = Camera("a.jpg", INTRINSIC.copy(), CAMERA.to_ego, np.zeros(5))
+    squashed = PinholeCamera.from_scene(front, 448, 448)
+    np.testing.assert_allclose(squashed.intrinsic, camera_at().resized(448, 448).intrinsic)
+    front.intrinsic[:2, 2] = 0.0
+    with pytest.raises(MTDriveError, match="principal point"):
+        PinholeCamera.from_scene(front, 448, 448)
 
 
 @pytest.mark.parametrize(

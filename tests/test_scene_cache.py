@@ -321,6 +321,25 @@ def test_a_log_that_does_not_read_does_not_stop_the_others(data, capsys, spoil, 
     }
 
 
+def test_missing_and_damaged_images_are_named_by_log(data, capsys):
+    assert cli.main(_cache(data, "workers=1", "check_images=true", f"log_names=[{SINGAPORE}]")) == 0
+    assert "front images of 3 scenes: all there" in capsys.readouterr().out
+    assert cli.main(_cache(data, "workers=1")) == 0  # only where asked for
+    store = SceneStore(data / "exp/scene_cache", "test")
+    pictures = data / "sensor_blobs/test"
+    boston = [token for token in store.tokens if store.log_name(token) == BOSTON]
+    (pictures / store.load(TRACKS).camera.image).write_bytes(b"<html>not found</html>")
+    for path in (pictures / BOSTON / "CAM_F0").iterdir():
+        path.unlink()
+    assert cli.main(_cache(data, "workers=2", "check_images=true")) == 1
+    printed = capsys.readouterr().out
+    assert f"{BOSTON}: {len(boston)} of {len(boston)} front images" in printed
+    assert sum(f"  {token}: There is no camera image {pictures}" in printed for token in boston) == 3 < len(boston)
+    assert f"{SINGAPORE}: 1 of {8 - len(boston)} front images" in printed
+    assert f"  {TRACKS}: The camera image" in printed
+    assert f"front images of 8 scenes: {len(boston) + 1} are missing or do not read, in 2 of 2 logs" in printed
+
+
 def test_a_map_that_does_not_read_does_not_stop_the_others(data, capsys):
     (data / "maps/us-ma-boston/9.12.1817/map.gpkg").write_bytes(b"no map")
     assert cli.main(_cache(data, "workers=1")) == 1

@@ -70,6 +70,7 @@ class CacheSettings(Paths):
     log_names: list[Text] | None
     tokens: list[Token] | None
     workers: Workers
+    check_images: bool
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where a data root is not set."""
