@@ -19,6 +19,7 @@ import shapely
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.geopackage import BadLayer, open_geopackage, read_table, unpack_geometry
+from mtdrive.simulation.navsim_format.map_ids import id_numbers, id_texts
 from mtdrive.simulation.navsim_format.names import map_part
 from mtdrive.simulation.runtime.json_files import read_json
 
@@ -265,45 +266,47 @@ def _read_map(location: str, package: _GeoPackage) -> RoadMap:
 
 
 def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
-    lines, lane_fids, connector_fids = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
+    lines, *owners = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
     present = [line for line in lines if line is not None]
     _check_type("baseline_paths", np.array(present, dtype=object), shapely.GeometryType.LINESTRING)
-    lane_lines = dict(zip(lane_fids, lines, strict=True))
-    connector_lines = dict(zip(connector_fids, lines, strict=True))
-    polygon_fids, polygons = package.read("gen_lane_connectors_scaled_width_polygons", "lane_connector_fid", "geom")
-    connector_polygons = dict(zip(polygon_fids, polygons, strict=True))
-    connector_area = Area([str(fid) for fid in polygon_fids], np.array(polygons, dtype=object))
+    lane_lines, connector_lines = (dict(zip(id_numbers("baseline_paths", fids), lines, strict=True)) for fids in owners)
+    layer = "gen_lane_connectors_scaled_width_polygons"
+    polygon_fids, polygons = package.read(layer, "lane_connector_fid", "geom")
+    connector_polygons = dict(zip(id_numbers(layer, polygon_fids), polygons, strict=True))
+    connector_area = Area(id_texts(layer, polygon_fids), np.array(polygons, dtype=object))
 
     lanes: dict[str, Lane] = {}
-    successors: dict[int, list[str]] = {}
+    successors: dict[int | None, list[str]] = {}
+    layer = "lane_connectors"
     columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
-    for fid, leaves, enters, block, limit in zip(*package.read("lane_connectors", *columns), strict=True):
+    fids, leaves, enters, blocks, limits = package.read(layer, *columns)
+    rows = zip(fids, id_numbers(layer, leaves), id_texts(layer, enters), id_texts(layer, blocks), limits, strict=True)
+    for fid, left, entered, block, limit in rows:
         id_ = str(fid)
-        _check_limit("lane_connectors", limit)
-        lanes[id_] = Lane(id_, str(block), connector_polygons.get(fid), connector_lines.get(fid), limit, (str(enters),))
-        successors.setdefault(leaves, []).append(id_)
-    fids, blocks, limits, polygons = package.read("lanes_polygons", "fid", "lane_group_fid", "speed_limit_mps", "geom")
-    for fid, block, limit, polygon in zip(fids, blocks, limits, polygons, strict=True):
+        _check_limit(layer, limit)
+        lanes[id_] = Lane(id_, block, connector_polygons.get(fid), connector_lines.get(fid), limit, (entered,))
+        successors.setdefault(left, []).append(id_)
+    layer = "lanes_polygons"
+    fids, blocks, limits, polygons = package.read(layer, "fid", "lane_group_fid", "speed_limit_mps", "geom")
+    for fid, block, limit, polygon in zip(fids, id_texts(layer, blocks), limits, polygons, strict=True):
         id_ = str(fid)
-        _check_limit("lanes_polygons", limit)
-        lanes[id_] = Lane(id_, str(block), polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
+        _check_limit(layer, limit)
+        lanes[id_] = Lane(id_, block, polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
     return lanes, Area([str(fid) for fid in fids], np.array(polygons, dtype=object)), connector_area
 
 
 def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, Area]:
-    connector_area = _read_area(package, "lane_group_connectors")
-    sources, targets = package.read("lane_group_connectors", "from_lane_group_fid", "to_lane_group_fid")
+    layer = "lane_group_connectors"
+    connector_area = _read_area(package, layer)
+    ends = package.read(layer, "from_lane_group_fid", "to_lane_group_fid")
     connector_lanes = _members(package, "lane_connectors", "lane_group_connector_fid")
     roadblocks: dict[str, Roadblock] = {}
-    incoming: dict[str, list[str]] = {}
-    outgoing: dict[str, list[str]] = {}
     for id_, polygon, source, target in zip(
-        connector_area.ids, connector_area.polygons, map(str, sources), map(str, targets), strict=True
+        connector_area.ids, connector_area.polygons, *(id_texts(layer, fids) for fids in ends), strict=True
     ):
         roadblocks[id_] = Roadblock(id_, polygon, True, tuple(connector_lanes.get(id_, ())), (source,), (target,))
-        outgoing.setdefault(source, []).append(id_)
-        incoming.setdefault(target, []).append(id_)
 
+    outgoing, incoming = (_by_number(connector_area.ids, id_numbers(layer, fids)) for fids in ends)
     roadblock_area = _read_area(package, "lane_groups_polygons")
     lanes = _members(package, "lanes_polygons", "lane_group_fid")
     for id_, polygon in zip(roadblock_area.ids, roadblock_area.polygons, strict=True):
@@ -313,9 +316,15 @@ def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, 
 
 
 def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, list[str]]:
+    fids, groups = package.read(layer, "fid", group_column)
+    return _by_number([str(fid) for fid in fids], id_numbers(layer, groups))
+
+
+def _by_number(ids: list[str], numbers: list[int | None]) -> dict[str, list[str]]:
+    """The ids by the id that each belongs to."""
     members: dict[str, list[str]] = {}
-    for fid, group in zip(*package.read(layer, "fid", group_column), strict=True):
-        members.setdefault(str(group), []).append(str(fid))
+    for id_, number in zip(ids, numbers, strict=True):
+        members.setdefault(str(number), []).append(id_)
     return members
 
 
