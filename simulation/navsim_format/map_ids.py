@@ -1,8 +1,8 @@
 """Ids in the columns of a map, found and written as nuplan-devkit does (`nuplan_map/utils.py`, `lane_connector.py`).
 
-nuplan-devkit reads a column into pandas, where whole numbers beside a NULL become floats. It looks an id up by comparing
-`int(value)` with `int(id)`, and names what a row points to `str(value)`. So ids may be text, but where one connector has
-no entry lane, all of them lead to lanes such as "64353.0", which exist in no map.
+nuplan-devkit reads a column into pandas, where whole numbers beside a NULL become floats. It looks an id up by
+comparing `int(value)` with `int(id)`, and names what a row points to `str(value)`. So ids may be text, but where one
+connector has no entry lane, all of them lead to lanes such as "64353.0", which no map has.
 """
 
 from __future__ import annotations
