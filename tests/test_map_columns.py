@@ -6,6 +6,7 @@ same changed files.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import sqlite3
@@ -203,3 +204,20 @@ def test_an_area_without_geometry_holds_nothing_and_is_named(changed, tmp_path, 
     assert report.notes == road_map.notes == [record.message for record in caplog.records]
     assert f"Map us-ma-boston has no geometry for 1 of layer intersections ({fid})" in " ".join(report.notes)
     assert "layer lanes_polygons (62985)" in " ".join(report.notes)
+
+
+def test_a_red_light_in_two_parts_stops_as_the_same_light_in_one():
+    """A connector that is cut in two, without a gap, is as far away as before."""
+    road_map, light = load_map(BOSTON), "62448"
+    polygon = road_map.lanes[light].polygon
+    left, bottom, right, top = polygon.bounds
+    half = polygon & shapely.box(left, bottom, (left + right) / 2, top)
+    parts = shapely.MultiPolygon([*shapely.get_parts(half), *shapely.get_parts(polygon - half)])
+    cut = dataclasses.replace(road_map.lanes[light], polygon=parts)
+    cut_map = dataclasses.replace(road_map, lanes=road_map.lanes | {light: cut})
+    plans = {}
+    for name, used, is_red in (("free", road_map, False), ("red", road_map, True), ("red parts", cut_map, True)):
+        frames = [frame | {"traffic_lights": [(light, is_red)]} for frame in window()]
+        plans[name] = compile_scene(frames, used, "test").references["epdms_v2"].states
+    np.testing.assert_allclose(plans["red parts"], plans["red"], rtol=0, atol=1e-9)
+    assert np.abs(plans["red"] - plans["free"]).max() > 0.1
