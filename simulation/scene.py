@@ -51,7 +51,7 @@ class MapLayer(IntEnum):
 
 
 class DrivingCommand(IntEnum):
-    """Index of the one in the log's one-hot `driving_command`."""
+    """Index of the one in the log's one-hot `driving_command`; UNKNOWN where that is all 0."""
 
     LEFT = 0
     STRAIGHT = 1
