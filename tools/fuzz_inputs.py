@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def equal(first: object, second: object) -> bool:
         return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
     if isinstance(first, dict):
         return list(first) == list(second) and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
+    if isinstance(first, list | tuple | deque):
         return len(first) == len(second) and all(map(equal, first, second))
     if hasattr(first, "__dict__") and type(first).__module__.startswith("mtdrive"):
         return equal(vars(first), vars(second)) if not isinstance(first, int) else first is second
