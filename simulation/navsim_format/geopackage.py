@@ -108,7 +108,7 @@ def unpack_geometry(layer: str, blob: object) -> bytes | None:
     except (struct.error, KeyError):
         whole = False
     if not whole:
-        raise BadLayer(f"layer {layer} holds a geometry that is no polygon or line, or no whole one")
+        raise BadLayer(f"layer {layer} holds a geometry that is no polygon, multipolygon or line, or no whole one")
     return content
 
 
