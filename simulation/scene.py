@@ -51,7 +51,7 @@ class MapLayer(IntEnum):
 
 
 class DrivingCommand(IntEnum):
-    """Index of the one in the log's one-hot `driving_command`."""
+    """Index of the one in the log's one-hot `driving_command`; UNKNOWN where that is all 0."""
 
     LEFT = 0
     STRAIGHT = 1
@@ -61,7 +61,11 @@ class DrivingCommand(IntEnum):
 
 @dataclass(frozen=True)
 class Polygons:
-    """P polygons with holes, rings in CSR layout; the first ring of a polygon is its shell."""
+    """P polygons with holes, rings in CSR layout; the first ring of a polygon is its shell.
+
+    A multipolygon has the rings of its parts one after the other, the largest shell first. In each case a point lies
+    inside if it lies inside an odd number of rings.
+    """
 
     xy: np.ndarray
     """(V, 2) vertices [m]; rings are closed, so the first vertex of a ring is repeated."""

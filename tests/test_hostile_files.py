@@ -37,6 +37,10 @@ def polygon(rings: int, points: int) -> bytes:
     return HEADER + b"\1\3\0\0\0" + struct.pack("<II", rings, points) + bytes(64)
 
 
+def multipolygon(parts: int, content: bytes = b"\1\3\0\0\0\0\0\0\0") -> bytes:
+    return HEADER + b"\1\6\0\0\0" + struct.pack("<I", parts) + content
+
+
 FORGED_MAPS = {
     "endless view": (f"DROP TABLE intersections; CREATE VIEW intersections AS {ENDLESS}", "no table"),
     "endless view of the meta data": (f"DROP TABLE meta; CREATE VIEW meta AS {ENDLESS}", "no table"),
@@ -46,8 +50,16 @@ FORGED_MAPS = {
         "computes geom",
     ),
     "huge blob": ("UPDATE intersections SET geom = zeroblob(200000000)", "too big"),
-    "nested geometries": (f"UPDATE intersections SET geom = x'{nested(200_000).hex()}'", "no polygon or line"),
+    "nested geometries": (
+        f"UPDATE intersections SET geom = x'{nested(200_000).hex()}'",
+        "no polygon, multipolygon or line",
+    ),
     "counts beyond the bytes": (f"UPDATE intersections SET geom = x'{polygon(1, 1 << 31).hex()}'", "no whole one"),
+    "endless parts": (f"UPDATE intersections SET geom = x'{multipolygon(1 << 31).hex()}'", "no whole one"),
+    "parts that are no polygons": (
+        f"UPDATE intersections SET geom = x'{multipolygon(1, multipolygon(0)[8:]).hex()}'",
+        "no whole one",
+    ),
     "endless rings": (f"UPDATE intersections SET geom = x'{polygon(1 << 31, 0).hex()}'", "no whole one"),
     "text in place of a geometry": ("UPDATE intersections SET geom = 'abc'", "no GeoPackage geometry"),
     "another projection": ("UPDATE meta SET value = '+proj=pipeline +step +init=/etc/passwd'", "no projectedCoord"),

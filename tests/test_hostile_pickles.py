@@ -5,12 +5,16 @@ from __future__ import annotations
 import collections
 import pickle
 import struct
-from pathlib import Path, PurePosixPath
+import sys
+import types
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.logs import ego_poses, read_log
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.navsim_format.synthetic_scenes import CLASSES
 from mtdrive.simulation.scene import ObjectType
@@ -28,7 +32,7 @@ def equal(first: object, second: object) -> bool:
         return first.dtype == second.dtype and first.tobytes() == second.tobytes()
     if isinstance(first, dict):
         return list(first) == list(second) and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
+    if isinstance(first, list | tuple | collections.deque):
         return len(first) == len(second) and all(map(equal, first, second))
     return first == second
 
@@ -70,6 +74,61 @@ def test_plain_data_of_every_protocol_is_read(tmp_path, protocol):
     assert loaded["shared"][0] is loaded["shared"][2]
 
 
+ZONE = timezone(timedelta(hours=8), "Singapore")
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_values_of_the_standard_library_are_read(tmp_path, protocol):
+    content = {
+        "days": [date(2021, 6, 11), date.min, date.max],
+        "times": [time(12, 10, 21), time(1, 2, 3, 456_789, UTC), time.max],
+        "moments": [datetime(2021, 6, 11, 12, 10, 21, 654_321), datetime(2021, 6, 11, tzinfo=ZONE), datetime.max],
+        "spans": [timedelta(1, 2, 3), -timedelta.resolution, UTC, ZONE],
+        "paths": [PurePosixPath("a/b.jpg"), PureWindowsPath("c:/d"), PurePosixPath()],
+        "queues": [collections.deque([1, [2]]), collections.deque(range(9), maxlen=3), collections.deque()],
+        "keys": {date(2021, 6, 11): 0, datetime(2021, 6, 11, tzinfo=ZONE): 1, PurePosixPath("a"): 2, ZONE: 3},
+        "ordered": collections.OrderedDict(b=1, a=collections.OrderedDict()),
+    }
+    path = tmp_path / "log.pkl"
+    path.write_bytes(pickle.dumps(content, protocol))
+    loaded = load_pickle(path)
+    assert equal(loaded, content)
+    assert [moment.tzinfo for moment in loaded["moments"]] == [None, ZONE, None]
+    assert loaded["queues"][1].maxlen == 3
+
+
+def test_repeated_hours_are_told_apart(tmp_path):
+    moments = [datetime(2021, 11, 7, 1, 30, fold=fold) for fold in (0, 1)] + [time(1, 30, fold=1)]
+    (tmp_path / "log.pkl").write_bytes(pickle.dumps(moments, 4))
+    assert [moment.fold for moment in load_pickle(tmp_path / "log.pkl")] == [0, 1, 1]
+
+
+def test_paths_and_default_dicts_are_read_without_what_they_do(tmp_path):
+    """A path cannot reach the disk, and what a default dict makes of a missing key is not in the file."""
+    factories = [None, list, dict, int, float, str, bool, tuple, set, collections.OrderedDict]
+    tables = [collections.defaultdict(factory, {"a": [1]}) for factory in factories]
+    (tmp_path / "log.pkl").write_bytes(pickle.dumps([PosixPath("/etc/passwd"), *tables]))
+    where, *loaded = load_pickle(tmp_path / "log.pkl")
+    assert (type(where), str(where)) == (PurePosixPath, "/etc/passwd")
+    assert all(equal(table, {"a": [1]}) for table in loaded)
+
+
+def test_a_rotation_may_be_a_quaternion_of_pyquaternion(tmp_path, monkeypatch):
+    """pyquaternion 0.9.9 keeps one field, q."""
+    module = types.ModuleType("pyquaternion.quaternion")
+    module.Quaternion = type("Quaternion", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, "pyquaternion", types.ModuleType("pyquaternion"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    frames = pickle.loads(LOGS[0].read_bytes())
+    turned = []
+    for frame in frames:
+        rotation = module.Quaternion()
+        rotation.q = np.array(frame["ego2global_rotation"])
+        turned.append(frame | {"ego2global_rotation": rotation})
+    (tmp_path / "log.pkl").write_bytes(pickle.dumps(turned))
+    np.testing.assert_array_equal(ego_poses(read_log(tmp_path / "log.pkl")), ego_poses(frames))
+
+
 # Pieces of forged pickles, as opcodes
 def text(value: str) -> bytes:
     data = value.encode()
@@ -88,6 +147,9 @@ NDARRAY, DTYPE = name("numpy", "ndarray"), name("numpy", "dtype")
 RECONSTRUCT = name("numpy._core.multiarray", "_reconstruct")
 ENUM = name("nuplan.common.actor_state.tracked_objects_types", "TrackedObjectType")
 FILE = name("pathlib", "PosixPath")
+DATE, MOMENT = name("datetime", "date"), name("datetime", "datetime")
+DEQUE, TABLE = name("collections", "deque"), name("collections", "defaultdict")
+QUATERNION = name("pyquaternion.quaternion", "Quaternion")
 NEW_ARRAY = RECONSTRUCT + NDARRAY + b"K\x00\x85C\x01b\x87R"
 PLAIN = b"(J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
 
@@ -165,6 +227,32 @@ FORGED = {
     "doubled tuples": b"N\x85\x94" + b"".join(b"h%ch%c\x86\x94" % (k, k) for k in range(60)),
     "long text often": text("a" * 1_000_000) + b"\x94]" + b"(" + b"h\x00" * 1000 + b"e",
     "memory for nothing": b"(" + b"\x8f" * 3_000_000 + b"l",
+    "day that is none": DATE + raw(b"\x07\xe5\x0d\x01") + b"\x85R",
+    "hour that is none": MOMENT + raw(b"\x07\xe5\x05\x01\x63\0\0\0\0\0") + b"\x85R",
+    "date of numbers": DATE + b"M\xe5\x07K\x05K\x01\x87R",
+    "zone that is none": MOMENT + raw(b"\x07\xe5\x05\x01\0\0\0\0\0\0") + text("UTC") + b"\x86R",
+    "zone of another class": name("datetime", "tzinfo") + b")R",
+    "parsed date": name("datetime", "datetime.strptime") + text("1") + text("%H") + b"\x86R",
+    "span of any size": name("datetime", "timedelta") + b"J\xff\xff\xff\x7fK\0K\0\x87R",
+    "date changed": DATE + raw(b"\x07\xe5\x05\x01") + b"\x85R}" + text("year") + b"K\x01sb",
+    "path of a number": FILE + b"K\x01\x85R",
+    "path of a path's class": FILE + FILE + b"\x85R",
+    "path that reads": name("pathlib", "Path.read_bytes") + b")R",
+    "default dict that calls": TABLE + name("_codecs", "encode") + b"\x85R",
+    "default dict of dates": TABLE + DATE + b"\x85R",
+    "default dict of what it holds": TABLE + name("builtins", "list") + b"}\x86R",
+    "type called": name("builtins", "list") + b")R",
+    "type as data": b"]" + name("builtins", "list") + b"a",
+    "type in a tuple": name("builtins", "list") + b"\x85",
+    "deque of what it holds": DEQUE + b"K\x01\x85\x85R",
+    "deque of any size": DEQUE + b")" + b"J\xff\xff\xff\xff\x86R",
+    "deque as a key": b"}" + DEQUE + b")RNs",
+    "deques for nothing": b"(" + (DEQUE + b"\x94" + b"0h\x00)R" * 300_000) + b"l",
+    "deque within itself": DEQUE + b")R\x94h\x00a",
+    "quaternion of text": QUATERNION + b")\x81}" + text("q") + text("abcd") + b"sb",
+    "quaternion of three": QUATERNION + b")\x81}" + text("q") + array(b"K\x01\x85", F8, EIGHT) + b"sb",
+    "quaternion with a method": QUATERNION + b")\x81}" + text("__array__") + b"K\x01sb",
+    "quaternion called": QUATERNION + b")R",
     "persistent id": b"Pid\n",
     "binary persistent id": b"NQ",
     "extension": b"\x82\x01",

@@ -18,7 +18,7 @@ from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
-from mtdrive.simulation.scene import ObjectType
+from mtdrive.simulation.scene import DrivingCommand, ObjectType
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.store import build_caches
 from support import reference
@@ -184,7 +184,7 @@ def test_what_is_no_number_fails_its_scene_by_name(frames, field, poison):
         ("gt_boxes", lambda boxes: boxes * [1, 1, 1, -1, 1, 1, 1], "sizes must be above 0"),
         ("gt_boxes", lambda boxes: boxes * [1, 1, 1, 1, 0, 1, 1], "sizes must be above 0"),
         ("ego2global_rotation", lambda rotation: np.array(rotation) * 0.9, "norm 0.9"),
-        ("driving_command", lambda command: [0, 0, 0, 0], "one 1 among 0"),
+        ("driving_command", lambda command: [1, 0, 1, 0], "one 1 among 0"),
         ("driving_command", lambda command: [0.5, 0.5, 0, 0], "one 1 among 0"),
         ("traffic_lights", lambda lights: [(64391, 1j)], "true or false"),
         ("traffic_lights", lambda lights: [(float("nan"), True)], "connector's id"),
@@ -199,6 +199,12 @@ def test_numbers_that_cannot_be_fail_their_scene_by_name(frames, field, change, 
     window[3] = _poisoned(window[3], field, change)
     with pytest.raises(MTDriveError, match=rf"{field} of frame {TOKENS[1]} in log {LOG} .*{words}"):
         _compile(window)
+
+
+def test_a_driving_command_of_zeros_is_unknown(frames):
+    commands = [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], np.zeros(4)]
+    read = [logs.driving_command(frames[3] | {"driving_command": command}) for command in commands]
+    assert read == [DrivingCommand.LEFT, DrivingCommand.RIGHT, DrivingCommand.UNKNOWN, DrivingCommand.UNKNOWN]
 
 
 def test_a_track_that_is_there_twice_is_named(frames):

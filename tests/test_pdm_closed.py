@@ -115,6 +115,7 @@ def _road(num_blocks: int) -> RoadMap:
         connector_area=Area(names[1::2], squares[1::2]),
         intersection_area=Area([], np.array([], dtype=object)),
         carpark_area=Area([], np.array([], dtype=object)),
+        without_geometry={},
     )
 
 

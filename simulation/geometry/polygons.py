@@ -9,27 +9,48 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import points_to_local
 from mtdrive.simulation.scene import Polygons
 
+_AREA_TYPES = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+
 
 def pack(polygons: np.ndarray) -> Polygons:
-    """Flatten an object array (P,) of shapely polygons.
+    """Flatten an object array (P,) of shapely polygons and multipolygons.
 
     Raises:
         MTDriveError: one is missing, empty or no polygon.
     """
-    if (shapely.get_type_id(polygons) != shapely.GeometryType.POLYGON).any() or shapely.is_empty(polygons).any():
+    if not np.isin(shapely.get_type_id(polygons), _AREA_TYPES).all() or shapely.is_empty(polygons).any():
         raise MTDriveError("The map around the scene holds something missing or empty where a polygon should be.")
-    rings, owner = shapely.get_rings(polygons, return_index=True)
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    shell_area = shapely.area(shapely.polygons(shapely.get_exterior_ring(parts)))
+    order = np.lexsort((-shell_area, owner))
+    order = order[~shapely.is_empty(parts[order])]
+    rings, part = shapely.get_rings(parts[order], return_index=True)
     return _build(
         shapely.get_coordinates(rings),
         _offsets(shapely.get_num_coordinates(rings)),
-        _offsets(np.bincount(owner, minlength=len(polygons))),
+        _offsets(np.bincount(owner[order][part], minlength=len(polygons))),
     )
 
 
 def unpack(polygons: Polygons) -> np.ndarray:
-    """The object array (P,) of shapely polygons that `pack` flattened."""
+    """The object array (P,) of shapely polygons and multipolygons that `pack` flattened."""
     offsets = (polygons.ring_start, polygons.polygon_start)
-    return shapely.from_ragged_array(shapely.GeometryType.POLYGON, polygons.xy, offsets)
+    shapes = shapely.from_ragged_array(shapely.GeometryType.POLYGON, polygons.xy, offsets)
+    for p in np.flatnonzero(np.diff(polygons.polygon_start) > 1):
+        shapes[p] = _with_parts(shapes[p])
+    return shapes
+
+
+def _with_parts(polygon: shapely.Polygon) -> shapely.Polygon | shapely.MultiPolygon:
+    """The multipolygon, where a ring after the first is not a hole but the shell of a further part."""
+    parts: list[tuple[shapely.LinearRing, list[shapely.LinearRing]]] = []
+    for ring in shapely.get_rings(polygon):
+        inside = shapely.Polygon(ring).representative_point()
+        if parts and shapely.Polygon(*parts[-1]).contains(inside):
+            parts[-1][1].append(ring)
+        else:
+            parts.append((ring, []))
+    return polygon if len(parts) == 1 else shapely.MultiPolygon([shapely.Polygon(*part) for part in parts])
 
 
 def polygons_to_local(polygons: Polygons, origin: np.ndarray) -> Polygons:

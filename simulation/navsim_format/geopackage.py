@@ -2,7 +2,7 @@
 
 Only tables are read: views, triggers, virtual tables and generated columns run code, possibly without end. A table
 yields no more bytes than its file has, in a number of steps bounded by the size of the file. A geometry must be a
-polygon or a line whose counts fit its bytes.
+polygon, a line or a multipolygon whose counts fit its bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
 }
 _ENVELOPE_BYTES = (0, 32, 48, 48, 64)
-_LINE, _POLYGON = 2, 3  # types of ISO's well-known binary; 1000 more with z
+_LINE, _POLYGON, _MULTIPOLYGON = 2, 3, 6  # types of ISO's well-known binary; 1000 more with z
 _WITH_Z = {1000: 3, 0: 2}
 
 
@@ -91,12 +91,12 @@ def read_table(database: sqlite3.Connection, size: int, name: str, columns: tupl
 
 
 def unpack_geometry(layer: str, blob: object) -> bytes | None:
-    """Well-known binary of a polygon or line in a GeoPackage blob; None for None.
+    """Well-known binary of a polygon, line or multipolygon in a GeoPackage blob; None for None.
 
     A header of 8 bytes comes first, then an envelope whose size is in bits 1-3 of the flags.
 
     Raises:
-        BadLayer: the blob is neither, or its counts do not fit its bytes.
+        BadLayer: the blob is none of them, or its counts do not fit its bytes.
     """
     if blob is None:
         return None
@@ -108,26 +108,43 @@ def unpack_geometry(layer: str, blob: object) -> bytes | None:
     except (struct.error, KeyError):
         whole = False
     if not whole:
-        raise BadLayer(f"layer {layer} holds a geometry that is no polygon or line, or no whole one")
+        raise BadLayer(f"layer {layer} holds a geometry that is no polygon, multipolygon or line, or no whole one")
     return content
 
 
 def _end(content: bytes) -> int:
-    """Where a polygon or line ends by its counts.
+    """Where a polygon, line or multipolygon ends by its counts.
 
     Raises:
         struct.error: before a count.
-        KeyError: it is neither polygon nor line.
+        KeyError: it is none of them.
     """
-    order = {0: ">", 1: "<"}[content[0]] if content else ""
-    (kind,) = struct.unpack_from(f"{order}I", content, 1)
-    point = 8 * _WITH_Z[kind // 1000 * 1000]
-    rings, position = 1, 5
-    if kind % 1000 == _POLYGON:
-        (rings,) = struct.unpack_from(f"{order}I", content, 5)
-        position = 9
-    elif kind % 1000 != _LINE:
+    order, kind, _ = _head(content, 0)
+    if kind != _MULTIPOLYGON:
+        return _end_of_part(content, 0, (_LINE, _POLYGON))
+    (parts,) = struct.unpack_from(f"{order}I", content, 5)
+    position = 9
+    for _ in range(parts):
+        position = _end_of_part(content, position, (_POLYGON,))
+    return position
+
+
+def _head(content: bytes, position: int) -> tuple[str, int, int]:
+    """Byte order, type and bytes of a point of the geometry that begins there."""
+    (flag,) = struct.unpack_from("B", content, position)
+    order = {0: ">", 1: "<"}[flag]
+    (kind,) = struct.unpack_from(f"{order}I", content, position + 1)
+    return order, kind % 1000, 8 * _WITH_Z[kind // 1000 * 1000]
+
+
+def _end_of_part(content: bytes, position: int, allowed: tuple[int, ...]) -> int:
+    order, kind, point = _head(content, position)
+    if kind not in allowed:
         raise KeyError(kind)
+    rings, position = 1, position + 5
+    if kind == _POLYGON:
+        (rings,) = struct.unpack_from(f"{order}I", content, position)
+        position += 4
     for _ in range(rings):
         (points,) = struct.unpack_from(f"{order}I", content, position)
         position += 4 + point * points

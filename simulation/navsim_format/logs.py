@@ -243,15 +243,15 @@ def red_lights(frame: Frame) -> list[str]:
 
 
 def driving_command(frame: Frame) -> DrivingCommand:
-    """The navigation command at a frame, from its one-hot vector.
+    """The navigation command at a frame, from its one-hot vector; UNKNOWN if that is all 0.
 
     Raises:
-        MTDriveError: it is not one-hot.
+        MTDriveError: it is neither one-hot nor all 0.
     """
     command = _numbers(frame, "driving_command", (len(DrivingCommand),), 1.0)
-    if not (command == (command == 1.0)).all() or command.sum() != 1.0:
+    if not (command == (command == 1.0)).all() or command.sum() > 1.0:
         raise MTDriveError(f"driving_command of {_name(frame)} is {command.tolist()}; it must hold one 1 among 0.")
-    return DrivingCommand(int(np.argmax(command)))
+    return DrivingCommand(int(np.argmax(command))) if command.any() else DrivingCommand.UNKNOWN
 
 
 def front_camera(frame: Frame) -> Camera:

@@ -2,7 +2,8 @@
 
 A roadblock is a group of parallel lanes (layer `lane_groups_polygons`), a roadblock connector a group of lane
 connectors across an intersection (`lane_group_connectors`). Ids are feature ids as strings, and rows keep
-ascending order, which decides ties in the official planner.
+ascending order, which decides ties in the official planner. An area that has no geometry in the file is empty here:
+nothing lies in it, as in nuplan-devkit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import shapely
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.geopackage import BadLayer, open_geopackage, read_table, unpack_geometry
+from mtdrive.simulation.navsim_format.map_ids import id_numbers, id_texts
 from mtdrive.simulation.navsim_format.names import map_part
 from mtdrive.simulation.runtime.json_files import read_json
 
@@ -26,6 +28,8 @@ VERSIONS_FILE = "nuplan-maps-v1.0.json"
 _ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
 _CRS = re.compile(r"epsg:[0-9]{4,6}", re.IGNORECASE)
 _MOST_SPEED = 1e3  # [m/s] that is a limit
+_SHOWN = 5  # ids that a note names
+_AREA_TYPES = [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Lane:
     roadblock: str
     """Id of the roadblock or roadblock connector that it belongs to."""
 
-    polygon: shapely.Polygon | None
-    """Its area in UTM [m]; None where the map has none."""
+    polygon: shapely.Polygon | shapely.MultiPolygon | None
+    """Its area in UTM [m]; empty where the map has a row without a geometry for it, None where it has no row."""
 
     line: shapely.LineString | None
     """Its centre line in UTM [m]; None where the map has none."""
@@ -77,8 +81,8 @@ class Roadblock:
     id: str
     """Feature id."""
 
-    polygon: shapely.Polygon
-    """Its area in UTM [m]."""
+    polygon: shapely.Polygon | shapely.MultiPolygon
+    """Its area in UTM [m], which may be empty."""
 
     is_connector: bool
     """Whether it leads across an intersection."""
@@ -101,7 +105,7 @@ class Area:
     """N feature ids."""
 
     polygons: np.ndarray
-    """(N,) object array of shapely polygons in UTM [m]."""
+    """(N,) object array of shapely polygons and multipolygons in UTM [m], some of which may be empty."""
 
     @cached_property
     def tree(self) -> shapely.STRtree:
@@ -144,6 +148,18 @@ class RoadMap:
 
     carpark_area: Area
     """Polygons of the car parks."""
+
+    without_geometry: dict[str, list[str]]
+    """Ids of the features that have no geometry in the file, by layer."""
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each layer of which something is left out."""
+        return [
+            f"Map {self.location} has no geometry for {len(ids)} of layer {layer} "
+            f"({', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''}); nothing lies in them, as in navsim."
+            for layer, ids in self.without_geometry.items()
+        ]
 
     def lane(self, id_: str) -> Lane:
         """Raises MTDriveError when the map has no such lane or lane connector."""
@@ -213,6 +229,7 @@ class _GeoPackage:
 
     def __init__(self, database: sqlite3.Connection, size: int) -> None:
         self._database, self._size = database, size
+        self.without_geometry: dict[str, list[str]] = {}
         values = dict(read_table(database, size, "meta", ("key", "value")))
         self._crs = values.get("projectedCoordSystem")
         if not isinstance(self._crs, str) or not _CRS.fullmatch(self._crs):
@@ -229,6 +246,17 @@ class _GeoPackage:
             index = columns.index("geom")
             table[index] = list(self._geometries(layer, table[index]))
         return table
+
+    def read_area(self, layer: str, id_column: str = "fid") -> Area:
+        """The polygons of a layer, by the ids in a column."""
+        ids, geometries = self.read(layer, id_column, "geom")
+        area = Area(id_texts(layer, ids), np.array(geometries, dtype=object))
+        empty = shapely.is_missing(area.polygons) | shapely.is_empty(area.polygons)
+        _check_type(layer, area.polygons[~empty], _AREA_TYPES)
+        area.polygons[empty] = shapely.Polygon()
+        if empty.any():
+            self.without_geometry[layer] = [area.ids[row] for row in np.flatnonzero(empty)]
+        return area
 
     def _geometries(self, layer: str, blobs: list[bytes | None]) -> np.ndarray:
         if not isinstance(self._srs[layer], int):
@@ -251,6 +279,7 @@ def _transformer(source: int, target: str) -> pyproj.Transformer:
 def _read_map(location: str, package: _GeoPackage) -> RoadMap:
     roadblocks, roadblock_area, connector_area = _read_roadblocks(package)
     lanes, lane_area, lane_connector_area = _read_lanes(package)
+    intersection_area, carpark_area = map(package.read_area, ("intersections", "carpark_areas"))
     return RoadMap(
         location=location,
         lanes=lanes,
@@ -259,52 +288,56 @@ def _read_map(location: str, package: _GeoPackage) -> RoadMap:
         lane_connector_area=lane_connector_area,
         roadblock_area=roadblock_area,
         connector_area=connector_area,
-        intersection_area=_read_area(package, "intersections"),
-        carpark_area=_read_area(package, "carpark_areas"),
+        intersection_area=intersection_area,
+        carpark_area=carpark_area,
+        without_geometry=package.without_geometry,
     )
 
 
 def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
-    lines, lane_fids, connector_fids = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
+    lines, *owners = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
     present = [line for line in lines if line is not None]
-    _check_type("baseline_paths", np.array(present, dtype=object), shapely.GeometryType.LINESTRING)
-    lane_lines = dict(zip(lane_fids, lines, strict=True))
-    connector_lines = dict(zip(connector_fids, lines, strict=True))
-    polygon_fids, polygons = package.read("gen_lane_connectors_scaled_width_polygons", "lane_connector_fid", "geom")
-    connector_polygons = dict(zip(polygon_fids, polygons, strict=True))
-    connector_area = Area([str(fid) for fid in polygon_fids], np.array(polygons, dtype=object))
+    _check_type("baseline_paths", np.array(present, dtype=object), [shapely.GeometryType.LINESTRING])
+    lane_lines, connector_lines = (dict(zip(id_numbers("baseline_paths", fids), lines, strict=True)) for fids in owners)
+    connector_layer = "gen_lane_connectors_scaled_width_polygons"
+    connector_area = package.read_area(connector_layer, "lane_connector_fid")
+    (connector_fids,) = package.read(connector_layer, "lane_connector_fid")
+    connector_polygons = dict(zip(id_numbers(connector_layer, connector_fids), connector_area.polygons, strict=True))
+    lane_area = package.read_area("lanes_polygons")
 
     lanes: dict[str, Lane] = {}
-    successors: dict[int, list[str]] = {}
+    successors: dict[int | None, list[str]] = {}
+    layer = "lane_connectors"
     columns = ("fid", "exit_lane_fid", "entry_lane_fid", "lane_group_connector_fid", "speed_limit_mps")
-    for fid, leaves, enters, block, limit in zip(*package.read("lane_connectors", *columns), strict=True):
+    fids, leaves, enters, blocks, limits = package.read(layer, *columns)
+    rows = zip(fids, id_numbers(layer, leaves), id_texts(layer, enters), id_texts(layer, blocks), limits, strict=True)
+    for fid, left, entered, block, limit in rows:
         id_ = str(fid)
-        _check_limit("lane_connectors", limit)
-        lanes[id_] = Lane(id_, str(block), connector_polygons.get(fid), connector_lines.get(fid), limit, (str(enters),))
-        successors.setdefault(leaves, []).append(id_)
-    fids, blocks, limits, polygons = package.read("lanes_polygons", "fid", "lane_group_fid", "speed_limit_mps", "geom")
-    for fid, block, limit, polygon in zip(fids, blocks, limits, polygons, strict=True):
+        _check_limit(layer, limit)
+        lanes[id_] = Lane(id_, block, connector_polygons.get(fid), connector_lines.get(fid), limit, (entered,))
+        successors.setdefault(left, []).append(id_)
+    layer = "lanes_polygons"
+    fids, blocks, limits = package.read(layer, "fid", "lane_group_fid", "speed_limit_mps")
+    for fid, block, limit, polygon in zip(fids, id_texts(layer, blocks), limits, lane_area.polygons, strict=True):
         id_ = str(fid)
-        _check_limit("lanes_polygons", limit)
-        lanes[id_] = Lane(id_, str(block), polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
-    return lanes, Area([str(fid) for fid in fids], np.array(polygons, dtype=object)), connector_area
+        _check_limit(layer, limit)
+        lanes[id_] = Lane(id_, block, polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
+    return lanes, lane_area, connector_area
 
 
 def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, Area]:
-    connector_area = _read_area(package, "lane_group_connectors")
-    sources, targets = package.read("lane_group_connectors", "from_lane_group_fid", "to_lane_group_fid")
+    layer = "lane_group_connectors"
+    connector_area = package.read_area(layer)
+    ends = package.read(layer, "from_lane_group_fid", "to_lane_group_fid")
     connector_lanes = _members(package, "lane_connectors", "lane_group_connector_fid")
     roadblocks: dict[str, Roadblock] = {}
-    incoming: dict[str, list[str]] = {}
-    outgoing: dict[str, list[str]] = {}
     for id_, polygon, source, target in zip(
-        connector_area.ids, connector_area.polygons, map(str, sources), map(str, targets), strict=True
+        connector_area.ids, connector_area.polygons, *(id_texts(layer, fids) for fids in ends), strict=True
     ):
         roadblocks[id_] = Roadblock(id_, polygon, True, tuple(connector_lanes.get(id_, ())), (source,), (target,))
-        outgoing.setdefault(source, []).append(id_)
-        incoming.setdefault(target, []).append(id_)
 
-    roadblock_area = _read_area(package, "lane_groups_polygons")
+    outgoing, incoming = (_by_number(connector_area.ids, id_numbers(layer, fids)) for fids in ends)
+    roadblock_area = package.read_area("lane_groups_polygons")
     lanes = _members(package, "lanes_polygons", "lane_group_fid")
     for id_, polygon in zip(roadblock_area.ids, roadblock_area.polygons, strict=True):
         edges = (tuple(table.get(id_, ())) for table in (lanes, incoming, outgoing))
@@ -313,24 +346,24 @@ def _read_roadblocks(package: _GeoPackage) -> tuple[dict[str, Roadblock], Area, 
 
 
 def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, list[str]]:
+    fids, groups = package.read(layer, "fid", group_column)
+    return _by_number([str(fid) for fid in fids], id_numbers(layer, groups))
+
+
+def _by_number(ids: list[str], numbers: list[int | None]) -> dict[str, list[str]]:
+    """The ids by the id that each belongs to."""
     members: dict[str, list[str]] = {}
-    for fid, group in zip(*package.read(layer, "fid", group_column), strict=True):
-        members.setdefault(str(group), []).append(str(fid))
+    for id_, number in zip(ids, numbers, strict=True):
+        members.setdefault(str(number), []).append(id_)
     return members
 
 
-def _read_area(package: _GeoPackage, layer: str) -> Area:
-    fids, geometries = package.read(layer, "fid", "geom")
-    polygons = np.array(geometries, dtype=object)
-    _check_type(layer, polygons, shapely.GeometryType.POLYGON)
-    return Area([str(fid) for fid in fids], polygons)
-
-
-def _check_type(layer: str, geometries: np.ndarray, wanted: shapely.GeometryType) -> None:
-    if wrong := set(shapely.get_type_id(geometries)) - {int(wanted)}:
-        raise BadLayer(f"layer {layer} holds a {shapely.GeometryType(wrong.pop()).name} where each is a {wanted.name}")
+def _check_type(layer: str, geometries: np.ndarray, wanted: list[shapely.GeometryType]) -> None:
+    if wrong := set(shapely.get_type_id(geometries)) - set(map(int, wanted)):
+        found = shapely.GeometryType(wrong.pop()).name
+        raise BadLayer(f"layer {layer} holds a {found} where each is a {' or '.join(kind.name for kind in wanted)}")
     if shapely.is_empty(geometries).any():
-        raise BadLayer(f"layer {layer} holds an empty {wanted.name}")
+        raise BadLayer(f"layer {layer} holds an empty {wanted[0].name}")
 
 
 def _check_limit(layer: str, limit: object) -> None:

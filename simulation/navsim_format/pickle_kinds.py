@@ -13,19 +13,24 @@ import numpy as np
 
 from mtdrive.simulation.runtime.kernels import kernel
 
-Role = IntEnum("Role", "NDARRAY RECONSTRUCT DTYPE ENCODE BYTES ORDERED_DICT SET RECORD VALUE FACTORY", start=0)
+Role = IntEnum(
+    "Role",
+    "NDARRAY RECONSTRUCT DTYPE ENCODE BYTES ORDERED_DICT SET RECORD VALUE FACTORY TYPE DEFAULT_DICT DEQUE",
+    start=0,
+)
 Role.__doc__ = """What a name in a pickle stands for.
 
 NDARRAY: the class, as an argument of RECONSTRUCT, which makes a new array. DTYPE: what makes a new one. ENCODE: makes
 bytes of a string, for protocols without bytes. BYTES: makes empty bytes. ORDERED_DICT, SET: as it says. RECORD: a class
 whose objects hold fields. VALUE: makes something that does not change and may be a key. FACTORY: other plain data.
+TYPE: what a default dict makes of a missing key, as its argument alone. DEFAULT_DICT, DEQUE: make an empty one.
 """
 
 Kind = IntEnum(
     "Kind",
     "NONE BOOL INT FLOAT STR BYTES VALUE "  # up to VALUE they may be keys: their hash takes bounded time
     "LIST DICT SET RECORD ARRAY OTHER TUPLE SHAPE DTYPE_ARGUMENTS DTYPE_STATE TEXT "  # up to TEXT they are data
-    "NAME DTYPE ARRAY_ARGUMENTS ARRAY_STATE ARGUMENTS",  # these are met on the way to data
+    "NAME DTYPE ARRAY_ARGUMENTS ARRAY_STATE ARGUMENTS TYPE_ARGUMENT",  # these are met on the way to data
     start=0,
 )
 FORBIDDEN = -1  # in place of a kind, or of a number of bytes
@@ -40,6 +45,7 @@ OBJECT = np.dtype(
 
 # Upper bounds of memory [bytes] in CPython on 64 bits
 SMALL, LARGE = 96, 512  # of a number, string, tuple, list; of a dict, set, record, array: all without what they hold
+DEQUE = 1024  # of a deque, which has a block of 64 places from the start
 ITEM, SLOT = 10, 64  # of a place in a list or tuple; in a dict or set, both of which grow in steps
 GROWTH = 16  # of a set, path or enum against what it is made of
 
@@ -71,6 +77,8 @@ def tuple_kind(objects: np.ndarray, stack: np.ndarray, first: int, top: int, dat
     """Kind, a and b of a tuple of the objects on the stack from first to top."""
     count, head = top - first, objects[stack[first]]
     if head.kind == Kind.NAME:
+        if count == 1 and (head.b == Role.TYPE or head.b == Role.SET or head.b == Role.ORDERED_DICT):
+            return Kind.TYPE_ARGUMENT, 0, 0
         return _array_arguments(objects, stack, first, data) if count == 3 else (FORBIDDEN, 0, 0)
     if count == 2 and head.kind == Kind.STR:
         codec = objects[stack[first + 1]]
@@ -207,6 +215,10 @@ def called(name, arguments, are_none: bool) -> tuple[int, int, int, int]:
         return Kind.BYTES, 0, 0, SMALL
     if role == Role.ORDERED_DICT and are_none:
         return Kind.DICT, 0, 0, LARGE
+    if role == Role.DEFAULT_DICT and (are_none or kind == Kind.TYPE_ARGUMENT):
+        return Kind.DICT, 0, 0, LARGE
+    if role == Role.DEQUE and plain:
+        return Kind.LIST, 0, 0, DEQUE + arguments.weight
     if role == Role.SET and plain:
         return Kind.OTHER, 0, 0, LARGE + GROWTH * arguments.weight
     if role == Role.VALUE and plain:

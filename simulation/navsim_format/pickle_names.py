@@ -10,15 +10,16 @@ import collections
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy._core import multiarray
 
+from mtdrive.simulation.navsim_format import pickle_values
 from mtdrive.simulation.navsim_format.pickle_check import Names
 from mtdrive.simulation.navsim_format.pickle_kinds import Role
+from mtdrive.simulation.navsim_format.pickle_values import exactly
 
-Plain = TypeVar("Plain")
 _PLAIN = re.compile(r"b1|[iu][1248]|f2|f4|f8|f16|c8|c16|c32|[SU][0-9]+")
 
 
@@ -35,6 +36,21 @@ class Record:
             if not isinstance(fields, dict | None) or not all(isinstance(name, str) for name in fields or ()):
                 raise TypeError("fields of an object")
             vars(self).update(fields or {})
+
+
+class Quaternion(Record):
+    """Stands in for pyquaternion's class; numpy reads it as its four numbers w, x, y, z."""
+
+    q: np.ndarray = np.empty(0)
+    """(4,) float64, once the state is set."""
+
+    def __setstate__(self, state: object) -> None:
+        super().__setstate__(state)
+        if list(vars(self)) != ["q"] or exactly(np.ndarray, self.q).shape != (4,) or self.q.dtype != np.float64:
+            raise TypeError("no quaternion")
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.q, dtype=dtype, copy=copy)
 
 
 def _dtype(code: object, align: object, copy: object) -> np.dtype:
@@ -76,17 +92,11 @@ def _bytes() -> bytes:
 
 
 def _bytearray(content: object = b"", codec: object = None) -> bytearray:
-    return bytearray(_encode(content, codec) if codec is not None else _exactly(bytes, content))
+    return bytearray(_encode(content, codec) if codec is not None else exactly(bytes, content))
 
 
 def _complex(real: object, imaginary: object) -> complex:
-    return complex(_exactly(float, real), _exactly(float, imaginary))
-
-
-def _exactly(kind: type[Plain], value: object) -> Plain:
-    if type(value) is not kind:
-        raise TypeError(f"no {kind.__name__}")
-    return value
+    return complex(exactly(float, real), exactly(float, imaginary))
 
 
 def _of_keys(kind: type) -> Callable:
@@ -113,7 +123,30 @@ _TABLE: dict[tuple[str, str], tuple[Role, object]] = {
     ("numpy", "ndarray"): (Role.NDARRAY, np.ndarray),
     ("numpy", "dtype"): (Role.DTYPE, _dtype),
     ("collections", "OrderedDict"): (Role.ORDERED_DICT, collections.OrderedDict),
+    ("collections", "defaultdict"): (Role.DEFAULT_DICT, pickle_values.default_dict),
+    ("collections", "deque"): (Role.DEQUE, pickle_values.deque),
+    ("pyquaternion.quaternion", "Quaternion"): (Role.RECORD, Quaternion),
     ("_codecs", "encode"): (Role.ENCODE, _encode),
+    **{
+        ("datetime", name): (Role.VALUE, make)
+        for name, make in {
+            "date": pickle_values.date,
+            "time": pickle_values.time,
+            "datetime": pickle_values.date_time,
+            "timedelta": pickle_values.time_delta,
+            "timezone": pickle_values.time_zone,
+        }.items()
+    },
+    **{
+        (module, name): (Role.VALUE, make)
+        for module in ("pathlib", "pathlib._local")  # as Python 3.13 calls it
+        for name, make in {
+            "PosixPath": pickle_values.posix_path,
+            "PurePosixPath": pickle_values.posix_path,
+            "WindowsPath": pickle_values.windows_path,
+            "PureWindowsPath": pickle_values.windows_path,
+        }.items()
+    },
     **{
         (module, name): made
         for module in ("builtins", "__builtin__")
@@ -123,6 +156,7 @@ _TABLE: dict[tuple[str, str], tuple[Role, object]] = {
             "complex": (Role.FACTORY, _complex),
             "bytearray": (Role.FACTORY, _bytearray),
             "bytes": (Role.BYTES, _bytes),
+            **dict.fromkeys(("bool", "dict", "float", "int", "list", "str", "tuple"), (Role.TYPE, None)),
         }.items()
     },
     **{

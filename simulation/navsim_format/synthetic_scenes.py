@@ -8,7 +8,7 @@ trajectory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -48,7 +48,6 @@ CLASSES = {
     },
     ("nuplan.common.actor_state.tracked_objects_types", "TrackedObjectType"): ObjectType,
     ("nuplan.common.maps.maps_datatypes", "TrafficLightStatusType"): int,
-    ("pathlib", "PosixPath"): PurePosixPath,
 }
 
 

@@ -31,7 +31,7 @@ def starting_lane(
         ego_pose: (3,) UTM x [m], y [m], heading [rad] of the rear axle.
 
     Raises:
-        MTDriveError: the route has no lane.
+        MTDriveError: the route has no lane, or one of its lanes has no polygon where it decides.
     """
     if not route_lane_ids:
         raise MTDriveError(f"The route has no lane in map {road_map.location}: log and map do not match.")
@@ -44,6 +44,9 @@ def starting_lane(
     footprint = shapely.Polygon(box_corners(center, np.array([vehicle.LENGTH, vehicle.WIDTH])))
     polygons = np.array([lane.polygon for lane in lanes], dtype=object)
     holding = np.flatnonzero(shapely.contains_xy(polygons, *center[:2]))
+    for lane in lanes[: holding[0] if len(holding) else None]:
+        if lane.polygon is None or lane.polygon.is_empty:  # the official search fails there too
+            raise MTDriveError(f"Lane {lane.id} of map {road_map.location} has no polygon.")
     return lanes[int(holding[0] if len(holding) else np.argmin(shapely.distance(polygons, footprint)))]
 
 

@@ -56,28 +56,32 @@ def propose(
     )
     polygons = forecast.polygons(_REFRESHED)
     hits = [_hits(seen, corridors, forecast.ignored) for seen in polygons]
-    obstacles = _obstacles(forecast)
+    obstacles, part_start = _obstacles(forecast)
     simulated = []
     for number, (path, start) in enumerate(zip(paths, starts, strict=True)):
-        candidates = _candidates(path, [obstacle[corridor == number] for corridor, obstacle in hits], polygons)
+        in_corridor = [obstacle[corridor == number] for corridor, obstacle in hits]
+        candidates = _candidates(path, in_corridor, polygons, part_start)
         ego = (start, ego_speed, target_speeds)
         simulated.append(simulate_idm(path.states, path.progress, path.line.length, *ego, obstacles, candidates))
     return Proposals(*(np.concatenate(parts) for parts in zip(*simulated, strict=True)))
 
 
-def _obstacles(forecast: Forecast) -> Obstacles:
-    """Objects, then lights, at t0."""
+def _obstacles(forecast: Forecast) -> tuple[Obstacles, np.ndarray]:
+    """Objects, then lights, at t0; (A + K + 1,) where each begins: each part of a multipolygon is an obstacle."""
     polygons = forecast.polygons([0])[0]
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    outlines = shapely.get_exterior_ring(parts)
     num_lights = len(forecast.lights)
     is_agent = forecast.kind <= ObjectType.BICYCLE
-    return Obstacles(
-        xy=shapely.get_coordinates(shapely.get_exterior_ring(polygons)),
-        start=np.concatenate([[0], np.cumsum(shapely.get_num_coordinates(shapely.get_exterior_ring(polygons)))]),
-        velocity=np.concatenate([forecast.velocity, np.zeros((num_lights, 2))]),
-        heading=np.concatenate([forecast.poses[:, 2], np.zeros(num_lights)]),
-        speed=np.concatenate([np.where(is_agent, forecast.speed, 0.0), np.zeros(num_lights)]),
-        is_light=np.arange(len(polygons)) >= len(forecast.tokens),
+    obstacles = Obstacles(
+        xy=shapely.get_coordinates(outlines),
+        start=np.concatenate([[0], np.cumsum(shapely.get_num_coordinates(outlines))]),
+        velocity=np.concatenate([forecast.velocity, np.zeros((num_lights, 2))])[owner],
+        heading=np.concatenate([forecast.poses[:, 2], np.zeros(num_lights)])[owner],
+        speed=np.concatenate([np.where(is_agent, forecast.speed, 0.0), np.zeros(num_lights)])[owner],
+        is_light=owner >= len(forecast.tokens),
     )
+    return obstacles, np.searchsorted(owner, np.arange(len(polygons) + 1))
 
 
 def _hits(polygons: np.ndarray, corridors: np.ndarray, ignored: np.ndarray) -> np.ndarray:
@@ -86,13 +90,21 @@ def _hits(polygons: np.ndarray, corridors: np.ndarray, ignored: np.ndarray) -> n
     return hits[:, ~ignored[hits[1]]]
 
 
-def _candidates(path: Path, hits: Sequence[np.ndarray], polygons: np.ndarray) -> Candidates:
-    """The obstacles in the corridor of a path at each refreshed step, and their distances along the path."""
+def _candidates(path: Path, hits: Sequence[np.ndarray], polygons: np.ndarray, part_start: np.ndarray) -> Candidates:
+    """The obstacles in the corridor of a path at each refreshed step, and their distances along the path.
+
+    The parts of a multipolygon are all candidates, at the distance of their common centre.
+    """
+    num_parts = np.diff(part_start)
     counts = np.zeros(NUM_STEPS, dtype=np.int64)
-    counts[list(_REFRESHED)] = [len(obstacles) for obstacles in hits]
-    inside = np.concatenate([seen[obstacles] for seen, obstacles in zip(polygons, hits, strict=True)])
+    counts[list(_REFRESHED)] = [num_parts[rows].sum() for rows in hits]
+    inside = np.concatenate([seen[rows] for seen, rows in zip(polygons, hits, strict=True)])
+    rows = np.concatenate(hits)
+    repeats = num_parts[rows]
+    part = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    progress = shapely.line_locate_point(path.line, shapely.centroid(inside))
     return Candidates(
         start=np.concatenate([[0], np.cumsum(counts)]),
-        obstacle=np.concatenate(hits),
-        progress=shapely.line_locate_point(path.line, shapely.centroid(inside)),
+        obstacle=np.repeat(part_start[rows], repeats) + part,
+        progress=np.repeat(progress, repeats),
     )

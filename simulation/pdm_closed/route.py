@@ -132,16 +132,20 @@ def _search(
 
     The official search keeps no set of visited roadblocks, so a roadblock may be queued several times in one
     level; the first occurrence decides which target is met first, the last one who its parent is.
+
+    Raises:
+        MTDriveError: a roadblock leads to an id that is no whole number (`map_ids`).
     """
     first_seen = last_seen = [start]
     parents: list[dict[str, str]] = []
     for _ in range(max_depth):
-        goal = next((id_ for id_ in first_seen if id_ in targets), None)
-        if goal is not None:
-            path = [goal]
-            for parent_of in reversed(parents):
-                path.append(parent_of[path[-1]])
-            return path[::-1]
+        for id_ in first_seen:
+            if id_ in targets:
+                path = [id_]
+                for parent_of in reversed(parents):
+                    path.append(parent_of[path[-1]])
+                return path[::-1]
+            road_map.roadblock(id_)  # raises for an id that is no number, as the official search does
         children = {id_: _neighbours(road_map, id_, forward) for id_ in first_seen}
         first_seen = list(dict.fromkeys(child for id_ in first_seen for child in children[id_]))
         level: dict[str, str] = {}
@@ -156,4 +160,5 @@ def _search(
 
 def _neighbours(road_map: RoadMap, id_: str, forward: bool) -> list[str]:
     roadblock = road_map.roadblocks[id_]
-    return [edge for edge in (roadblock.outgoing if forward else roadblock.incoming) if edge in road_map.roadblocks]
+    edges = roadblock.outgoing if forward else roadblock.incoming
+    return [edge for edge in edges if edge in road_map.roadblocks or not edge.isdecimal()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import shapely
 
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import points_to_local, poses_to_local, translate_forward
@@ -50,7 +51,7 @@ def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Sce
     traffics = {name: version.traffic for name, version in VERSIONS.items()}
     versions = {name: traffic for name, traffic in traffics.items() if len(frames) >= NUM_HISTORY + traffic.num_future}
     future = [logs.detections(frame) for frame in frames[NUM_HISTORY - 1 :]]
-    expected = forecast(future[0], origin, logs.red_lights(now), {lane: road_map.lanes[lane].polygon for lane in lanes})
+    expected = forecast(future[0], origin, logs.red_lights(now), _areas(road_map, lanes))
     proposals = propose(path, start.speed_limit, origin, velocity[-1, 0], expected)
     timestamp = int(times[NUM_HISTORY - 1])
     ego_state = (origin, velocity[-1], acceleration[-1], timestamp)
@@ -93,7 +94,7 @@ def _observations(
 ) -> dict[str, Observation]:
     """Traffic by metric. The red lights are those of the log's route, before its correction."""
     lanes = route_lanes(road_map, frames[NUM_HISTORY - 1]["roadblock_ids"])
-    light_polygons = {lane: road_map.lanes[lane].polygon for lane in lanes}
+    light_polygons = _areas(road_map, lanes)
     observations = {}
     for metric, traffic in versions.items():
         num_frames = traffic.num_future + 1
@@ -107,3 +108,9 @@ def _observations(
             traffic.drop_overlapping,
         )
     return observations
+
+
+def _areas(road_map: RoadMap, lanes: Sequence[str]) -> dict[str, shapely.Geometry | None]:
+    """Polygons of lanes by id, without those that are empty: a red light there stops nobody."""
+    polygons = {id_: road_map.lanes[id_].polygon for id_ in lanes}
+    return {id_: polygon for id_, polygon in polygons.items() if polygon is None or not polygon.is_empty}

@@ -32,7 +32,7 @@ class MapWindow:
     """(P,) int8 MapLayer."""
 
     polygons: np.ndarray
-    """(P,) object array of shapely polygons [m]."""
+    """(P,) object array of shapely polygons and multipolygons [m]."""
 
     @cached_property
     def tree(self) -> shapely.STRtree:
@@ -47,10 +47,10 @@ class MapWindow:
 def map_window(road_map: RoadMap, center: np.ndarray) -> MapWindow:
     """The polygons that meet the square of half side RADIUS around center (2,).
 
-    Lanes and connectors are those of the roadblocks that meet it.
+    Lanes and connectors are those of the roadblocks that meet it, but for those whose area is empty.
 
     Raises:
-        MTDriveError: a lane has no polygon.
+        MTDriveError: a lane connector has no polygon.
     """
 
     def objects(area: Area, layer: MapLayer) -> list[tuple]:
@@ -67,11 +67,13 @@ def map_window(road_map: RoadMap, center: np.ndarray) -> MapWindow:
         *objects(road_map.intersection_area, MapLayer.INTERSECTION),
         *objects(road_map.carpark_area, MapLayer.CARPARK_AREA),
     ]
+    for id_, _, polygon in rows:
+        if polygon is None:
+            raise MTDriveError(f"Lane {id_} of map {road_map.location} has no polygon.")
+    rows = [row for row in rows if not row[2].is_empty]
     if not rows:
         raise MTDriveError(f"Map {road_map.location} has no road within {RADIUS:.0f} m of {center[:2]}.")
     ids, layers, polygons = zip(*rows, strict=True)
-    if None in polygons:
-        raise MTDriveError(f"Lane {ids[polygons.index(None)]} of map {road_map.location} has no polygon.")
     return MapWindow(list(ids), np.array(layers, dtype=np.int8), np.array(polygons, dtype=object))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
@@ -37,6 +38,8 @@ from mtdrive.simulation.scene_cache.format import (
     save_scene,
 )
 
+logger = logging.getLogger(__name__)
+
 NO_SUCH_SCENE = "no such scene in these logs"
 SYNTHETIC = "synthetic_scenes"  # the split that they are kept under
 INDEX_LOCK = ".index.lock"
@@ -58,6 +61,9 @@ class CacheReport:
 
     failed: dict[str, str] = field(default_factory=dict)
     """Token -> reason, or log name -> reason where the log cannot be read."""
+
+    notes: list[str] = field(default_factory=list)
+    """What is left out of the maps of the scenes that were compiled, a sentence each."""
 
 
 class SceneStore:
@@ -205,7 +211,10 @@ def _build(
         built=[token for result in ordered for token in result.built],
         skipped=[token for result in ordered for token in result.skipped],
         failed={name: reason for result in ordered for name, reason in result.failed.items()},
+        notes=list(dict.fromkeys(note for result in ordered for note in result.notes)),
     )
+    for note in report.notes:
+        logger.warning(note)
     done = {*report.built, *report.skipped, *report.failed}
     unread = [path.name for path in paths if path.stem in report.failed]
     reason = f"not in the logs that can be read; {unread[0]} cannot" if unread else NO_SUCH_SCENE
@@ -249,8 +258,10 @@ def _build_log(
             if is_current(target, fingerprint):
                 result.skipped.append(token)
                 continue
-            save_scene(target, compile_scene(frames, load_map(map_file), split), fingerprint)
+            road_map = load_map(map_file)
+            save_scene(target, compile_scene(frames, road_map, split), fingerprint)
             result.built.append(token)
+            result.notes.extend(note for note in road_map.notes if note not in result.notes)
         except CannotWrite:
             raise  # nor would the others be written
         except Exception as error:
