@@ -398,3 +398,9 @@ def test_rollouts_and_loss_compute_in_half_precision_where_it_is_asked_for(plann
     entropies = [steps_of(made)[0]["entropy"] for made in (trainer, exact)]
     assert entropies[0] != entropies[1]
     assert entropies[0] == pytest.approx(entropies[1], rel=0.02)
+
+
+def test_a_run_that_logs_nothing_ends_well(planner, tmp_path):
+    trainer = make_trainer(planner, tmp_path, 1, logging_strategy="no")
+    trainer.train()
+    assert np.isfinite(trainer.state.log_history[-1]["train_loss"])

@@ -340,7 +340,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         trainer, said = {"ours": ours, "stock": stock}[side](workload, given, meter, out)
         trainer.remove_callback(PrinterCallback)
-        inner = trainer.rollout
+        entry = "rollout" if side == "ours" else "_generate_and_score_completions"
+        inner = getattr(trainer, entry)
 
         def generate(inputs):
             with meter.phase("generation"):
@@ -348,7 +349,7 @@ def main() -> None:
             meter.take_peak("generation")
             return batches
 
-        trainer.rollout = generate
+        setattr(trainer, entry, generate)
         prompts = [
             len(Task.from_scene(given.planner, given.scenes[t], given.images[t]).prompt.ids) for t in given.scenes
         ]

@@ -131,8 +131,8 @@ class Resumable(Trainer):
 
     def log(self, logs, start_time=None):
         """As `Trainer`'s, with the mean loss of the whole run as `train_loss`."""
-        if "train_loss" in logs:
-            lines = [entry for entry in self.state.log_history if "loss" in entry]
+        lines = [entry for entry in self.state.log_history if "loss" in entry]
+        if "train_loss" in logs and lines:
             weights = [entry.get("tokens", 1) for entry in lines]
             logs["train_loss"] = sum(w * e["loss"] for w, e in zip(weights, lines, strict=True)) / sum(weights)
         super().log(logs, start_time)
