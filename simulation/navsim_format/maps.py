@@ -25,7 +25,7 @@ from mtdrive.simulation.navsim_format.names import map_part
 from mtdrive.simulation.runtime.json_files import read_json
 
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
-_ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
+ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
 _CRS = re.compile(r"epsg:[0-9]{4,6}", re.IGNORECASE)
 _MOST_SPEED = 1e3  # [m/s] that is a limit
 _SHOWN = 5  # ids that a note names
@@ -190,7 +190,7 @@ def map_path(maps_root: Path | str, location: str) -> Path:
         raise MTDriveError(f"There is no {versions_file}; set nuplan_maps_root (NUPLAN_MAPS_ROOT).") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(f"{versions_file} is no list of maps and versions ({error}); fetch it again.") from error
-    location = map_part(_ALIASES.get(map_part(location), location))
+    location = map_part(ALIASES.get(map_part(location), location))
     if location not in known:
         raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(known)}.")
     path = Path(maps_root) / location / known[location] / "map.gpkg"

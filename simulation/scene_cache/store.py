@@ -18,11 +18,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format import logs, official_loader
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import log_name as checked_log_name
 from mtdrive.simulation.navsim_format.names import scene_token, split_name
-from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic, read_synthetic_scene
 from mtdrive.simulation.runtime.files import CannotWrite, atomic_path
 from mtdrive.simulation.runtime.json_files import read_json
 from mtdrive.simulation.runtime.locks import locked, only_run_in
@@ -63,7 +63,8 @@ class CacheReport:
     """Token -> reason, or log name -> reason where the log cannot be read."""
 
     notes: list[str] = field(default_factory=list)
-    """What is left out of the maps of the scenes that were compiled, a sentence each."""
+    """What is left out of the maps of the scenes that were compiled, and which scenes navsim's own loader refuses
+    though they are compiled; a sentence each."""
 
 
 class SceneStore:
@@ -211,7 +212,10 @@ def _build(
         built=[token for result in ordered for token in result.built],
         skipped=[token for result in ordered for token in result.skipped],
         failed={name: reason for result in ordered for name, reason in result.failed.items()},
-        notes=list(dict.fromkeys(note for result in ordered for note in result.notes)),
+        notes=[
+            *dict.fromkeys(note for result in ordered for note in result.notes),
+            *official_loader.notes({token: why for result in ordered for token, why in result.objections.items()}),
+        ],
     )
     for note in report.notes:
         logger.warning(note)
@@ -226,6 +230,7 @@ def _build(
 class _LogResult(CacheReport):
     log_name: str = ""
     fingerprint: str = ""
+    objections: dict[str, str] = field(default_factory=dict)
 
 
 def _refuse_doubles(results: Sequence[_LogResult]) -> None:
@@ -257,11 +262,13 @@ def _build_log(
             fingerprint = Fingerprint(log_digest, _map_digest(map_file))
             if is_current(target, fingerprint):
                 result.skipped.append(token)
-                continue
-            road_map = load_map(map_file)
-            save_scene(target, compile_scene(frames, road_map, split), fingerprint)
-            result.built.append(token)
-            result.notes.extend(note for note in road_map.notes if note not in result.notes)
+            else:
+                road_map = load_map(map_file)
+                save_scene(target, compile_scene(frames, road_map, split), fingerprint)
+                result.built.append(token)
+                result.notes.extend(note for note in road_map.notes if note not in result.notes)
+            if not is_synthetic(token) and (why := official_loader.objection(frames)):
+                result.objections[token] = why
         except CannotWrite:
             raise  # nor would the others be written
         except Exception as error:
