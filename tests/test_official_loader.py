@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mtdrive.simulation.navsim_format import logs
-from mtdrive.simulation.scene_cache.store import CacheReport, build_caches
+from mtdrive.simulation.scene_cache.build import CacheReport, build_caches
 from support import reference
 
 LOG, TOKEN = "2021.06.11.12.10.21_veh-36_00100_00377", "6bea526590790a85"
