@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,10 +142,10 @@ def _aligned(size: int) -> int:
 def _open(path: Path) -> RoadMap | None:
     """The map in a file; None where the file is missing, damaged, or of another version."""
     try:
-        body = np.memmap(path, dtype=np.uint8, mode="r")
-        magic, length, header_checksum, checksum, _ = _PREFIX.unpack(body[: _PREFIX.size].tobytes())
-        header = body[_PREFIX.size : _PREFIX.size + length].tobytes()
-        body = body[_PREFIX.size + length :]
+        with open(path, "rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        magic, length, header_checksum, checksum, _ = _PREFIX.unpack(content[: _PREFIX.size])
+        header, body = bytes(content[_PREFIX.size : _PREFIX.size + length]), content[_PREFIX.size + length :]
         if (magic, zlib.crc32(header)) != (_MAGIC, header_checksum) or zlib.crc32(body) != checksum:
             return None
         values = json.loads(header)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class _GeoPackage:
         polygons[empty] = shapely.Polygon()
         area = Area(id_texts(layer, ids), Geometries(polygons))
         if empty.any():
-            self.without_geometry[layer] = [area.ids[row] for row in np.flatnonzero(empty)]
+            self.without_geometry[layer] = [area.ids[row] for row in np.flatnonzero(empty).tolist()]
         return area
 
     def _geometries(self, layer: str, blobs: list[bytes | None]) -> np.ndarray:
@@ -130,8 +130,9 @@ def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     for fid, left, entered, block, limit in rows:
         id_ = str(fid)
         _check_limit(layer, limit)
-        polygons, lines = connector_polygons.get(fid, ()), tuple(connector_lines.get(fid, ()))
-        lanes[id_] = Lane(id_, block, polygons[0] if len(polygons) == 1 else None, lines, limit, (entered,))
+        polygons = connector_polygons.get(fid, ())
+        polygon = polygons[0] if len(polygons) == 1 else None
+        lanes[id_] = Lane(id_, block, polygon, tuple(connector_lines.get(fid, ())), limit, (entered,))
         successors.setdefault(left, []).append(id_)
     layer = "lanes_polygons"
     fids, blocks, limits = package.read(layer, "fid", "lane_group_fid", "speed_limit_mps")
@@ -167,7 +168,7 @@ def _members(package: _GeoPackage, layer: str, group_column: str) -> dict[str, l
     return _by_number([str(fid) for fid in fids], id_numbers(layer, groups))
 
 
-def _by_number(ids: list[str], numbers: list[int | None]) -> dict[str, list[str]]:
+def _by_number(ids: Sequence[str], numbers: list[int | None]) -> dict[str, list[str]]:
     """The ids by the id that each belongs to."""
     members: dict[str, list[str]] = {}
     for id_, number in zip(ids, numbers, strict=True):
