@@ -9,6 +9,7 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from mtdrive.commands import synth
 from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import human_plan
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.logs import read_log
+from mtdrive.simulation.navsim_format.logs import ego_dynamics, ego_poses, read_log
 from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
 from mtdrive.simulation.scoring import score
 from mtdrive.simulation.synthetic.agents import NOW, TIMES, travelled
@@ -140,6 +141,27 @@ def test_logs_share_nothing_between_splits_and_hold_one_scene_each(made):
         tokens[SPLITS.index(scene.split)] |= {frame["token"] for frame in frames}
     assert not tokens[0] & tokens[2]
     assert len(tokens[2]) == 14 * SCENES["test"]
+
+
+def test_adjacent_frames_are_two_scenes_of_the_same_drive(made, config, tmp_path):
+    root, records = made
+    two = write_world(replace(config, scenes={"test": 8}, adjacent_frames=True), tmp_path / "two", workers=1)
+    alone = [scene for scene in records if scene.split == "test"][:8]
+    assert [scene.token for scene in two[::2]] == [scene.token for scene in alone]
+    assert [scene.follows for scene in two[1::2]] == [scene.token for scene in two[::2]]
+    scene_filter = tmp_path / "two/train_test_split/scene_filter/synthetic_test.yaml"
+    chosen = yaml.load(scene_filter.read_text(), yaml.BaseLoader)
+    assert chosen["tokens"] == [scene.token for scene in two]
+    assert chosen["log_names"] == [scene.log_name for scene in alone]
+    for before, scene in zip(two[::2], two[1::2], strict=True):
+        frames = read_log(tmp_path / "two/navsim_logs/test" / f"{scene.log_name}.pkl")
+        plain = read_log(root / "navsim_logs/test" / f"{scene.log_name}.pkl")
+        assert [frame["token"] for frame in frames[3:5]] == [before.token, scene.token]
+        assert pickle.dumps(frames[:13]) == pickle.dumps(plain[:13])
+        poses, speed = ego_poses(frames), ego_dynamics(frames)[0][:, 0]
+        assert np.hypot(*(poses[-1] - poses[-2])[:2]) == pytest.approx(0.5 * speed[-1])
+        last, appended = (dict(zip(f["anns"]["track_tokens"], f["anns"]["gt_names"], strict=True)) for f in frames[-2:])
+        assert last == appended
 
 
 def test_no_two_sites_of_a_map_share_a_place():

@@ -21,6 +21,7 @@ def run(config: SynthSettings) -> None:
         config.images,
         config.history_images,
         config.image_size,
+        config.adjacent_frames,
     )
     records = write_world(world, Path(config.out), config.workers)
     for split in SPLITS:
