@@ -29,7 +29,8 @@ from mtdrive.simulation.synthetic.map_files import LAYERS, pack_geometry
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
 from mtdrive.simulation.synthetic.recording import Surprise, record
 from mtdrive.simulation.synthetic.roads import crossroads, side_road
-from mtdrive.simulation.synthetic.world import SPLITS, WorldConfig, build_scene, choose_family, write_world
+from mtdrive.simulation.synthetic.scenes import SPLITS, WorldConfig, build_scene, choose_family
+from mtdrive.simulation.synthetic.world import write_world
 from mtdrive.simulation.vehicle import LENGTH, REAR_AXLE_TO_CENTER, WIDTH
 
 MIX = {name: (1.0, 0.5 if name != "plain" else 0.0) for name in FAMILIES}

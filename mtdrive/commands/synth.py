@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from mtdrive.settings.data import SynthSettings
-from mtdrive.simulation.synthetic.world import SPLITS, WorldConfig, write_world
+from mtdrive.simulation.synthetic.scenes import SPLITS, WorldConfig
+from mtdrive.simulation.synthetic.world import write_world
 
 
 def run(config: SynthSettings) -> None:
