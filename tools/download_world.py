@@ -23,7 +23,7 @@ import struct
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -33,13 +33,13 @@ import shapely
 
 from mtdrive.settings import load_settings
 from mtdrive.simulation.runtime.processes import map_unordered
-from mtdrive.simulation.synthetic.driver import Plan
 from mtdrive.simulation.synthetic.filters import FilterFile, Group, write_filter
 from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE, token
-from mtdrive.simulation.synthetic.map_files import Feature, write_maps
+from mtdrive.simulation.synthetic.map_files import SRS, Feature, write_maps
 from mtdrive.simulation.synthetic.placement import LOCATIONS
 from mtdrive.simulation.synthetic.recording import RecordedDrive
 from mtdrive.simulation.synthetic.scenes import SPLITS, WorldConfig, WorldScene
+from mtdrive.simulation.synthetic.second_stage import moved, synthetic_scene, synthetic_token
 from mtdrive.simulation.synthetic.world import write_jpeg
 
 DATA_SPLITS = {"train": "trainval", "test": "test"}
@@ -121,68 +121,23 @@ def _second_stage(
     for before in (CURRENT, CURRENT + 2):
         pairs = []
         for aside in ASIDE:
-            frames = scene.frames(f"{log_name}/{aside}", replace(drive, plan=_moved(drive.plan, aside)))
+            other = moved(drive, aside)
+            frames = scene.frames(f"{log_name}/{aside}", other)
             pair = []
             for i in (before + 1, before):
                 now = i + SHORT_FUTURE
-                initial = f"{token(tokens[i], aside)}0"  # 17 characters tell synthetic scenes from recorded ones
+                initial = synthetic_token(tokens[i], aside)
                 window = frames[now - CURRENT : now + SHORT_FUTURE + 1]
-                names = [f"{token(initial, k)}0" for k in range(len(window))]
+                names = [synthetic_token(initial, k) for k in range(len(window))]
                 names[CURRENT] = initial
-                content = _synthetic_scene(_relabelled(window, log_name, names), tokens[now], tokens[i])
+                content = synthetic_scene(_relabelled(window, log_name, names), tokens[now], tokens[i])
                 path = root / "synthetic_scene_pickles" / f"{content['scene_metadata']['scene_token']}.pkl"
                 path.write_bytes(pickle.dumps(content, protocol=4))
-                picture = scene.picture(replace(drive, plan=_moved(drive.plan, aside)), now * STRIDE)
-                write_jpeg(root / "sensor_blobs" / f"{log_name}/CAM_F0/{initial}.jpg", _upscaled(picture))
+                path = root / "sensor_blobs" / f"{log_name}/CAM_F0/{initial}.jpg"
+                write_jpeg(path, _upscaled(scene.picture(other, now * STRIDE)))
                 pair.append(initial)
             pairs.append((pair[0], pair[1]))
         yield tokens[before + 1], tokens[before], pairs
-
-
-def _synthetic_scene(frames: list[dict], original: str, first_stage: str) -> dict[str, dict | list | None]:
-    """What navsim's `Scene.save_to_disk` writes, with all frames stored."""
-    initial = frames[CURRENT]["token"]
-    return {
-        "scene_metadata": {
-            "log_name": frames[0]["log_name"],
-            "scene_token": f"{token(initial, 'file')}1",
-            "map_name": frames[0]["map_location"],
-            "initial_token": initial,
-            "num_history_frames": CURRENT + 1,
-            "num_future_frames": len(frames) - CURRENT - 1,
-            "corresponding_original_scene": original,
-            "corresponding_original_initial_token": first_stage,
-        },
-        "frames": [
-            {
-                **{key: frame[key] for key in ("token", "timestamp", "roadblock_ids", "traffic_lights", "lidar_path")},
-                "annotations": {key.removeprefix("gt_"): value for key, value in frame["anns"].items()},
-                "ego_status": {
-                    "ego_pose": _pose(frame),
-                    "ego_velocity": np.array(frame["ego_dynamic_state"][:2], dtype=np.float32),
-                    "ego_acceleration": np.array(frame["ego_dynamic_state"][2:], dtype=np.float32),
-                    "driving_command": frame["driving_command"],
-                    "in_global_frame": True,
-                },
-                "camera_dict": {name.lower(): camera for name, camera in frame["cams"].items()},
-            }
-            for frame in frames
-        ],
-        "extended_traffic_light_data": None,
-        "extended_detections_tracks": None,
-    }
-
-
-def _pose(frame: dict) -> np.ndarray:
-    w, _, _, z = frame["ego2global_rotation"]
-    return np.array([*frame["ego2global_translation"][:2], 2 * np.arctan2(z, w)])
-
-
-def _moved(plan: Plan, aside: float) -> Plan:
-    poses = plan.poses.copy()
-    poses[:, 0] -= aside * np.sin(poses[:, 2])
-    poses[:, 1] += aside * np.cos(poses[:, 2])
-    return replace(plan, poses=poses)
 
 
 def _relabelled(frames: list[dict], log_name: str, tokens: list[str]) -> list[dict]:
@@ -238,8 +193,10 @@ def _as_real_maps(maps: Path) -> None:
                 last = "(SELECT max(fid) FROM lane_connectors)"
                 database.execute(f"UPDATE lane_connectors SET entry_lane_fid = NULL WHERE fid = {last}")
             else:
-                far = shapely.MultiPolygon([shapely.box(x, 0.0, x + 1e-4, 1e-4) for x in (0.0, 1e-3)])
-                blob = b"GP" + struct.pack("<BBi", 0, 1, 4326) + shapely.to_wkb(far)
+                bounds = "SELECT min_x, min_y FROM gpkg_contents WHERE table_name = 'lanes_polygons'"
+                x, y = database.execute(bounds).fetchone()
+                parts = [] if x is None else [shapely.box(x - far, y, x - far + 1e-4, y + 1e-4) for far in (2e-2, 3e-2)]
+                blob = b"GP" + struct.pack("<BBi", 0, 1, SRS) + shapely.to_wkb(shapely.MultiPolygon(parts))
                 database.executemany("INSERT INTO carpark_areas (geom) VALUES (?)", [(None,), (blob,)])
         database.close()
 
