@@ -48,7 +48,6 @@ FILTERS = Path("devkit/navsim/planning/script/config/common")
 NAVTRAIN, NAVTEST = 103_288, 12_146  # tokens of navsim's filters
 DRIVES_PER_LOG = 5
 FRAMES, SHORT_FUTURE = 15, 8  # frames of a drive in its log; frames after t0 in navhard
-PICTURED = range(CURRENT, CURRENT + 4)  # of a drive; the last two have fewer than 10 frames after them
 UPSCALING = 3  # pictures are rendered at a third of their size, which is fast
 ASIDE = (-0.5, 0.3, 0.8)  # [m] where the ego of the second-stage scenes is, to the left of the recorded one
 TEXT_IDS = ("lane_connectors", "lane_group_connectors", "gen_lane_connectors_scaled_width_polygons")
@@ -100,7 +99,7 @@ def write_log(config: WorldConfig, root: Path, missing: float, job: tuple[int, i
         log += frames
         written.scenes += tokens[CURRENT : CURRENT + 2]
         written.features += scene.features.rows
-        for i in PICTURED:
+        for i in range(CURRENT, CURRENT + (4 if k < two_stage else 2)):
             if int(token("missing", tokens[i]), 16) < missing * 2**64:
                 written.missing.append(tokens[i])
                 continue
