@@ -10,7 +10,7 @@ from download_world import ASIDE, FILTERS, NAVTEST, write_download
 from mtdrive.simulation.geometry.frames import points_to_local
 from mtdrive.simulation.navsim_format.logs import ego_poses, log_names, read_log, scene_windows
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic, read_synthetic_scene
-from mtdrive.simulation.scene_cache.store import build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
 
 SCENES = {"train": 10, "test": 30}
 
@@ -19,7 +19,7 @@ SCENES = {"train": 10, "test": 30}
 def world(tmp_path_factory):
     """The folder, and what its logs bring; logs of three locations."""
     out = tmp_path_factory.mktemp("download") / "world"
-    return out, write_download(out, SCENES, two_stage=1, missing=0.3, width=192, seed=1, workers=2)
+    return out, write_download(out, SCENES, two_stage=1, missing=0.3, width=192, seed=2, workers=2)
 
 
 def group(out, name):
