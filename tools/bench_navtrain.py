@@ -6,7 +6,7 @@
 Writes a world of that many scenes into `work` first, if there is none (tools/download_world.py). For each number of
 scenes `mtdrive cache`, `mtdrive record` and the data path of `mtdrive rl` (opening the store, loading scenes and
 pictures, prompts, and assessing plans; no model) run in processes of their own, whose peak memory is taken together.
-What a scene costs is the slope between the numbers. Then a store of 103,288 scenes is opened; only its index is there.
+What a scene costs is the slope between the numbers, in processor time. Then a store of 103,288 scenes is opened; only its index is there.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from download_world import FILTERS, NAVTRAIN, write_download
+from download_world import DRIVES_PER_LOG, NAVTRAIN, write_download
 from rich.console import Console
 from rich.table import Table
 
@@ -36,8 +38,27 @@ from mtdrive.simulation.synthetic.filters import FilterFile, write_filter
 from mtdrive.simulation.synthetic.logs import token
 from mtdrive.stages.process import run_logged
 
-STEPS = 20  # of rl; the first is left out of the mean
+STEPS = 20  # of rl
+STEP = "rl step"
 LOGS = 1_192  # of navtrain
+SCENES_PER_LOG = 2 * DRIVES_PER_LOG  # of the world
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took."""
+
+    wall: float
+    """Seconds by the clock; of a step, the median."""
+
+    processor: float
+    """Seconds of all its processes together, which other work on the machine does not lengthen much."""
+
+    memory: float
+    """Peak of all its processes together [GiB]."""
+
+    def __str__(self) -> str:
+        return f"{self.wall:.0f} s, {self.processor:.0f} s CPU, {self.memory:.2f} GiB"
 
 
 def main() -> None:
@@ -56,37 +77,44 @@ def main() -> None:
         write_download(world, {"train": max(given.scenes)}, 0, missing=0.1, width=1920, seed=0, workers=given.workers)
     os.environ |= {"OPENSCENE_DATA_ROOT": str(world / "dataset"), "NUPLAN_MAPS_ROOT": str(world / "dataset" / "maps")}
     rows = {count: measure(given.work, count, given.workers) for count in sorted(given.scenes)}
-    show(rows, given.workers)
+    show(rows)
     seconds, scenes = open_large_store(given.work)
     print(f"A store of {scenes:,} scenes opens in {seconds:.2f} s.")
 
 
-def measure(work: Path, count: int, workers: int) -> dict[str, tuple[float, float]]:
-    """Verb -> seconds and peak memory [GiB] for so many scenes; `rl` per step."""
+def measure(work: Path, count: int, workers: int) -> dict[str, Cost]:
+    """What each verb costs for so many scenes."""
     name = f"navtrain_{count}"
-    filters = work / "filters" / FILTERS.relative_to("devkit")
+    filters = work / "filters"
     chosen = read_filter("navtrain", work / "world" / "devkit")
-    tokens = [scene for scene in chosen.tokens][:count]
-    write_filter(filters, FilterFile(name, "trainval", sorted(chosen.log_names), tokens))
+    log_names = (chosen.log_names or ())[: -(-count // SCENES_PER_LOG)]
+    write_filter(filters, FilterFile(name, "trainval", log_names, (chosen.tokens or ())[:count]))
     folder = work / name
-    scenes = [f"train_test_split={filters / 'train_test_split' / name}.yaml", f"navsim_exp_root={folder}"]
-    verbs = {
-        "cache": ["-m", "mtdrive.cli", "cache", *scenes, f"workers={workers}"],
-        "record": ["-m", "mtdrive.cli", "record", *scenes, "recipe=navtrain", f"out={folder / 'dataset'}",
-                   f"workers={workers}"],
-        "rl": [__file__, str(folder), "--steps", *scenes, f"scoring_workers={workers}"],
-    }  # fmt: skip
     folder.mkdir(exist_ok=True)
+    scenes = [f"train_test_split={filters / 'train_test_split' / name}.yaml", f"navsim_exp_root={folder}"]
+    cli, processes = ["-m", "mtdrive.cli"], f"workers={workers}"
+    verbs = {
+        "cache": [*cli, "cache", *scenes, processes],
+        "record": [*cli, "record", *scenes, "recipe=navtrain", f"out={folder / 'dataset'}", processes],
+        STEP: [__file__, str(folder), "--steps", *scenes, f"scoring_workers={workers}"],
+    }
     measured = {}
     for verb, arguments in verbs.items():
-        log = folder / f"{verb}.log"
+        log, before = folder / f"{verb.replace(' ', '_')}.log", _processor_seconds()
         ended = run_logged([sys.executable, *arguments], log, None, lambda line: None)
         if ended.exit_status:
             sys.exit(f"{verb} of {count} scenes failed; see {log}.")
-        measured[verb] = (ended.seconds, ended.peak_memory / 2**30)
+        measured[verb] = Cost(ended.seconds, _processor_seconds() - before, ended.peak_memory / 2**30)
+        print(f"{count} scenes, {verb}: {measured[verb]}", flush=True)
     steps = json.loads((folder / "steps.json").read_text())
-    measured["rl"] = (float(np.mean(steps[1:])), measured["rl"][1])
+    measured[STEP] = replace(measured[STEP], wall=float(np.median(steps)))
     return measured
+
+
+def _processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def data_path(folder: Path, overrides: list[str]) -> None:
@@ -120,18 +148,19 @@ def open_large_store(work: Path) -> tuple[float, int]:
     return time.perf_counter() - started, len(store.tokens)
 
 
-def show(rows: dict[int, dict[str, tuple[float, float]]], workers: int) -> None:
+def show(rows: dict[int, dict[str, Cost]]) -> None:
     """Print a table of what was measured and what follows for navtrain."""
-    table = Table("", *(f"{count:,} scenes" for count in rows), f"navtrain, {workers} processes")
+    table = Table("", *(f"{count:,} scenes" for count in rows), "a scene", "navtrain")
     counts = list(rows)
     for verb in rows[counts[0]]:
-        cells = [f"{rows[count][verb][0]:.2f} s, {rows[count][verb][1]:.2f} GiB" for count in counts]
-        if verb == "rl":
-            table.add_row("rl, a step", *cells, cells[-1])
+        costs = [rows[count][verb] for count in counts]
+        if verb == STEP:
+            table.add_row(verb, *(f"{cost.wall:.2f} s, {cost.memory:.2f} GiB" for cost in costs), "", "")
             continue
-        slope, start = np.polyfit(counts, [rows[count][verb][0] for count in counts], 1)
-        table.add_row(verb, *cells, f"{(start + slope * NAVTRAIN) / 3600:.1f} h ({slope * 1000:.0f} ms a scene)")
-    Console(width=140).print(table)
+        slope, start = np.polyfit(counts, [cost.processor for cost in costs], 1)
+        hours = (start + slope * NAVTRAIN) / 3600
+        table.add_row(verb, *map(str, costs), f"{slope * 1000:.0f} ms CPU", f"{hours:.1f} h CPU")
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":
