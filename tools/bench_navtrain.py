@@ -6,7 +6,8 @@
 Writes a world of that many scenes into `work` first, if there is none (tools/download_world.py). For each number of
 scenes `mtdrive cache`, `mtdrive record` and the data path of `mtdrive rl` (opening the store, loading scenes and
 pictures, prompts, and assessing plans; no model) run in processes of their own, whose peak memory is taken together.
-What a scene costs is the slope between the numbers, in processor time. Then a store of 103,288 scenes is opened; only its index is there.
+What a scene costs is the slope between the numbers, in processor time. Then a store of 103,288 scenes is opened; only
+its index is there.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def write_jpeg(path: Path, picture: np.ndarray) -> None:
     """Write a picture (height, width, 3) RGB and the folder that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    path.write_bytes(jpeg)  # cv2.imwrite does not say that a disk is full
+    path.write_bytes(jpeg.tobytes())  # cv2.imwrite does not say that a disk is full
 
 
 def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecord]:
