@@ -75,7 +75,7 @@ class Evaluated:
 
         planner = load_planner(settings)
         header = EpisodesHeader(
-            planner=settings.model,
+            planner=settings.name,
             prompt_style=planner.style.name,
             split=config.split,
             metric=config.metric,
