@@ -1,6 +1,5 @@
 """The released MTDrive checkpoints: their prompt and answers, and folders of their layout through the verbs."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from safetensors.torch import load_file
 
 from mtdrive.cli import main
@@ -22,11 +22,15 @@ from mtdrive.planner.recogdrive import parse_answer
 from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.settings import planner_settings
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.scene import DrivingCommand
+from mtdrive.simulation.feedback.assessment import assess
+from mtdrive.simulation.feedback.text import render_text
+from mtdrive.simulation.scene import DrivingCommand, Scene
 from mtdrive.training.sft_trainer import finetune
 from support import fine_tuning
 from support.planners import tiny_config
 from support.released import LIGHT, SUBFOLDERS, released_config, write_released
+from support.scenes import straight_scene
+from support.stores import save_store
 
 VEL_AND_ACC = PROMPTS["recogdrive_vel_and_acc"]
 PLAN = np.array(
@@ -59,6 +63,7 @@ Output requirements:
 - Each point format: (x:float, y:float, heading:float)
 - Use [PT, ...] to encapsulate the trajectory
 - Maintain numerical precision to 2 decimal places"""
+COMMANDS = ("TURN LEFT", "GO STRAIGHT", "TURN RIGHT", "UNKNOWN")
 MORE = "\n4. Current velocity: (+8.00, 0.0)\n5. Current acceleration: (-0.50, +0.10)"
 
 
@@ -80,7 +85,7 @@ def keys(world, repository, tmp_path) -> list[str]:
 
 
 @pytest.mark.parametrize(("style", "more"), [("recogdrive_base", ""), ("recogdrive_vel_and_acc", MORE)])
-@pytest.mark.parametrize(("command", "name"), zip(DrivingCommand, ("TURN LEFT", "GO STRAIGHT", "TURN RIGHT", "UNKNOWN")))
+@pytest.mark.parametrize(("command", "name"), zip(DrivingCommand, COMMANDS, strict=True))
 def test_the_prompt_is_recogdrives_to_the_letter(style, more, command, name):
     system, user = messages(view(command), [], PROMPTS[style])
     (text,) = (part["text"] for part in system["content"])
@@ -147,7 +152,7 @@ def test_a_released_folder_loads_whole(repository):
 def test_a_copy_of_the_subfolder_will_do(repository, tmp_path):
     copy = shutil.copytree(repository / "mtdrive_rl_best", tmp_path / "mine")
     assert load_planner(released_config("mtdrive_rl", copy)).card.base == "mine"
-    with pytest.raises(MTDriveError, match="holds neither mtdrive_sft/config.json nor config.json"):
+    with pytest.raises(MTDriveError, match=r"holds neither mtdrive_sft/config\.json nor config.json"):
         load_planner(released_config("mtdrive_sft", tmp_path))
     (copy / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(MTDriveError, match="model-00002-of-00003"):
@@ -167,7 +172,7 @@ def test_the_hugging_face_name_is_the_subfolder_of_its_snapshot(repository, tmp_
     assert torch.equal(
         loaded.model.lm_head.weight, load_planner(released_config("mtdrive_sft", repository)).model.lm_head.weight
     )
-    with pytest.raises(MTDriveError, match="mtdrive-models has no mtdrive_rl_best/config.json"):
+    with pytest.raises(MTDriveError, match=r"mtdrive-models has no mtdrive_rl_best/config\.json"):
         load_planner(planner_settings("mtdrive_rl", **LIGHT))
     shutil.rmtree(cached)
     with pytest.raises(MTDriveError, match="Cannot load planner 'chenchaoxNV/mtdrive-models/mtdrive_sft'"):
@@ -209,23 +214,46 @@ def test_supervised_fine_tuning_goes_on_from_it(world, keys, tmp_path, capsys):
         load_planner(replace(planner_settings(str(tmp_path / "out")), prompt="recogdrive_base"))
 
 
-def test_one_that_answers_is_driven_over_several_turns(world, repository, tmp_path):
-    """Few weights learn one answer by heart, so that it is generated, read, scored and answered like a real one."""
+@pytest.fixture
+def one_scene(tmp_path) -> Scene:
+    """The only scene of a split `test` in `tmp_path`, with its image."""
+    image = tmp_path / "sensor_blobs" / "test" / "front.png"
+    image.parent.mkdir(parents=True)
+    Image.fromarray(fine_tuning.image(4)).save(image)
+    scene = straight_scene()
+    scene = replace(scene, camera=replace(scene.camera, image=image.name))
+    save_store(tmp_path / "scene_cache", "test", scene)
+    return scene
+
+
+def test_one_that_answers_is_driven_over_several_turns(one_scene, repository, tmp_path):
+    """Few weights learn two answers by heart, which are generated, read, scored and commented on like real ones."""
     planner = load_planner(released_config("mtdrive_sft", repository, max_new_tokens=260))
-    answers = Dataset.from_list([fine_tuning.sample(planner, 4, turns) for turns in (1, 2)])
-    settings = fine_tuning.arguments(tmp_path / "fit", max_steps=100, per_device_train_batch_size=2)
-    finetune(planner, answers, None, fine_tuning.read, settings)
+    slow, fast = (np.outer(np.arange(1, 9) / 2, (speed, -0.05, 0.03)) for speed in (5.1, 8.0))
+    said = render_text(assess(one_scene, slow[None])[0].feedback)
+    seen = SceneView.from_scene(one_scene, "")
+    exchanges = [(planner.format_answer(slow), said)]
+    samples = [
+        {
+            "messages": [*planner.messages(seen, before), fine_tuning.answer(planner.format_answer(plan))],
+            "image": "4",
+            "token": one_scene.token,
+        }
+        for before, plan in (([], slow), (exchanges, fast))
+    ]
+    settings = {"max_steps": 120, "per_device_train_batch_size": 2, "lr_scheduler_type": "cosine"}
+    finetune(
+        planner, Dataset.from_list(samples), None, fine_tuning.read, fine_tuning.arguments(tmp_path / "fit", **settings)
+    )
     planner.save(tmp_path / "fitted")
-    keys = [*world.overrides(), f"out={tmp_path}/out", "turns=2", "resamples=10", "baselines=[]"]
-    assert main(["evaluate", *keys, f"planner={tmp_path}/fitted", "planner.device=cpu"]) == 0
-    _, episodes = read_episodes(tmp_path / "out" / "episodes.jsonl")
-    expected = np.round(fine_tuning.plan(4), 2)
-    for turn in (turn for episode in episodes for turn in episode.turns):
-        np.testing.assert_allclose(turn.poses, expected)
-        assert turn.text == planner.format_answer(expected)
-        assert turn.feedback_text
-    scores = json.loads((tmp_path / "out" / "summary.json").read_text())["policies"]["planner"]
-    assert scores[0]["score"]["mean"] > 0.0
+    keys = [f"navsim_exp_root={tmp_path}", f"openscene_data_root={tmp_path}", f"out={tmp_path}/out", "resamples=10"]
+    assert main(["evaluate", *keys, f"planner={tmp_path}/fitted", "planner.device=cpu", "turns=2", "baselines=[]"]) == 0
+    _, (episode,) = read_episodes(tmp_path / "out" / "episodes.jsonl")
+    first, second = episode.turns
+    assert (first.text, second.text) == (planner.format_answer(slow), planner.format_answer(fast))
+    np.testing.assert_allclose([first.poses, second.poses], [slow, fast], atol=0.0151)
+    assert first.feedback_text == said
+    assert first.score < 0.95 < second.score
 
 
 def test_a_subfolder_of_a_trained_planners_folder_is_one_too(tmp_path):

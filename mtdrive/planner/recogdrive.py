@@ -6,8 +6,8 @@ no code. What is known, and from where:
 - The prompt is ReCogDrive's and the answer `[PT, (x, y, heading) x8]`: NavSafe-infty's adapter for these weights
   (`navsafe/policy/sensor/mtdrive.py`), which also hands velocity and acceleration to the model.
 - The texts, rounding near zero included, are those that ReCogDrive trains on: `run_generate_dataset.py` of
-  xiaomi-research/recogdrive, with `prompt_type` `base` or `vel_and_acc` and one front camera. A model knows its prompt to
-  the letter, so they stand here as they stand there.
+  xiaomi-research/recogdrive, with `prompt_type` `base` or `vel_and_acc` and one front camera. A model knows its prompt
+  to the letter, so they stand here as they stand there.
 - The image comes first. `<image>` and the empty line after it are the beginning of ReCogDrive's user message.
 
 What is assumed, since no public source says it:
@@ -29,9 +29,9 @@ from mtdrive.simulation.scene import DrivingCommand
 
 SYSTEM = """
 You are a vehicle trajectory prediction model for autonomous driving. Your task is to predict the ego vehicle's \
-4-second trajectory based on the following inputs: multi-view images from 8 cameras, ego vehicle states (position), and \
-discrete navigation commands. The input provides a 2-second history, and your output should ensure a safe trajectory \
-for the next 4 seconds. Your predictions must adhere to the following metrics:
+4-second trajectory based on the following inputs: multi-view images from 8 cameras, ego vehicle states (position), \
+and discrete navigation commands. The input provides a 2-second history, and your output should ensure a safe \
+trajectory for the next 4 seconds. Your predictions must adhere to the following metrics:
 1. **No at-fault Collisions (NC)**: Avoid collisions with other objects/vehicles.
 2. **Drivable Area Compliance (DAC)**: Stay within the drivable area.
 3. **Time to Collision (TTC)**: Maintain a safe distance from other vehicles.

@@ -18,16 +18,25 @@ SUBFOLDERS = {"mtdrive_sft": "mtdrive_sft", "mtdrive_rl": "mtdrive_rl_best"}  # 
 LIGHT = {"dtype": "float32", "device": "cpu", "max_new_tokens": 8}  # in place of 7 billion bfloat16 on a GPU
 SHARD_SIZE = 200_000  # bytes
 # Qwen's added tokens in the order of their ids; those after `<|video_pad|>` are not special.
-TOKENS = "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end".split()
-TOKENS += "vision_start vision_end vision_pad image_pad video_pad".split()
-PLAIN = "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|>"
-ADDED = [AddedToken(f"<|{name}|>", special=True, normalized=False) for name in TOKENS]
-ADDED += [AddedToken(name, special=False, normalized=False) for name in PLAIN.split()]
+ADDED = [
+    *(AddedToken(f"<|{name}|>", special=True, normalized=False) for name in ("endoftext", "im_start", "im_end")),
+    *(
+        AddedToken(f"<|{name}_{end}|>", special=True, normalized=False)
+        for name in ("object_ref", "box", "quad", "vision")
+        for end in ("start", "end")
+    ),
+    *(AddedToken(f"<|{name}_pad|>", special=True, normalized=False) for name in ("vision", "image", "video")),
+    *(AddedToken(name, special=False, normalized=False) for name in ("<tool_call>", "</tool_call>")),
+    *(
+        AddedToken(f"<|{name}|>", special=False, normalized=False)
+        for name in ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
+    ),
+]
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-LEARNED = 512  # tokens of bytes and merges
-ROWS = 560  # of the embedding: a few more than there are tokens, as in Qwen2.5-VL
+LEARNED = 1000  # most tokens of bytes and merges
+UNUSED = 8  # rows of the embedding without a token, of which Qwen2.5-VL has some, too
 
 
 def released_config(name: str, repository: Path, **changes: object) -> PlannerSettings:
@@ -140,7 +149,7 @@ def _write_model(folder: Path, ids: dict[str, int], seed: int) -> None:
             **patches,
         },
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
-        "vocab_size": ROWS,
+        "vocab_size": max(ids.values()) + 1 + UNUSED,
     }
     _write(folder / "config.json", **config)
     with torch.random.fork_rng(devices=[]):
