@@ -180,9 +180,10 @@ def test_the_hugging_face_name_is_the_subfolder_of_its_snapshot(repository, tmp_
         load_planner(planner_settings("mtdrive_sft", **LIGHT))
 
 
-@pytest.mark.parametrize("name", SUBFOLDERS)
-def test_random_weights_are_evaluated_and_say_nothing(name, keys, tmp_path, repository):
-    keys = [*keys, f"planner={name}", "turns=2", "resamples=10", "baselines=[]", "feedback=perceived"]
+@pytest.mark.parametrize(("name", "dtype"), [("mtdrive_sft", "float32"), ("mtdrive_rl", "bfloat16")])
+def test_random_weights_are_evaluated_and_say_nothing(name, dtype, keys, tmp_path, repository):
+    keys = [*keys, f"planner={name}", f"planner.dtype={dtype}", "feedback=perceived"]
+    keys += ["turns=2", "resamples=10", "baselines=[]"]
     assert main(["evaluate", *keys]) == 0
     header, episodes = read_episodes(tmp_path / "out" / "episodes.jsonl")
     assert (header.planner, header.prompt_style) == (f"{repository}/{SUBFOLDERS[name]}", VEL_AND_ACC.name)
