@@ -102,7 +102,12 @@ def test_a_wrong_value_of_any_key_ends_with_one_sentence(verb, tmp_path, monkeyp
         ("rl", "vllm.mode=fast", "vllm.mode=fast must be one of colocate, server."),
         ("cache", "workers=all", "workers=all must be a whole number from 1 to 1024, or ray."),
         ("cache", "split=../test", "split=../test must be a name of letters, digits, _ and -, or null."),
-        ("rl", "planner=nothing", "planner=nothing is neither a planner (qwen2_5_vl_7b, tiny) nor the folder of one."),
+        (
+            "rl",
+            "planner=nothing",
+            "planner=nothing is neither a planner (mtdrive_rl, mtdrive_sft, qwen2_5_vl_7b, tiny) nor the folder of "
+            "one.",
+        ),
     ],
 )
 def test_the_sentence_names_key_value_and_what_is_allowed(verb, override, sentence):

@@ -95,7 +95,7 @@ class Evaluated:
 
         planner = load_planner(settings)
         header = EpisodesHeader(
-            planner=settings.model,
+            planner=settings.name,
             prompt_style=planner.style.name,
             scene_set=scene_set,
             metric=config.metric,
