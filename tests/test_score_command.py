@@ -106,7 +106,7 @@ NEIGHBOURS = ["5118e69f55dd7a54", "6bea526590790a85"]  # 0.5 s apart; TOKENS[0] 
 
 @pytest.mark.parametrize("human_filter", [False, True])
 @pytest.mark.parametrize("name", ["human", "const_velocity"])
-def test_neighbours_get_extended_comfort(roots, tmp_path, name, human_filter):
+def test_neighbours_get_extended_comfort(roots, tmp_path, capsys, name, human_filter):
     tokens = np.array([TOKENS[0], *NEIGHBOURS[::-1]])
     poses = np.stack([plans[names == name][0] for names, plans in (reference.plans(token, 8) for token in tokens)])
     path = save(tmp_path / "plans.npz", tokens, poses)
@@ -120,6 +120,11 @@ def test_neighbours_get_extended_comfort(roots, tmp_path, name, human_filter):
     np.testing.assert_array_equal(table.two_frame_extended_comfort, comfort)
     expected = [official[f"now_score_hf{int(human_filter)}"], official[f"prev_score_hf{int(human_filter)}"]]
     np.testing.assert_allclose(table.score[1:], expected, rtol=0, atol=1e-9)
+
+    assert "two-frame extended comfort in 1 of 3 scores" in capsys.readouterr().out
+    made = json.loads(path.with_suffix(".json").read_text())
+    assert made["extended_comfort_rows"] == 1
+    assert (made["rows"]["score"], made["rows"]["two_frame_extended_comfort"]) == (3, 1)
 
     official_table = pd.read_csv(path.with_suffix(".navsim.csv"), index_col=0)
     sub_metrics = [name for name in table.columns if name not in ("token", "score", "metric", "status")]

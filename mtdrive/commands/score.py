@@ -8,15 +8,17 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.text import Text
 
 from mtdrive.evaluation.explain import draw, explain, explanation_tables, row_of
 from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
-from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
+from mtdrive.evaluation.score_summary import comfort_note, summary_tables, two_stage_summary
 from mtdrive.settings.evaluation import ScoreSettings
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.metrics.registry import revisions
+from mtdrive.simulation.metrics.extended_comfort import EXTENDED_COMFORT
+from mtdrive.simulation.metrics.registry import revisions, score_version
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.runtime.files import atomic_path, check_writable
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
@@ -138,6 +140,8 @@ def provenance(
         "status": pd.Series(scores.status).value_counts().to_dict(),
         "failed_scenes": failed,
         "mean": table.mean().dropna().to_dict(),
+        "rows": table.notna().sum().to_dict(),  # that each mean is over
+        "extended_comfort_rows": extended_comfort_rows(scores),
     }
     if stages is not None and config.mapping is not None:
         made["two_stages"] = {
@@ -147,6 +151,13 @@ def provenance(
             "combined": stages.combined,
         }
     return made
+
+
+def extended_comfort_rows(scores: SubmissionScores) -> int | None:
+    """In how many scores two-frame extended comfort counts; None where the score version has none."""
+    if not score_version(scores.metric).has_extended_comfort:
+        return None
+    return int((~np.isnan(scores.columns[EXTENDED_COMFORT])).sum())
 
 
 def source(path: Path) -> dict[str, str]:
@@ -160,7 +171,8 @@ def print_summary(
 ) -> None:
     """The means, what has no score, and where everything lies."""
     console, out = terminal(WIDTH), Path(config.out)
-    title = f"{config.metric} on {config.split}, traffic {config.traffic}"
+    comfort = comfort_note(config.metric, extended_comfort_rows(scores) or 0, int((scores.status == OK).sum()))
+    title = f"{config.metric} on {config.split}, traffic {config.traffic}{comfort}"
     for table in summary_tables(scores.columns, scores.score, title):
         console.print(table)
     if stages is not None:

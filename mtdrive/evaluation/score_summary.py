@@ -8,10 +8,24 @@ import numpy as np
 from rich.bar import Bar
 from rich.table import Table
 
+from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.submission.two_stage import TwoStageScores
 
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the bins of the score; exactly 0 and exactly 1 have their own
 BAR_WIDTH = 30  # [characters]
+
+
+def comfort_note(metric: str, known: int, rows: int) -> str:
+    """Whether two-frame extended comfort is part of the scores, for titles; empty where the version has none.
+
+    Args:
+        metric: score version.
+        known: rows in whose score it counts.
+        rows: all rows with a score.
+    """
+    if not score_version(metric).has_extended_comfort:
+        return ""
+    return f", two-frame extended comfort in {f'{known} of {rows}' if known else 'none of the'} scores"
 
 
 def summary_tables(columns: Mapping[str, np.ndarray], score: np.ndarray, title: str) -> Iterator[Table]:
