@@ -1,15 +1,28 @@
-"""Settings of the verbs that look at plans: score, evaluate, visualize, bench, doctor."""
+"""Settings of the verbs that look at plans: score, evaluate, compare, visualize, bench, doctor."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
 from mtdrive.settings.shared import BaselineName, MetricName, Paths
-from mtdrive.settings.types import STRICT, Count, Name, NotNegative, OneOf, Seed, Text, Token, Workers
+from mtdrive.settings.types import (
+    STRICT,
+    Count,
+    CountOrNone,
+    Folder,
+    Name,
+    NotNegative,
+    OneOf,
+    Seed,
+    Text,
+    Token,
+    Workers,
+)
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
 
@@ -67,6 +80,26 @@ class EvaluateSettings(Paths):
             raise MTDriveError("There is nothing to evaluate: give planner=... or baselines=[...].")
         if self.planner is not None:
             _ = self.data_root  # is needed
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompareSettings(Paths):
+    """`configs/compare.yaml`"""
+
+    runs: Annotated[list[Folder], Field(min_length=2)]
+    allow: list[Text]
+    page: CountOrNone
+    resamples: Count
+    seed: Seed
+    out: Text
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError where a page would get no images."""
+        if self.page and self.openscene_data_root is None:
+            raise MTDriveError(
+                "The page of scenes needs their images: openscene_data_root=... or the environment variable "
+                "OPENSCENE_DATA_ROOT; or leave it out with page=0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
