@@ -18,6 +18,7 @@ from mtdrive.evaluation.evaluations import Evaluation, check_comparable, check_o
 from mtdrive.evaluation.rows import PlanRow, as_table, episode_rows
 from mtdrive.rollout.episode import TurnStatus
 from mtdrive.rollout.episode_file import read_episodes, write_episodes
+from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene_cache.store import SceneStore
@@ -190,3 +191,11 @@ def test_a_page_needs_images(runs, monkeypatch, capsys):
     monkeypatch.delenv("OPENSCENE_DATA_ROOT", raising=False)
     assert main(["compare", *map(str, runs)]) == 2
     assert "page=0" in capsys.readouterr().err
+
+
+def test_words_of_the_command_line_are_runs_as_they_are_typed():
+    words = ["1e10", "it's, here", "a\\b", "007"]
+    assert load_settings("compare", [words[0], "page=0", *words[1:]]).runs == words
+    assert load_settings("compare", ["runs=[1e10,007]", "page=0"]).runs == ["1e10", "007"]
+    with pytest.raises(MTDriveError, match="Cannot apply split"):
+        load_settings("cache", ["split"])

@@ -75,7 +75,7 @@ def _with_keys(overrides: Sequence[str], key: str | None) -> list[str]:
     words = [override for override in overrides if "=" not in override]
     if key is None or not words:
         return list(overrides)
-    quoted = ("'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'" for word in words)
+    quoted = ("'" + word.replace("'", "\\'") + "'" for word in words)
     return [*(override for override in overrides if "=" in override), f"{key}=[{','.join(quoted)}]"]
 
 

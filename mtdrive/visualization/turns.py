@@ -39,10 +39,10 @@ class DrawnTurn:
     """Feedback on the plan as the planner read it."""
     colour: str = ""
     """Colour of the plan in the pictures; empty without one."""
-    name: str = ""
-    """As in `TurnRecord`."""
     plan: Plan | None = field(default=None, compare=False)
     """The plan as it was driven; None if the answer holds none."""
+    name: str = ""
+    """As in `TurnRecord`."""
 
 
 def show_turns(
