@@ -71,12 +71,19 @@ def planner_settings(planner: str, **changes: Any) -> PlannerSettings:
 
 
 def _with_keys(overrides: Sequence[str], key: str | None) -> list[str]:
-    """The overrides; where words without a "=" are values of a key, these together as one override of it."""
+    """The overrides; where words without a "=" are values of a key, these together as one override of it.
+
+    Raises:
+        MTDriveError: the key is given as well.
+    """
     words = [override for override in overrides if "=" not in override]
     if key is None or not words:
         return list(overrides)
+    keyed = [override for override in overrides if "=" in override]
+    if any(override.startswith(f"{key}=") for override in keyed):
+        raise MTDriveError(f"{words[0]} is one of {key}, which {key}=... gives as well; leave one of both out.")
     quoted = ("'" + word.replace("'", "\\'") + "'" for word in words)
-    return [*(override for override in overrides if "=" in override), f"{key}=[{','.join(quoted)}]"]
+    return [*keyed, f"{key}=[{','.join(quoted)}]"]
 
 
 def _prepared(override: str, settings: type) -> Iterator[str]:
