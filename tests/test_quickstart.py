@@ -89,9 +89,7 @@ def test_a_report_refuses_scores_of_different_metrics(smoke_run, tmp_path):
     table, scores = read_evaluations(run / "evaluation"), run / "scores" / "human.csv"
     check_agreement(table, scores, "pdms_v1")
     scores.write_text(scores.read_text().replace("pdms_v1", "epdms_v2"))
-    with pytest.raises(
-        MTDriveError, match=r"scored by epdms_v2, and the evaluations beside it by pdms_v1"
-    ):
+    with pytest.raises(MTDriveError, match=r"scored by epdms_v2, and the evaluations beside it by pdms_v1"):
         check_agreement(table, scores, "pdms_v1")
 
 

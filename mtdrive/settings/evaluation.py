@@ -26,6 +26,8 @@ from mtdrive.settings.types import (
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
 
+ALL = "all"  # metric=all and turns=all of mtdrive score
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoreSettings(Paths):
@@ -33,8 +35,9 @@ class ScoreSettings(Paths):
 
     split: Name
     trajectories: Text
+    turns: Literal["last", "all"]
     out: Text
-    metric: MetricName
+    metric: MetricName | Literal["all"]
     human_penalty_filter: bool | None
     traffic: Annotated[str, OneOf("mtdrive.simulation.scoring:TRAFFIC")]
     synthetic_scenes: Text | None
@@ -47,8 +50,13 @@ class ScoreSettings(Paths):
         from mtdrive.simulation.scoring import LOG_REPLAY, check_traffic, uses_human_filter  # a second
 
         _ = self.data_root, self.maps_root  # are needed
-        uses_human_filter(self.metric, self.human_penalty_filter)
-        check_traffic(self.metric, self.traffic)
+        if self.metric != ALL:
+            uses_human_filter(self.metric, self.human_penalty_filter)
+            check_traffic(self.metric, self.traffic)
+        elif self.human_penalty_filter is not None:
+            raise MTDriveError("metric=all scores with and without the human penalty filter; leave it out.")
+        if self.explain is not None and (ALL in (self.metric, self.turns)):
+            raise MTDriveError(f"explain={self.explain} tells of one metric and one turn; leave `all` out.")
         if self.explain is not None and self.traffic != LOG_REPLAY:
             raise MTDriveError(f"explain={self.explain} tells of traffic={LOG_REPLAY} alone; leave one of both out.")
         if Path(self.out).suffix != ".csv":
