@@ -6,11 +6,12 @@
 navsim and nuplan-devkit are plain checkouts (navsim branch v1.1 for pdms_v1, v2.2 for epdms_v2), --python an
 interpreter with what they need. Without --trajectories, each scene's baselines and random variations of its
 recorded human are scored. Two-frame extended comfort takes --extended-comfort and --trajectories of frames 0.5 s apart:
-the k-th trajectories of all tokens are then scored together, as one submission. With --shared-processor the official code
-scores a second time, with one metric cache processor for all scenes as its caching script has (see docs/scoring.md), and
-the comparison with these scores is printed, too. Prints for every metric: rows compared,
-rows equal, largest difference, and the first rows that differ; exits with 1 if a score differs by more than --tolerance
-or any sub-metric differs.
+the k-th trajectories of all tokens are then scored together, as one submission. Prints for every metric: rows compared,
+rows equal, largest difference, both means, and the first rows that differ; exits with 1 if a score differs by more than
+--tolerance or any sub-metric differs.
+
+With --shared-processor the official code scores a second time, with one metric cache processor for all scenes, as its
+own caching script has (docs/scoring.md says what that does), and the comparison with these scores is printed as well.
 """
 
 import argparse
