@@ -167,6 +167,7 @@ def main():
     parser.add_argument("--trajectories", required=True, help="npz with token, poses, interval_length")
     parser.add_argument("--human-penalty-filter", action="store_true")
     parser.add_argument("--extended-comfort", action="store_true")
+    parser.add_argument("--shared-processor", action="store_true", help="one for all scenes, not one for each")
     parser.add_argument("--traffic", choices=["log_replay", "idm"], default="log_replay")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
