@@ -23,13 +23,14 @@ NEEDED = {  # by each verb, besides
     "sft": [*ROOTS, "dataset=dataset", "out=out"],
     "rl": [*ROOTS, "planner=outputs/sft", "out=out"],
     "evaluate": [*ROOTS, "planner=tiny"],
+    "compare": [*ROOTS, "first", "second"],
     "visualize": [*ROOTS, "out=out"],
     "bench": ROOTS,
     "doctor": ROOTS,
 }
 WRONG = ("abc", "2.5", "-1", "0", "1e1", "true", "null", "[]", "[abc]", "{a: 1}", "''", "nan", "inf", str(10**30))
 
-AS_TYPED = ("tokens", "token", "explain")  # a number that is no text to Hydra is one here
+AS_TYPED = ("tokens", "token", "explain", "runs")  # a number that is no text to Hydra is one here
 ANY = re.compile(r"^(trl|vllm\.options|planner\.lora|stages\.[^.]+\.keys)\.")  # what others take, unseen
 
 
