@@ -6,12 +6,13 @@ An answer that holds no plan must not cost the scene. Constant velocity (`baseli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from mtdrive.planner.log_views import view_of_frames
 from mtdrive.planner.models import Planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.rollout.encoding import encode_prompt
@@ -20,8 +21,11 @@ from mtdrive.rollout.episode import TurnStatus
 from mtdrive.rollout.multi_turn import NO_IDS, Task, run_episodes
 from mtdrive.rollout.sampling import sampling_params
 from mtdrive.simulation.baselines import keep_velocity
+from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
+from mtdrive.simulation.navsim_format.images import image_hash
+from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame, front_camera
 from mtdrive.simulation.scene import Scene
 
 MISSING_IMAGE = "missing_image"  # beside the values of AnswerError
@@ -45,6 +49,35 @@ class FinalPlan:
         return cls(keep_velocity(view.velocity), reason)
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What the planner sees of a scene in its first turn."""
+
+    view: SceneView
+    """The text of its prompt is made of this."""
+
+    image: np.ndarray | None
+    """The front image (H, W, 3) uint8 RGB; None if there is none that reads."""
+
+    @classmethod
+    def of_frames(cls, frames: Sequence[Frame], read: Callable[[str], np.ndarray]) -> Sight:
+        """Of the frames of a log up to t0.
+
+        Args:
+            frames: as in `view_of_frames`.
+            read: the image of a path in the log; an MTDriveError means that it does not read.
+
+        Raises:
+            MTDriveError: a frame holds something that does not read.
+        """
+        camera = front_camera(frames[NUM_HISTORY - 1])
+        try:
+            image = read(camera.image)
+        except MTDriveError:
+            return cls(view_of_frames(frames, ""), None)
+        return cls(view_of_frames(frames, image_hash(image)), image)
+
+
 class Driver:
     """A planner that takes the likeliest token at every step, so that the same scene gives the same plan."""
 
@@ -53,18 +86,23 @@ class Driver:
         params = sampling_params(planner.model, planner.processor.tokenizer, greedy=True)
         self._engine = engine_of(planner.model)(planner.model, params, planner.max_new_tokens)
 
-    def single_turn(self, sights: Sequence[tuple[SceneView, np.ndarray]]) -> list[FinalPlan]:
-        """Plans of scenes, from a view and the front image (H, W, 3) uint8 RGB of each: turn 1 of `run_episodes`."""
+    def single_turn(self, sights: Sequence[Sight]) -> list[FinalPlan]:
+        """Plans of scenes: those of turn 1 of `run_episodes`."""
+        plans = [FinalPlan.without_planner(sight.view, MISSING_IMAGE) for sight in sights]
+        seen = [(index, sight) for index, sight in enumerate(sights) if sight.image is not None]
+        if not seen:
+            return plans
         process = partial(self._planner.processor.image_processor, return_tensors="pt")
-        prompts = [encode_prompt(self._planner, view, process(image)) for view, image in sights]
-        session, everyone = self._engine.open(prompts, 1), range(len(prompts))
-        answers = dict(session.generate(list(everyone), [NO_IDS] * len(prompts)))
-        decode = partial(self._planner.processor.tokenizer.decode, skip_special_tokens=True)
-        parsed = [self._planner.parse_answer(decode(answers[index].ids)) for index in everyone]
-        return [
-            FinalPlan.without_planner(view, str(answer.error)) if answer.poses is None else FinalPlan(answer.poses)
-            for (view, _), answer in zip(sights, parsed, strict=True)
-        ]
+        prompts = [encode_prompt(self._planner, sight.view, process(sight.image)) for _, sight in seen]
+        answers = dict(self._engine.open(prompts, 1).generate(list(range(len(seen))), [NO_IDS] * len(seen)))
+        for answer, (index, sight) in enumerate(seen):
+            text = self._planner.processor.tokenizer.decode(answers[answer].ids, skip_special_tokens=True)
+            parsed = self._planner.parse_answer(text)
+            if parsed.poses is None:
+                plans[index] = FinalPlan.without_planner(sight.view, str(parsed.error))
+            else:
+                plans[index] = FinalPlan(parsed.poses)
+        return plans
 
     def multi_turn(self, scene: Scene, image: np.ndarray, turns: int, metric: str, feedback_steps: bool) -> FinalPlan:
         """The newest plan that can be driven after up to so many turns with perceived feedback.
@@ -79,6 +117,6 @@ class Driver:
         assessor = InProcessAssessor(partial(assess, metric=metric, source="perceived", steps=feedback_steps))
         [episode] = run_episodes([task], self._planner, self._engine, assessor, turns=turns)
         for turn in reversed(episode.turns):
-            if turn.status is TurnStatus.OK and turn.poses is not None:
+            if turn.poses is not None and turn.status is not TurnStatus.INVALID_TRAJECTORY:
                 return FinalPlan(turn.poses)
         return FinalPlan.without_planner(SceneView.from_scene(scene, task.image_hash), str(episode.turns[-1].error))

@@ -13,6 +13,7 @@ from mtdrive.settings.evaluation import (
     VisualizeSettings,
 )
 from mtdrive.settings.quickstart import QuickstartSettings
+from mtdrive.settings.submission import SubmitSettings
 from mtdrive.settings.training import RlSettings, SftSettings
 
 
@@ -36,6 +37,7 @@ VERBS = {
     "sft": Verb("supervised fine-tuning of a planner", SftSettings),
     "rl": Verb("multi-turn reinforcement learning (mtGRPO) of a planner", RlSettings),
     "evaluate": Verb("per-turn scores of a planner beside the baselines", EvaluateSettings),
+    "submit": Verb("a planner's plans as a submission pickle of navsim's leaderboards", SubmitSettings),
     "visualize": Verb(
         "pictures of scenes, plans and conversations: still, moving, or a page to browse", VisualizeSettings
     ),
