@@ -19,15 +19,9 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import revisions
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.runtime.files import atomic_path, check_writable
+from mtdrive.simulation.scene_cache.build import NO_SUCH_SCENE, CacheReport, build_caches, build_synthetic_caches
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
-from mtdrive.simulation.scene_cache.store import (
-    NO_SUCH_SCENE,
-    SYNTHETIC,
-    CacheReport,
-    SceneStore,
-    build_caches,
-    build_synthetic_caches,
-)
+from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 from mtdrive.simulation.scoring import OK, uses_human_filter
 from mtdrive.simulation.submission.files import Submission, read_submission
 from mtdrive.simulation.submission.mapping import read_mapping
@@ -46,12 +40,13 @@ def run(config: ScoreSettings) -> int:
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
     for suffix in (".csv", ".navsim.csv", ".json", *([] if explained is None else [f".{explained}.png"])):
         check_writable(out.with_suffix(suffix))
-    groups = read_mapping(Path(config.mapping)) if config.mapping else None
+    mapping = config.mapping_file
+    groups = read_mapping(mapping) if mapping else None
     failed = build_missing(config, submission, cache_root)
     scores = score_submission(
         submission,
         cache_root,
-        config.split,
+        config.scene_filter.scene_set.store,
         config.metric,
         human_penalty_filter=config.human_penalty_filter,
         traffic=config.traffic,
@@ -84,8 +79,9 @@ def build_missing(config: ScoreSettings, submission: Submission, cache_root: Pat
     maps, workers = config.maps_root, config.workers
     failed: dict[str, str] = {}
     if recorded:
-        report = build_caches(config.data_root, maps, config.split, cache_root, tokens=recorded, workers=workers)
-        failed |= failures(report, recorded, config, f"split {config.split} of {config.data_root}")
+        chosen = config.scene_filter
+        report = build_caches(config.data_root, maps, chosen, cache_root, tokens=recorded, workers=workers)
+        failed |= failures(report, recorded, config, f"{chosen.scene_set} in {config.data_root}")
     if synthetic:
         if config.synthetic_scenes is None:
             raise MTDriveError(f"{synthetic[0]} is a synthetic scene; say where its pickle is: synthetic_scenes=...")
@@ -130,7 +126,8 @@ def provenance(
         "metric": config.metric,
         "human_penalty_filter": uses_human_filter(config.metric, config.human_penalty_filter),
         "traffic": config.traffic,
-        "split": config.split,
+        "scene_set": dataclasses.asdict(config.scene_filter.scene_set),
+        "title": title(config, scores),
         "trajectories": {**source(Path(config.trajectories)), "rows": len(table)},
         "mtdrive": version("mtdrive"),
         "scene_cache": {"format_version": FORMAT_VERSION, "metric_versions": revisions()},
@@ -139,14 +136,22 @@ def provenance(
         "failed_scenes": failed,
         "mean": table.mean().dropna().to_dict(),
     }
-    if stages is not None and config.mapping is not None:
+    if stages is not None and config.mapping_file is not None:
         made["two_stages"] = {
-            "mapping": source(Path(config.mapping)),
+            "mapping": source(config.mapping_file),
             "stage_one": stages.stage_one,
             "stage_two": stages.stage_two,
             "combined": stages.combined,
         }
     return made
+
+
+def title(config: ScoreSettings, scores: SubmissionScores) -> str:
+    """The scenes that have a trajectory, for a heading."""
+    chosen, count = config.scene_filter, len({token for token in scores.tokens.tolist() if not is_synthetic(token)})
+    if chosen.tokens is not None:
+        return f"{chosen.scene_set}, {count:,} of {len(chosen.tokens):,} scenes"
+    return f"{chosen.scene_set.name}, {count:,} scenes out of its windows"
 
 
 def source(path: Path) -> dict[str, str]:
@@ -160,8 +165,8 @@ def print_summary(
 ) -> None:
     """The means, what has no score, and where everything lies."""
     console, out = terminal(WIDTH), Path(config.out)
-    title = f"{config.metric} on {config.split}, traffic {config.traffic}"
-    for table in summary_tables(scores.columns, scores.score, title):
+    heading = f"{config.metric} on {title(config, scores)}, traffic {config.traffic}"
+    for table in summary_tables(scores.columns, scores.score, heading):
         console.print(table)
     if stages is not None:
         console.print(two_stage_summary(stages))
@@ -180,10 +185,12 @@ def print_explanation(
 ) -> None:
     """Why one trajectory has its score, and a picture of it beside the CSV."""
     token, out = str(submission.tokens[row]), Path(config.out)
-    scene = SceneStore(cache_root, SYNTHETIC if is_synthetic(token) else config.split).load(token)
+    scene = SceneStore(cache_root, SYNTHETIC if is_synthetic(token) else config.scene_filter.scene_set.store).load(
+        token
+    )
     explanation = explain(scene, submission.poses[row], submission.interval, config.metric, config.human_penalty_filter)
     console, picture = terminal(WIDTH), out.with_suffix(f".{row}.png")
     for table in explanation_tables(explanation, scores, row):
         console.print(table)
-    problem = draw(explanation, config.data_root, config.split, picture)
+    problem = draw(explanation, config.data_root, scene.split, picture)
     console.print(f"picture in {picture}" + (f" (from above alone: {problem})" if problem else ""))

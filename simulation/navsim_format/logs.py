@@ -116,17 +116,19 @@ def scene_windows(
     frame_interval: int | None = 1,
     num_future: int = NUM_FUTURE,
     has_route: bool = True,
+    across_gaps: bool = False,
 ) -> dict[str, Sequence[Frame]]:
     """Scenes of a log, by token: windows of 4 frames up to t0 and num_future after it (navsim `filter_scenes`).
 
-    Without tokens, windows with missing frames, or across two recordings in one log, are left out, which navsim
-    leaves to its token lists. Windows that do not read are kept, so that they are named when they are compiled.
+    Windows that do not read are kept, so that they are named when they are compiled.
 
     Args:
         tokens: of the scenes to select; None for all.
         frame_interval: frames from the start of one window to that of the next; None for windows that do not overlap.
         num_future: frames after t0, at least 8: epdms_v2 needs 4 s of traffic, pdms_v1 needs 5 s.
         has_route: leave out scenes without a route.
+        across_gaps: whether windows with missing frames, or across two recordings in one log, are scenes, too, as in
+            navsim; those that tokens name always are.
 
     Raises:
         MTDriveError: the window is too short, the interval is below 1, or a scene has a token that cannot name a file.
@@ -137,7 +139,7 @@ def scene_windows(
     interval = length if frame_interval is None else frame_interval
     if interval < 1:
         raise MTDriveError(f"frame_interval is {interval}; it must be at least 1.")
-    gaps = _gaps_before(frames) if tokens is None else None
+    gaps = _gaps_before(frames) if tokens is None and not across_gaps else None
     windows = {}
     for start in range(0, len(frames) - length + 1, interval):
         window = frames[start : start + length]
