@@ -5,7 +5,6 @@ import pickle
 import pickletools
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,8 @@ from mtdrive.simulation.baselines import constant_velocity_plan, keep_velocity
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.agent_inputs import recorded_histories, synthetic_histories
-from mtdrive.simulation.navsim_format.images import image_hash, read_image
+from mtdrive.simulation.navsim_format.images import image_hash, image_path, read_image
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.submission.files import read_submission
 from mtdrive.simulation.submission.pickles import KEYS_OF_VERSION, Team, write_submission
@@ -79,12 +79,15 @@ def test_a_submission_opens_with_numpy_1(tmp_path):
 
 
 def histories(world) -> dict:
-    return dict(recorded_histories(world.data_root, "test"))
+    return dict(recorded_histories(world.data_root, all_windows("test")))
 
 
 def sights(world) -> list[Sight]:
-    read = partial(read_image, world.data_root, "test")
-    return [Sight.of_frames(frames, read) for frames in histories(world).values()]
+    def sight(frames) -> Sight:
+        path = image_path(world.data_root, "test", logs.front_camera(frames[-1]).image)
+        return Sight.from_file(view_of_frames(frames, ""), path)
+
+    return [sight(frames) for frames in histories(world).values()]
 
 
 def test_a_view_of_frames_is_that_of_the_compiled_scene(world):
@@ -143,7 +146,7 @@ def test_submit_counts_what_constant_velocity_drives(world, tmp_path, capsys):
 
 def test_a_missing_image_costs_no_scene(world):
     seen = sights(world)
-    blind = Sight.of_frames(next(iter(histories(world).values())), partial(read_image, "/nowhere", "test"))
+    blind = Sight.from_file(seen[0].view, Path("/nowhere.jpg"))
     planner = replace(load_planner(tiny_config()), parse_answer=lambda text: Parsed(np.ones((8, 3)), None))
     final = Driver(planner).single_turn([blind, *seen])
     assert [plan.fallback for plan in final] == [MISSING_IMAGE, *[""] * len(seen)]
@@ -169,14 +172,14 @@ def test_private_splits_hold_neither_annotations_nor_a_future(world, tmp_path):
     (folder / "all.pkl").write_bytes(pickle.dumps(private))
     (tmp_path / "sensor_blobs").mkdir()
     (tmp_path / "sensor_blobs" / "private_test").symlink_to(world.data_root / "sensor_blobs" / "test")
-    found = dict(recorded_histories(tmp_path, "private_test"))
+    found = dict(recorded_histories(tmp_path, all_windows("private_test")))
     assert list(found) == [frame["token"] for n, frames in enumerate(recorded) for frame in frames[3 : 4 + n % 2]]
     for token, frames in histories(world).items():
         ours, compiled = view_of_frames(found[token], ""), view_of_frames(frames, "")
         np.testing.assert_array_equal(ours.history_poses, compiled.history_poses)
-    status, summary = submit(
-        world, tmp_path / "out", "split=private_test", f"openscene_data_root={tmp_path}", "nuplan_maps_root=/nowhere"
-    )
+    words = ["split=private_test", f"openscene_data_root={tmp_path}", "nuplan_maps_root=/nowhere"]
+    assert submit(world, tmp_path / "out", *words)[0] == 2  # too many images are missing
+    status, summary = submit(world, tmp_path / "out", *words, "max_missing_images=0.5")
     assert status == 0
     assert summary["scenes"] == [len(found)]
     lacking_images = {token for token, why in summary["constant_velocity"].items() if why == MISSING_IMAGE}

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
+from mtdrive.planner.log_views import view_of_frames
+from mtdrive.planner.prompt import SceneView
 from mtdrive.settings.submission import SubmitSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.agent_inputs import History, recorded_histories, synthetic_histories
-from mtdrive.simulation.navsim_format.images import decode_image, read_image
+from mtdrive.simulation.navsim_format.images import check_image, image_path
+from mtdrive.simulation.navsim_format.logs import front_camera
 from mtdrive.simulation.navsim_format.names import image_file
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.locks import only_run_in
@@ -26,100 +29,148 @@ from mtdrive.terminal import terminal
 if TYPE_CHECKING:
     from mtdrive.rollout.final_plan import Driver, FinalPlan
 
-NAMED = 3  # scenes that constant velocity drives that are named
+NAMED = 3  # scenes that a message names
 
 Plans = dict[str, "FinalPlan"]  # by scene token
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is read of a scene before it is driven."""
+
+    view: SceneView
+    """What the planner is told, still without the image's hash."""
+
+    image: Path | None
+    """File of the front image; None if there is none that reads."""
+
+
 def run(config: SubmitSettings) -> None:
     """Drive and write; see configs/submit.yaml."""
-    with only_run_in(Path(config.out)):
+    with only_run_in(config.folder):
         submit(config)
 
 
 def submit(config: SubmitSettings) -> None:
-    """Drive the scenes of every stage and write the files."""
+    """Read the scenes of every stage, drive them and write the files."""
     from mtdrive.planner.models import load_planner
     from mtdrive.rollout.final_plan import Driver
 
+    stages = read_stages(config)
+    check_images(stages, config.max_missing_images)
     planner = load_planner(config.planner)
     driver = Driver(planner)
-    stages = [
-        drive(driver, histories, read, config.batch_size, description) for description, histories, read in parts(config)
-    ]
-    if not any(stages):
-        raise MTDriveError(f"There is no scene in split {config.split}.")
-    if twice := stages[0].keys() & stages[-1].keys() if len(stages) > 1 else set():
-        raise MTDriveError(f"Scene {min(twice)} is in both stages; check split and synthetic_scenes.")
-    write_results(config, planner.style.name, stages)
+    plans = [drive(driver, scenes, config.batch_size) for scenes in stages]
+    write_results(config, planner.style.name, plans)
 
 
-def parts(config: SubmitSettings) -> Iterator[tuple[str, Iterator[tuple[str, History]], Callable[[str], np.ndarray]]]:
-    """What is driven, stage by stage: what to call it, its scenes, and how the images are read that its frames name."""
-    yield (
-        f"submit {config.split}",
-        recorded_histories(config.data_root, config.split),
-        lambda image: read_image(config.data_root, config.split, image),
-    )
+def read_stages(config: SubmitSettings) -> list[dict[str, Seen]]:
+    """The scenes of every stage, by token.
+
+    Raises:
+        MTDriveError: there are none, one occurs twice, or a log or a frame does not read.
+    """
+    scenes, named = config.scene_filter, config.named_tokens
+    of_log = partial(image_path, config.data_root, scenes.data_split)
+    stages = [seen(recorded_histories(config.data_root, scenes), of_log, named)]
     if len(KEYS_OF_VERSION[config.navsim]) > 1:
         source = config.synthetic_scenes
-        yield (
-            "submit synthetic scenes",
-            iter(()) if source is None else synthetic_histories(source),
-            lambda image: decode_image(Path(source or "").parent / "sensor_blobs" / image_file(image)),
+        histories = () if source is None else synthetic_histories(source, scenes.synthetic_tokens or None)
+        stages.append(seen(histories, partial(_beside, Path(source or "")), named))
+    if not any(stages):
+        raise MTDriveError(f"There is no scene of {scenes.scene_set}.")
+    if twice := {token for token in stages[0] if token in stages[-1]} if len(stages) > 1 else set():
+        raise MTDriveError(f"Scene {min(twice)} is in both stages; check split and synthetic_scenes.")
+    return stages
+
+
+def _beside(synthetic_scenes: Path, image: str) -> Path:
+    """An image of a synthetic scene: navsim keeps them in a folder beside that of the scenes."""
+    return synthetic_scenes.parent / "sensor_blobs" / image_file(image)
+
+
+def seen(
+    histories: Iterable[tuple[str, History]], locate: Callable[[str], Path], named: Collection[str] | None
+) -> dict[str, Seen]:
+    """Scenes by token.
+
+    Args:
+        histories: token and frames up to t0.
+        locate: file of the image that a frame names; raises MTDriveError if it is not there.
+        named: the scenes to take; None for all.
+    """
+    scenes: dict[str, Seen] = {}
+    for token, frames in tqdm(histories, desc="scenes", unit="scene"):
+        if named is not None and token not in named:
+            continue
+        if token in scenes:
+            raise MTDriveError(f"Scene {token} occurs twice; a submission has one plan a scene.")
+        try:
+            image = locate(front_camera(frames[-1]).image)
+            check_image(image)
+        except MTDriveError:
+            image = None
+        scenes[token] = Seen(view_of_frames(frames, ""), image)
+    return scenes
+
+
+def check_images(stages: list[dict[str, Seen]], most: float) -> None:
+    """Raises MTDriveError if more than this share of the scenes has no front image that reads."""
+    lacking = [token for scenes in stages for token, scene in scenes.items() if scene.image is None]
+    count = sum(map(len, stages))
+    if len(lacking) > most * count:
+        raise MTDriveError(
+            f"{len(lacking):,} of {count:,} scenes have no front image that reads, such as {', '.join(lacking[:NAMED])}; "
+            f"max_missing_images={most:g} allows fewer."
         )
 
 
-def drive(
-    driver: Driver,
-    histories: Iterator[tuple[str, History]],
-    read: Callable[[str], np.ndarray],
-    batch_size: int,
-    description: str,
-) -> Plans:
-    """A plan for every scene, `batch_size` scenes at a time.
-
-    Raises:
-        MTDriveError: a scene occurs twice, or its frames do not read.
-    """
+def drive(driver: Driver, scenes: dict[str, Seen], batch_size: int) -> Plans:
+    """A plan for every scene, `batch_size` scenes at a time."""
     from mtdrive.rollout.final_plan import Sight
 
     plans: Plans = {}
-    with tqdm(desc=description, unit="scene") as progress:
-        while batch := list(islice(histories, batch_size)):
-            sights = [Sight.of_frames(frames, read) for _, frames in batch]
-            for (token, _), plan in zip(batch, driver.single_turn(sights), strict=True):
-                if token in plans:
-                    raise MTDriveError(f"Scene {token} occurs twice; a submission has one plan a scene.")
-                plans[token] = plan
+    tokens = list(scenes)
+    with tqdm(total=len(tokens), desc="planner", unit="scene") as progress:
+        for start in range(0, len(tokens), batch_size):
+            batch = tokens[start : start + batch_size]
+            sights = [Sight.from_file(scenes[token].view, scenes[token].image) for token in batch]
+            plans |= zip(batch, driver.single_turn(sights), strict=True)
             progress.update(len(batch))
     return plans
 
 
 def write_results(config: SubmitSettings, prompt: str, stages: list[Plans]) -> None:
     """The files, and what was done on the terminal."""
-    out = Path(config.out)
+    out, scenes = config.folder, config.scene_filter
     team = Team(config.team_name, config.authors, config.email, config.institution, config.country)
     poses = [{token: plan.poses for token, plan in plans.items()} for plans in stages]
     write_submission(out / "submission.pkl", config.navsim, team, poses)
     replaced = {token: plan.fallback for plans in stages for token, plan in plans.items() if plan.fallback}
-    summary = {
+    wanted = {*(scenes.tokens or ()), *scenes.synthetic_tokens} if config.named_tokens is None else set()
+    absent = sorted(wanted - {token for plans in stages for token in plans})
+    summary: dict[str, Any] = {
         "mtdrive": version("mtdrive"),
         "navsim": config.navsim,
-        "split": config.split,
+        "scene_set": asdict(scenes.scene_set),
         "synthetic_scenes": config.synthetic_scenes,
         "planner": config.planner.model,
         "prompt": prompt,
         "scenes": [len(plans) for plans in stages],
         "constant_velocity": replaced,
+        "absent": absent,
     }
     with atomic_path(out / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2))
     console = terminal()
-    console.print(f"{sum(summary['scenes'])} scenes in {out / 'submission.pkl'} (navsim {config.navsim})")
-    for reason, count in Counter(replaced.values()).most_common():
-        named = [token for token, its in replaced.items() if its == reason]
-        more = ", ..." if count > NAMED else ""
-        console.print(
-            f"constant velocity drives {count} of them ({reason}): {', '.join(named[:NAMED])}{more}", style="red"
-        )
+    count = " + ".join(f"{len(plans):,}" for plans in stages)
+    console.print(f"{scenes.scene_set}: {count} scenes in {out / 'submission.pkl'} (navsim {config.navsim})")
+    for reason, number in Counter(replaced.values()).most_common():
+        tokens = [token for token, its in replaced.items() if its == reason]
+        console.print(f"constant velocity drives {number:,} of them ({reason}): {_some(tokens)}", style="red")
+    if absent:
+        console.print(f"{len(absent):,} scenes of the filter are in no log here: {_some(absent)}", style="red")
+
+
+def _some(tokens: list[str]) -> str:
+    return ", ".join(tokens[:NAMED]) + (", ..." if len(tokens) > NAMED else "")

@@ -6,13 +6,14 @@ An answer that holds no plan must not cost the scene. Constant velocity (`baseli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from mtdrive.planner.log_views import view_of_frames
 from mtdrive.planner.models import Planner
 from mtdrive.planner.prompt import SceneView
 from mtdrive.rollout.encoding import encode_prompt
@@ -24,9 +25,10 @@ from mtdrive.simulation.baselines import keep_velocity
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
-from mtdrive.simulation.navsim_format.images import image_hash
-from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame, front_camera
+from mtdrive.simulation.navsim_format.images import decode_image, image_hash
 from mtdrive.simulation.scene import Scene
+
+logger = logging.getLogger(__name__)
 
 MISSING_IMAGE = "missing_image"  # beside the values of AnswerError
 FALLBACK = "constant velocity"  # what drives then, in words
@@ -60,22 +62,14 @@ class Sight:
     """The front image (H, W, 3) uint8 RGB; None if there is none that reads."""
 
     @classmethod
-    def of_frames(cls, frames: Sequence[Frame], read: Callable[[str], np.ndarray]) -> Sight:
-        """Of the frames of a log up to t0.
-
-        Args:
-            frames: as in `view_of_frames`.
-            read: the image of a path in the log; an MTDriveError means that it does not read.
-
-        Raises:
-            MTDriveError: a frame holds something that does not read.
-        """
-        camera = front_camera(frames[NUM_HISTORY - 1])
+    def from_file(cls, view: SceneView, path: Path | None) -> Sight:
+        """A view, and the image in a file; None for no file. The view gets the image's hash."""
         try:
-            image = read(camera.image)
-        except MTDriveError:
-            return cls(view_of_frames(frames, ""), None)
-        return cls(view_of_frames(frames, image_hash(image)), image)
+            image = None if path is None else decode_image(path)
+        except MTDriveError as error:
+            logger.warning("%s", error)
+            image = None
+        return cls(view if image is None else replace(view, image_hash=image_hash(image)), image)
 
 
 class Driver:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame
 from mtdrive.simulation.navsim_format.names import scene_token
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
+from mtdrive.simulation.navsim_format.scene_filter import SceneFilter
 from mtdrive.simulation.navsim_format.synthetic_scenes import CLASSES, stored_frame
 
 History = Sequence[Frame]  # the 4 frames up to t0
@@ -29,24 +29,30 @@ _REQUIRED = {
 }
 
 
-def recorded_histories(
-    data_root: Path | str, split: str, tokens: Collection[str] | None = None
-) -> Iterator[tuple[str, History]]:
-    """Scenes of a split, log by log: token and frames up to t0.
+def recorded_histories(data_root: Path | str, scenes: SceneFilter) -> Iterator[tuple[str, History]]:
+    """Scenes of a filter, log by log: token and frames up to t0.
 
-    Logs with annotations give the scenes of `logs.scene_windows`; those without, every frame that three of its own
-    scene precede.
+    Logs with annotations give the scenes of `logs.scene_windows`, as when they are compiled. Of logs without, or where
+    the filter asks for no future, every frame is one that three of its own scene precede.
 
     Raises:
-        MTDriveError: there is no such split, or a log does not read.
+        MTDriveError: there is no such data split, or a log does not read.
     """
-    for name in logs.log_names(data_root, split):
-        frames = logs.read_log(logs.log_path(data_root, split, name), _REQUIRED)
-        if any("anns" in frame for frame in frames):
-            windows = logs.scene_windows(frames, tokens)
-            yield from ((token, window[:NUM_HISTORY]) for token, window in windows.items())
-        else:
+    tokens = None if scenes.tokens is None else frozenset(scenes.tokens)
+    for name in scenes.selected(logs.log_names(data_root, scenes.data_split)):
+        frames = logs.read_log(logs.log_path(data_root, scenes.data_split, name), _REQUIRED)
+        if scenes.num_future < logs.LEAST_FUTURE or not any("anns" in frame for frame in frames):
             yield from _private_histories(frames, tokens)
+            continue
+        windows = logs.scene_windows(
+            frames,
+            tokens,
+            scenes.frame_interval,
+            scenes.num_future,
+            scenes.has_route,
+            across_gaps=scenes.file is not None,
+        )
+        yield from ((token, window[:NUM_HISTORY]) for token, window in windows.items())
 
 
 def synthetic_histories(folder: Path | str, tokens: Collection[str] | None = None) -> Iterator[tuple[str, History]]:
@@ -81,9 +87,9 @@ def _synthetic(path: Path) -> Iterator[tuple[str, History]]:
 
 
 def _private_histories(frames: Sequence[Frame], tokens: Collection[str] | None) -> Iterator[tuple[str, History]]:
-    scenes: dict[Any, list[Frame]] = {}
+    scenes: dict[str, list[Frame]] = {}
     for frame in frames:
-        scenes.setdefault(frame.get("scene_token"), []).append(frame)
+        scenes.setdefault(str(frame.get("scene_token")), []).append(frame)
     for scene in scenes.values():
         if all(isinstance(frame.get("frame_idx"), int) for frame in scene):
             scene.sort(key=lambda frame: frame["frame_idx"])
