@@ -141,7 +141,9 @@ def test_submit_counts_what_constant_velocity_drives(world, tmp_path, capsys):
     assert submission.tokens.tolist() == list(found)
     expected = [keep_velocity(view_of_frames(frames, "").velocity) for frames in found.values()]
     np.testing.assert_array_equal(submission.poses, expected)
-    assert f"constant velocity drives {len(found)} of them (missing_prefix)" in " ".join(capsys.readouterr().out.split())
+    assert f"constant velocity drives {len(found)} of them (missing_prefix)" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_a_missing_image_costs_no_scene(world):
@@ -162,7 +164,9 @@ def private_frame(frame: logs.Frame, index: int) -> dict:
 
 def test_private_splits_hold_neither_annotations_nor_a_future(world, tmp_path):
     """One log of many scenes of 4 or 5 frames, out of order; each frame with three before it is a scene."""
-    recorded = [logs.read_log(logs.log_path(world.data_root, "test", n)) for n in logs.log_names(world.data_root, "test")]
+    recorded = [
+        logs.read_log(logs.log_path(world.data_root, "test", n)) for n in logs.log_names(world.data_root, "test")
+    ]
     private = []
     for number, frames in enumerate(recorded):
         kept = [private_frame(frame, index) for index, frame in enumerate(frames[: 4 + number % 2])]

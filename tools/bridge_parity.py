@@ -101,7 +101,9 @@ def run_official(arguments: argparse.Namespace) -> Path:
         f"synthetic_scenes_path={arguments.synthetic_scenes.resolve()}",
         f"synthetic_sensor_path={arguments.synthetic_scenes.resolve().parent / 'sensor_blobs'}",
     ]  # fmt: skip
-    official(arguments, "run_metric_caching", f"{'cache.cache_path' if first else 'metric_cache_path'}={cache}", *synthetic)
+    official(
+        arguments, "run_metric_caching", f"{'cache.cache_path' if first else 'metric_cache_path'}={cache}", *synthetic
+    )
     # Without synthetic scenes, v2.2's submission script fails unless this list is there.
     none = ["+train_test_split.scene_filter.reactive_synthetic_initial_tokens=[]"] if not (first or synthetic) else []
     submission, scores = arguments.out / "official_submission", arguments.out / "official_scores"

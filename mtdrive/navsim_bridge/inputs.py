@@ -48,7 +48,9 @@ def sight_of(agent_input: AgentInput) -> Sight:
     """
     statuses = agent_input.ego_statuses
     if len(statuses) != NUM_HISTORY:
-        raise MTDriveError(f"The planner reads {NUM_HISTORY} frames up to t0, not {len(statuses)} (num_history_frames).")
+        raise MTDriveError(
+            f"The planner reads {NUM_HISTORY} frames up to t0, not {len(statuses)} (num_history_frames)."
+        )
     now, image = statuses[-1], agent_input.cameras[-1].cam_f0.image
     image = None if image is None else as_rgb(np.asarray(image))
     view = SceneView(
