@@ -7,8 +7,9 @@
 navsim and nuplan-devkit are plain checkouts, --python an interpreter in which both and mtdrive live (docs/navsim.md).
 Runs, with `agent=mtdrive_agent`, navsim's metric caching, submission script and evaluation script (v2.2: the
 one-stage script, or with --synthetic-scenes the two-stage one), and beside them `mtdrive evaluate` (one turn),
-`mtdrive submit` and `mtdrive score`. Prints how many plans are the same and, for every column, how many scores are;
-exits with 1 unless all plans are identical and no score differs by more than --tolerance.
+`mtdrive submit` and `mtdrive score`. With --turns above 1, the evaluation script and `mtdrive evaluate` with perceived
+feedback alone. Prints how many plans are the same and, for every column, how many scores are; exits with 1 unless all
+plans are identical and no score differs by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def run_ours(arguments: argparse.Namespace) -> None:
     scenes = f"train_test_split={arguments.filter.resolve()}"
     synthetic = [f"synthetic_scenes={arguments.synthetic_scenes.resolve()}"] if arguments.synthetic_scenes else []
     ours(arguments, "cache", scenes)
-    ours(arguments, "evaluate", scenes, planner, metric, "turns=1", "baselines=[]", f"out={arguments.out}/evaluate")
+    turns = [f"turns={arguments.turns}", "feedback=perceived"]
+    ours(arguments, "evaluate", scenes, planner, metric, *turns, "baselines=[]", f"out={arguments.out}/evaluate")
+    if arguments.turns > 1:
+        return
     version = f"navsim={arguments.version}"
     ours(arguments, "submit", scenes, planner, version, *TEAM, *synthetic, f"out={arguments.out}/submit")
     stages = [*synthetic, f"mapping={arguments.filter.resolve()}", "traffic=idm"] if synthetic else []
@@ -95,7 +99,8 @@ def run_ours(arguments: argparse.Namespace) -> None:
 
 def run_official(arguments: argparse.Namespace) -> Path:
     """Cache, make a submission, evaluate; returns the table of scores."""
-    agent = ["agent=mtdrive_agent", f"agent.planner={arguments.planner.resolve()}"]
+    agent = ["agent=mtdrive_agent", f"agent.planner={arguments.planner.resolve()}", f"agent.turns={arguments.turns}"]
+    agent.append(f"agent.metric={METRIC[arguments.version]}")
     cache, first = arguments.out / "metric_cache", arguments.version == "v1.1"
     synthetic = [] if arguments.synthetic_scenes is None else [
         f"synthetic_scenes_path={arguments.synthetic_scenes.resolve()}",
@@ -107,8 +112,9 @@ def run_official(arguments: argparse.Namespace) -> Path:
     # Without synthetic scenes, v2.2's submission script fails unless this list is there.
     none = ["+train_test_split.scene_filter.reactive_synthetic_initial_tokens=[]"] if not (first or synthetic) else []
     submission, scores = arguments.out / "official_submission", arguments.out / "official_scores"
-    written = [f"output_dir={submission}", "experiment_name=submission"]
-    official(arguments, "run_create_submission_pickle", *agent, *TEAM, *written, *synthetic, *none)
+    if arguments.turns == 1:
+        written = [f"output_dir={submission}", "experiment_name=submission"]
+        official(arguments, "run_create_submission_pickle", *agent, *TEAM, *written, *synthetic, *none)
     script = "run_pdm_score" if first or synthetic else "run_pdm_score_one_stage"
     written = [f"output_dir={scores}", "experiment_name=scores", f"metric_cache_path={cache}"]
     official(arguments, script, *agent, *written, *synthetic)
@@ -116,9 +122,12 @@ def run_official(arguments: argparse.Namespace) -> Path:
 
 
 def evaluated_plans(arguments: argparse.Namespace) -> tuple[Plans, Plans]:
-    """The plans of turn 1 by `mtdrive evaluate`: by token, and by the hash of the front image."""
+    """The newest plans by `mtdrive evaluate`, where there are some: by token, and by the hash of the front image."""
     _, episodes = read_episodes(arguments.out / "evaluate" / "episodes.jsonl")
-    plans = [(episode, episode.turns[0].poses) for episode in episodes]
+    plans = [
+        (episode, next((turn.poses for turn in reversed(episode.turns) if turn.poses is not None), None))
+        for episode in episodes
+    ]
     by_token = {episode.scene_token: poses for episode, poses in plans if poses is not None}
     return by_token, {episode.image_hash: poses for episode, poses in plans if poses is not None}
 
@@ -170,6 +179,7 @@ def main() -> int:
     parser.add_argument("--maps-root", type=Path, required=True)
     parser.add_argument("--filter", type=Path, required=True, help="a file train_test_split/NAME.yaml")
     parser.add_argument("--synthetic-scenes", type=Path, help="v2.2: folder of the second stage's pickles")
+    parser.add_argument("--turns", type=int, default=1, help="that the planner may take")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for everything that is written")
     parser.add_argument("--tolerance", type=float, default=1e-9)
     arguments = parser.parse_args()
@@ -177,19 +187,24 @@ def main() -> int:
     arguments.out.mkdir(parents=True)
 
     run_ours(arguments)
-    scores = run_official(arguments)
+    scores = pd.read_csv(run_official(arguments), dtype={"token": str}, index_col=0)
     console, out = Console(width=140), arguments.out
     by_token, by_image = evaluated_plans(arguments)
-    submitted = submitted_plans(out / "submit" / "submission.pkl")
-    official_submission = submitted_plans(out / "official_submission" / "submission.pkl")
-    recorded = {image: poses for image, poses in recorded_plans(out / "official_scores" / "mtdrive_agent").items()}
-    first_stage = {token: poses for token, poses in submitted.items() if token in by_token}
-    agree = compare_plans("mtdrive submit against evaluate", first_stage, by_token, console)
-    agree &= compare_plans("navsim's submission against mtdrive submit", official_submission, submitted, console)
-    seen = {image: poses for image, poses in recorded.items() if image in by_image}
-    agree &= compare_plans("navsim's evaluation against mtdrive evaluate", seen, by_image, console)
-    table = pd.read_csv(out / "scores.navsim.csv", dtype={"token": str}, index_col=0)
-    agree &= compare_scores(table, pd.read_csv(scores, dtype={"token": str}, index_col=0), arguments.tolerance, console)
+    recorded = recorded_plans(out / "official_scores" / "mtdrive_agent")
+    seen = {image: poses for image, poses in recorded.items() if image in by_image}  # not those of second stages
+    agree = compare_plans("navsim's evaluation against mtdrive evaluate", seen, by_image, console)
+    if arguments.turns > 1:
+        table = pd.read_csv(out / "evaluate" / "scores.csv", dtype={"token": str})
+        table = table[(table["turn"] == arguments.turns) & table["token"].isin(list(by_token))]
+        scores = scores[scores["token"].isin(table["token"])]
+    else:
+        submitted = submitted_plans(out / "submit" / "submission.pkl")
+        first_stage = {token: poses for token, poses in submitted.items() if token in by_token}
+        agree &= compare_plans("mtdrive submit against evaluate", first_stage, by_token, console)
+        official_submission = submitted_plans(out / "official_submission" / "submission.pkl")
+        agree &= compare_plans("navsim's submission against mtdrive submit", official_submission, submitted, console)
+        table = pd.read_csv(out / "scores.navsim.csv", dtype={"token": str}, index_col=0)
+    agree &= compare_scores(table, scores, arguments.tolerance, console)
     return 0 if agree else 1
 
 

@@ -120,7 +120,7 @@ def check_images(stages: list[dict[str, Seen]], most: float) -> None:
     count = sum(map(len, stages))
     if len(lacking) > most * count:
         raise MTDriveError(
-            f"{len(lacking):,} of {count:,} scenes have no front image that reads, such as {', '.join(lacking[:NAMED])}; "
+            f"{len(lacking):,} of {count:,} scenes have no front image that reads: {_some(lacking)}; "
             f"max_missing_images={most:g} allows fewer."
         )
 
