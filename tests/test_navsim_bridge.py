@@ -1,4 +1,4 @@
-"""The agent for navsim's scripts. navsim is not installed here: stand-ins for its classes have the fields that are read.
+"""The agent for navsim's scripts. navsim is not installed here: stand-ins for its classes have the fields read.
 
 `tools/bridge_parity.py` runs the agent in the official scripts; docs/navsim.md says when it last did and what came out.
 """
