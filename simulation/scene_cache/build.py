@@ -83,6 +83,8 @@ def build_caches(
             write to, or the store holds other scenes.
     """
     chosen = all_windows(scenes) if isinstance(scenes, str) else scenes
+    if chosen.num_future < logs.LEAST_FUTURE:
+        raise MTDriveError(f"{chosen.scene_set} has {chosen.num_future} frames after t0: only mtdrive submit takes it.")
     available = logs.log_names(openscene_data_root, chosen.data_split)
     if log_names is not None and (unknown := set(log_names) - set(available)):
         raise MTDriveError(f"Split {chosen.data_split} has no log {', '.join(sorted(unknown))}.")
