@@ -44,10 +44,16 @@ def human_plan(scene: Scene) -> np.ndarray:
     return np.array(scene.human_poses[:NUM_POSES])
 
 
-def pdm_closed_plan(scene: Scene, metric: str = "pdms_v1") -> np.ndarray:
-    """PDM-Closed, the rule-based planner whose progress normalises the score, sampled at 0.5 s."""
+def pdm_closed_plan(scene: Scene, metric: str | None = None) -> np.ndarray:
+    """PDM-Closed, the rule-based planner whose progress normalises the score, sampled at 0.5 s.
+
+    Args:
+        scene: the scene.
+        metric: score version whose PDM-Closed it is; None for the first that the scene can be scored by.
+    """
     every = round(INTERVAL / STEP)
-    return np.array(scene.references[metric].states[every : every * NUM_POSES + 1 : every, :3])
+    reference = scene.references[metric or next(iter(scene.references))]
+    return np.array(reference.states[every : every * NUM_POSES + 1 : every, :3])
 
 
 BASELINES: dict[str, Callable[[Scene], np.ndarray]] = {

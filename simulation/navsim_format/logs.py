@@ -39,7 +39,7 @@ _ID_TYPES = {int, str, np.int32, np.int64, np.str_}
 _MOST_GLOBAL, _MOST_LOCAL, _MOST_MOTION, _MOST_CAMERA = 1e8, 1e4, 1e3, 1e6
 _NORM_ERROR = 0.01  # of a quaternion, which is normalised before use
 
-_KINDS = {kind.name.lower(): int(kind) for kind in ObjectType}
+CLASSES = {kind.name.lower(): int(kind) for kind in ObjectType}  # by their names in a log
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def detections(frame: Frame) -> Detections:
         tokens, names, boxes, velocity = (annotations[key] for key in _ANNOTATIONS)
         tokens, names = list(tokens), np.asarray(names).tolist()
         distinct, lengths = len(set(tokens)), {len(tokens), len(names), len(boxes), len(velocity)}
-        unknown = [name for name in names if name not in _KINDS]
+        unknown = [name for name in names if name not in CLASSES]
     except (KeyError, TypeError, ValueError):
         raise MTDriveError(f"The annotations of {where} must be lists {', '.join(_ANNOTATIONS)}.") from None
     if len(lengths) > 1:
@@ -225,8 +225,8 @@ def detections(frame: Frame) -> Detections:
     if distinct < len(tokens):
         raise MTDriveError(f"track_tokens of {where} names a track twice.")
     if unknown:
-        raise MTDriveError(f"gt_names of {where} holds the unknown class {unknown[0]!r}; known: {', '.join(_KINDS)}.")
-    kind = np.array([_KINDS[name] for name in names], dtype=np.int8)
+        raise MTDriveError(f"gt_names of {where} holds the unknown class {unknown[0]!r}; known: {', '.join(CLASSES)}.")
+    kind = np.array([CLASSES[name] for name in names], dtype=np.int8)
     if not tokens:
         boxes, velocity = np.empty((0, 7)), np.empty((0, 3))
     boxes = numbers(boxes, f"gt_boxes of {where}", (None, 7), _MOST_LOCAL)

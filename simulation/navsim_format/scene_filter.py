@@ -19,12 +19,11 @@ from typing import Any
 import yaml
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.logs import NUM_FUTURE, NUM_HISTORY
+from mtdrive.simulation.navsim_format.logs import LEAST_FUTURE, NUM_FUTURE, NUM_HISTORY
 from mtdrive.simulation.navsim_format.names import log_name, scene_token, split_name
 
 FILTERS = Path("navsim/planning/script/config/common/train_test_split")  # in a checkout of navsim
 ENDINGS = (".yaml", ".yml")
-LEAST_FUTURE = 8  # frames that the shortest score looks at
 COLUMN = "token"  # of a CSV file of tokens, as navsim's own tables call it
 
 # As text: PyYAML reads 104,000 tokens five times as fast, and one such as 0123456789012345 stays what it is.

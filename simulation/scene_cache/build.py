@@ -14,11 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format import logs, official_loader
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import scene_token
 from mtdrive.simulation.navsim_format.scene_filter import SceneFilter, SceneSet, all_windows
-from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic, read_synthetic_scene
 from mtdrive.simulation.runtime.files import CannotWrite
 from mtdrive.simulation.runtime.locks import locked, only_run_in
 from mtdrive.simulation.runtime.processes import map_unordered
@@ -53,7 +53,8 @@ class CacheReport:
     """Tokens that a filter lists and no log has; navsim passes them over as well."""
 
     notes: list[str] = field(default_factory=list)
-    """What is left out of the maps of the scenes that were compiled, a sentence each."""
+    """What is left out of the maps of the scenes that were compiled, and which scenes navsim's own loader refuses
+    though they are compiled; a sentence each."""
 
     @property
     def scenes(self) -> list[str]:
@@ -205,7 +206,10 @@ class _Build:
             built=[token for result in ordered for token in result.built],
             skipped=[token for result in ordered for token in result.skipped],
             failed={name: reason for result in ordered for name, reason in result.failed.items()},
-            notes=list(dict.fromkeys(note for result in ordered for note in result.notes)),
+            notes=[
+                *dict.fromkeys(note for result in ordered for note in result.notes),
+                *official_loader.notes({token: why for result in ordered for token, why in result.objections.items()}),
+            ],
         )
         report.absent.extend(sorted((self.wanted or set()) - {*report.scenes, *report.failed}))
         self._write_index(ordered, complete=self.whole and not report.failed)
@@ -238,11 +242,13 @@ class _Build:
                 fingerprint = Fingerprint(log_digest, _map_digest(map_file))
                 if is_current(target, fingerprint):
                     result.skipped.append(token)
-                    continue
-                road_map = load_map(map_file)
-                save_scene(target, compile_scene(frames, road_map, self.scene_set.data_split), fingerprint)
-                result.built.append(token)
-                result.notes.extend(note for note in road_map.notes if note not in result.notes)
+                else:
+                    road_map = load_map(map_file)
+                    save_scene(target, compile_scene(frames, road_map, self.scene_set.data_split), fingerprint)
+                    result.built.append(token)
+                    result.notes.extend(note for note in road_map.notes if note not in result.notes)
+                if not is_synthetic(token) and (why := official_loader.objection(frames)):
+                    result.objections[token] = why
             except CannotWrite:
                 raise  # nor would the others be written
             except Exception as error:
@@ -254,6 +260,7 @@ class _Build:
 class _LogResult(CacheReport):
     log_name: str = ""
     fingerprint: str = ""
+    objections: dict[str, str] = field(default_factory=dict)
 
 
 def _refuse_doubles(results: Sequence[_LogResult]) -> None:
