@@ -15,8 +15,13 @@ NUM_POSES = 8
 
 def constant_velocity_plan(scene: Scene) -> np.ndarray:
     """Straight on at the present speed (navsim `ConstantVelocityAgent`)."""
+    return keep_velocity(scene.velocity)
+
+
+def keep_velocity(velocity: np.ndarray) -> np.ndarray:
+    """Straight on at the speed of a velocity (2,) [m/s]."""
     plan = np.zeros((NUM_POSES, 3))
-    plan[:, 0] = np.arange(1, NUM_POSES + 1) * INTERVAL * np.hypot(*scene.velocity)
+    plan[:, 0] = np.arange(1, NUM_POSES + 1) * INTERVAL * np.hypot(*velocity)
     return plan
 
 

@@ -36,13 +36,14 @@ def mark(folder: Path, name: str, done: bool) -> None:
     (folder / "stages" / f"{name}.json").write_text(json.dumps(marker))
 
 
-def write_run(out: Path, arm: str, seed: int) -> None:
+def write_run(out: Path, arm: str, seed: int, metric: str = "pdms_v1") -> None:
     """What the evaluations and the training of one run leave: scores rise by 0.05 a turn, with privileged feedback."""
     folder = out / arm.replace(" ", "-") / str(seed)
     for source in ("privileged", "perceived"):
         rows = [
             {
                 "token": f"scene{scene}",
+                "family": "",
                 "policy": policy,
                 "turn": turn,
                 "status": "ok",
@@ -55,6 +56,8 @@ def write_run(out: Path, arm: str, seed: int) -> None:
         ]
         (folder / source).mkdir(parents=True)
         pd.DataFrame(rows).to_csv(folder / source / "scores.csv", index=False)
+        provenance = {"metric": metric, "metric_version": 1}
+        (folder / source / "summary.json").write_text(json.dumps({"provenance": provenance}))
         mark(folder, source, done=True)
     if arm != "sft":
         (folder / "rl").mkdir()
@@ -77,6 +80,14 @@ def test_the_report_says_what_each_arm_reaches_and_what_mtgrpo_gains(ablation, t
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert set(scores[(scores.arm == "mtgrpo") & (scores.feedback == "perceived")].seed) == {0}
+
+
+def test_runs_scored_by_different_metrics_do_not_stand_in_one_report(ablation, tmp_path):
+    write_run(tmp_path, "sft", 0)
+    write_run(tmp_path, "mtgrpo", 0, "epdms_v2")
+    with pytest.raises(MTDriveError, match=r"pdms_v1 version 1 in .*sft/0/perceived, epdms_v2 version 1 in .*mtgrpo"):
+        ablation.write_report(tmp_path, list(ablation.ARMS), Console(quiet=True))
+    assert not (tmp_path / "report.md").exists()
 
 
 def test_what_is_finished_is_not_run_again_and_other_settings_are_refused(ablation, tmp_path):

@@ -36,6 +36,7 @@ AT_MOST = {
     "rl": {"max_steps": 1, "turns": 2, "scenes_per_step": 1, "scenes_per_pass": 1, "group_size": 2}
     | {"max_parse_errors": 1.0},  # a planner that has learned nothing writes no plans
     "evaluate": {"turns": 2, "limit": 2, "resamples": 50},
+    "submit": {},
     "visualize": {"limit": 1},
     "bench": {"scenes": 1},
     "doctor": {},
@@ -53,9 +54,14 @@ ELSEWHERE = {  # run by a test of their own
 }
 NOT_RUN = {  # in no test
     "planner=qwen2_5_vl_7b": "weights of 7B parameters, from the network",
+    "planner=mtdrive_": "the same; tests/test_released.py runs these verbs on a small model in the same layout",
     "accelerate launch": "several GPUs",
     "engine=vllm": "vLLM, and a GPU",
     "--navsim ~/navsim": "checkouts of the official code",
+    "~/navsim-venv": "checkouts of the official code, and an environment for them, from the network",
+    "git clone": "the network",
+    "submit train_test_split=navhard_two_stage": "navhard's files; tests/test_submit.py writes scenes of their format",
+    "train_test_split=private_test_e2e": "private splits; tests/test_submit.py writes one of their format",
     "mapping=navhard_two_stage.yaml": "navhard's files; tests/test_two_stage.py scores a set of their format",
     "tools/bench_training.py": "minutes of measuring",
     "tools/golden_curves.py": "five minutes; values hold on one machine alone",

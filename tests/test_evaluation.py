@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 
 from mtdrive.cli import main
@@ -86,6 +88,19 @@ def test_differences_are_paired_over_scenes():
     assert as_rich_table(summary, "title").row_count == 3
 
 
+def test_a_summary_says_over_which_rows_each_column_is_a_mean():
+    """The score is a mean over all scenes, the sub-metrics over those with a plan."""
+    rows = [PlanRow(f"t{index}", "", "planner", 1, "ok", 0.9, {"comfort": 1.0}) for index in range(3)]
+    rows.append(PlanRow("t3", "", "planner", 1, "parse_error", 0.0))
+    summary = summarise(as_table(rows), 50, seed=0)
+    (turn,) = summary["policies"]["planner"]
+    assert turn["rows"] == {"score": 4, "comfort": 3}
+    shown = Console(width=120)
+    with shown.capture() as text:
+        shown.print(as_rich_table(summary, "title"))
+    assert re.search(r"planner +1 +0.675 .* 4 +1.000 +3 +1", text.get())
+
+
 def test_baselines_are_scored_as_one_turn():
     rows = baseline_rows(straight_scene(), "plain", ["constant_velocity", "standstill"], "pdms_v1")
     table = as_table(rows)
@@ -107,6 +122,16 @@ def split(tmp_path):
     seen = [replace(scene, camera=replace(scene.camera, image="front.jpg")) for scene in scenes]
     save_store(tmp_path / "scene_cache", "test", *seen)
     return tmp_path
+
+
+def test_epdms_of_an_evaluation_says_that_extended_comfort_is_not_in_it(split, capsys):
+    keys = [f"navsim_exp_root={split}", f"out={split / 'results'}", "resamples=50", "baselines=[human]"]
+    for metric, rows in (("epdms_v2", 0), ("pdms_v1", None)):
+        assert main(["evaluate", *keys, f"metric={metric}"]) == 0
+        summary = json.loads((split / "results" / "summary.json").read_text())
+        assert summary["provenance"]["extended_comfort_rows"] == rows
+        told = "two-frame extended comfort in none of the scores" in capsys.readouterr().out
+        assert told == (metric == "epdms_v2")
 
 
 def test_feedback_tells_changes_second_by_second_if_asked_to():

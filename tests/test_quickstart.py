@@ -10,6 +10,7 @@ import pytest
 from mtdrive.cli import main
 from mtdrive.commands.quickstart import plan
 from mtdrive.datasets.reader import read_manifest
+from mtdrive.evaluation.report.collect import check_agreement, read_evaluations
 from mtdrive.planner.card import read_card
 from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.settings import load_settings
@@ -75,6 +76,21 @@ def test_smoke_goes_from_nothing_to_a_report_and_is_done_the_second_time(smoke_r
     assert all(stage.command in html.unescape(page) for stage in planned)
     assert main(smoke_run.arguments) == 0
     assert capsys.readouterr().out.count("done before") == len(planned)
+
+
+def test_a_report_refuses_scores_of_different_metrics(smoke_run, tmp_path):
+    run = shutil.copytree(smoke_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("world", "dataset"))
+    summary = run / "evaluation" / "rl-privileged" / "summary.json"
+    original = summary.read_text()
+    summary.write_text(original.replace('"metric": "pdms_v1"', '"metric": "epdms_v2"'))
+    with pytest.raises(MTDriveError, match=r"pdms_v1 version 1 in .*epdms_v2 version 1 in .*rl-privileged"):
+        read_evaluations(run / "evaluation")
+    summary.write_text(original)
+    table, scores = read_evaluations(run / "evaluation"), run / "scores" / "human.csv"
+    check_agreement(table, scores, "pdms_v1")
+    scores.write_text(scores.read_text().replace("pdms_v1", "epdms_v2"))
+    with pytest.raises(MTDriveError, match=r"scored by epdms_v2, and the evaluations beside it by pdms_v1"):
+        check_agreement(table, scores, "pdms_v1")
 
 
 def test_a_trained_stage_that_is_repeated_alone_changes_nothing(smoke_run, tmp_path, monkeypatch, capsys):

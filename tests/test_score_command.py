@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 
 from mtdrive.cli import main
+from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
+from mtdrive.rollout.episode_file import EpisodesHeader, read_episodes, write_episodes
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scoring import INVALID, score
 from mtdrive.simulation.submission.files import read_submission
 from support import reference
@@ -106,7 +109,7 @@ NEIGHBOURS = ["5118e69f55dd7a54", "6bea526590790a85"]  # 0.5 s apart; TOKENS[0] 
 
 @pytest.mark.parametrize("human_filter", [False, True])
 @pytest.mark.parametrize("name", ["human", "const_velocity"])
-def test_neighbours_get_extended_comfort(roots, tmp_path, name, human_filter):
+def test_neighbours_get_extended_comfort(roots, tmp_path, capsys, name, human_filter):
     tokens = np.array([TOKENS[0], *NEIGHBOURS[::-1]])
     poses = np.stack([plans[names == name][0] for names, plans in (reference.plans(token, 8) for token in tokens)])
     path = save(tmp_path / "plans.npz", tokens, poses)
@@ -121,6 +124,11 @@ def test_neighbours_get_extended_comfort(roots, tmp_path, name, human_filter):
     expected = [official[f"now_score_hf{int(human_filter)}"], official[f"prev_score_hf{int(human_filter)}"]]
     np.testing.assert_allclose(table.score[1:], expected, rtol=0, atol=1e-9)
 
+    assert "two-frame extended comfort in 1 of 3 scores" in capsys.readouterr().out
+    made = json.loads(path.with_suffix(".json").read_text())
+    assert made["extended_comfort_rows"] == 1
+    assert (made["rows"]["score"], made["rows"]["two_frame_extended_comfort"]) == (3, 1)
+
     official_table = pd.read_csv(path.with_suffix(".navsim.csv"), index_col=0)
     sub_metrics = [name for name in table.columns if name not in ("token", "score", "metric", "status")]
     assert official_table.columns.tolist() == ["token", "valid", *sub_metrics, "score"]
@@ -128,6 +136,105 @@ def test_neighbours_get_extended_comfort(roots, tmp_path, name, human_filter):
     assert official_table.valid.all()
     pd.testing.assert_frame_equal(official_table[:3][sub_metrics], table[sub_metrics])
     np.testing.assert_allclose(official_table.score[3], table.score.mean())
+
+
+def forgiven_plan() -> tuple[str, np.ndarray]:
+    """A scene whose recorded human fails a sub-metric, and a plan (8, 3) that fails it as well."""
+    for token, scene in reference.scenes().items():
+        for poses in reference.plans(token, 8)[1]:
+            on, off = (score(scene, poses[None], 0.5, "epdms_v2", human).score[0] for human in (True, False))
+            if on > off:
+                return token, poses
+    raise AssertionError("no plan of the golden data is forgiven anything")
+
+
+def test_all_definitions_of_a_score_in_one_command(roots, tmp_path, capsys):
+    """Before the fix of the human filter it changed the columns, and the score was that without it."""
+    token, forgiven = forgiven_plan()
+    tokens, poses = mixed_plans()
+    path = save(tmp_path / "plans.npz", np.append(tokens, token), np.concatenate([poses, forgiven[None]]))
+    for name, keys in {
+        "on": ["metric=epdms_v2"],
+        "off": ["metric=epdms_v2", "human_penalty_filter=false"],
+        "v1": ["metric=pdms_v1"],
+        "all": ["metric=all"],
+    }.items():
+        assert run(roots, path, *keys, f"out={tmp_path / name}.csv") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert any("pdms_v1" in line and "epdms_v2_before_fix" in line for line in printed)
+    names = ("pdms_v1", "epdms_v2", "epdms_v2_before_fix")
+    v1, fixed, before = (pd.read_csv(tmp_path / f"all.{name}.csv") for name in names)
+    on, off = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("on", "off"))
+    pd.testing.assert_frame_equal(v1, pd.read_csv(tmp_path / "v1.csv"))
+    pd.testing.assert_frame_equal(fixed, on)
+    pd.testing.assert_frame_equal(before.drop(columns=["score", "metric"]), on.drop(columns=["score", "metric"]))
+    pd.testing.assert_series_equal(before.score, off.score)
+    assert (before.score < fixed.score).any()
+    assert set(before.metric) == {"epdms_v2_before_fix"}
+
+    means = pd.read_csv(tmp_path / "all.csv", index_col="mean")
+    assert tuple(means.columns) == names
+    assert means.loc["score"].tolist() == pytest.approx([table.score.mean() for table in (v1, fixed, before)])
+    assert np.isnan(means.loc["comfort", "epdms_v2"])  # no number of one definition stands in a column of another
+    assert means.loc["rows with a score"].tolist() == [13] * 3
+    made = json.loads((tmp_path / "all.epdms_v2_before_fix.json").read_text())
+    assert (made["definition"], made["human_penalty_filter"]) == ("epdms_v2_before_fix", False)
+
+
+def test_what_makes_no_sense_with_all_is_refused(roots, tmp_path, capsys):
+    path = save(tmp_path / "plans.npz", *mixed_plans())
+    for overrides, words in (
+        (["metric=all", "human_penalty_filter=true"], "leave it out"),
+        (["metric=all", "explain=0"], "one metric and one turn"),
+        (["turns=all"], "has no turns"),
+    ):
+        assert words in refusal(capsys, run(roots, path, *overrides))
+
+
+@pytest.fixture
+def episodes(tmp_path) -> Path:
+    """An evaluation's episodes: one with two plans, one whose first answer does not parse, and one without any plan."""
+    nothing = np.zeros(0)
+    plans = {token: list(reference.plans(token, 8)[1][:2]) for token in (*TOKENS, NEIGHBOURS[1])}
+    plans[TOKENS[1]][0] = None
+    plans[NEIGHBOURS[1]] = [None, None]
+
+    def turn(token: str, poses: np.ndarray | None) -> Turn:
+        if poses is None:
+            return Turn(nothing, nothing, nothing, "?", TurnStatus.PARSE_ERROR, 0.0, "", "no trajectory")
+        value = float(score(reference.scenes()[token], poses[None]).score[0])
+        return Turn(nothing, nothing, nothing, "[PT]", TurnStatus.OK, 0.0, "", poses=poses, score=value)
+
+    scenes = all_windows("test").scene_set
+    header = EpisodesHeader("p", "compact", scenes, "pdms_v1", 1, "privileged", False, 2, 0.0, 0, len(plans))
+    made = [
+        Episode(token, "0" * 32, tuple(turn(token, poses) for poses in turns), EpisodeStatus.TRUNCATED)
+        for token, turns in plans.items()
+    ]
+    write_episodes(tmp_path / "episodes.jsonl", header, made)
+    return tmp_path / "episodes.jsonl"
+
+
+def test_stored_episodes_are_scored_again_by_any_metric(roots, tmp_path, episodes, capsys):
+    _, stored = read_episodes(episodes)
+    for turns in ("last", "all"):
+        assert run(roots, episodes, "metric=all", f"turns={turns}", f"out={tmp_path / turns}.csv") == 0
+    last = pd.read_csv(tmp_path / "last.pdms_v1.csv")
+    assert last.token.tolist() == [episode.scene_token for episode in stored]
+    assert last.status.tolist() == ["ok", "ok", "no_plan"]
+    assert last.score[:2].tolist() == pytest.approx([episode.turns[1].score for episode in stored[:2]], abs=1e-12)
+    first = pd.read_csv(tmp_path / "all.turn_1.pdms_v1.csv")
+    assert first.status.tolist() == ["ok", "no_plan", "no_plan"]
+    assert first.score[0] == pytest.approx(stored[0].turns[0].score, abs=1e-12)
+    for name in ("pdms_v1", "epdms_v2", "epdms_v2_before_fix"):
+        after = pd.read_csv(tmp_path / f"all.turn_2.{name}.csv")
+        pd.testing.assert_frame_equal(after, pd.read_csv(tmp_path / f"last.{name}.csv"))
+    means = pd.read_csv(tmp_path / "last.csv", index_col="mean")
+    assert means.loc["rows with a score", "pdms_v1"] == 2
+    assert means.loc["score, 0 without a plan", "pdms_v1"] == pytest.approx(last.score.sum() / 3)
+    assert "1 rows without a score: no_plan" in capsys.readouterr().out
+    assert run(roots, episodes, "split=val") == 2
+    assert "split=test; they cannot be scored on split=val" in capsys.readouterr().err
 
 
 def test_repeated_tokens_have_no_extended_comfort(roots, tmp_path):

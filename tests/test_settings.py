@@ -23,13 +23,14 @@ NEEDED = {  # by each verb, besides
     "sft": [*ROOTS, "dataset=dataset", "out=out"],
     "rl": [*ROOTS, "planner=outputs/sft", "out=out"],
     "evaluate": [*ROOTS, "planner=tiny"],
+    "compare": [*ROOTS, "first", "second"],
     "visualize": [*ROOTS, "out=out"],
     "bench": ROOTS,
     "doctor": ROOTS,
 }
 WRONG = ("abc", "2.5", "-1", "0", "1e1", "true", "null", "[]", "[abc]", "{a: 1}", "''", "nan", "inf", str(10**30))
 
-AS_TYPED = ("tokens", "token", "explain")  # a number that is no text to Hydra is one here
+AS_TYPED = ("tokens", "token", "explain", "runs")  # a number that is no text to Hydra is one here
 ANY = re.compile(r"^(trl|vllm\.options|planner\.lora|stages\.[^.]+\.keys)\.")  # what others take, unseen
 
 
@@ -102,7 +103,12 @@ def test_a_wrong_value_of_any_key_ends_with_one_sentence(verb, tmp_path, monkeyp
         ("rl", "vllm.mode=fast", "vllm.mode=fast must be one of colocate, server."),
         ("cache", "workers=all", "workers=all must be a whole number from 1 to 1024, or ray."),
         ("cache", "split=../test", "split=../test must be a name of letters, digits, _ and -, or null."),
-        ("rl", "planner=nothing", "planner=nothing is neither a planner (qwen2_5_vl_7b, tiny) nor the folder of one."),
+        (
+            "rl",
+            "planner=nothing",
+            "planner=nothing is neither a planner (mtdrive_rl, mtdrive_sft, qwen2_5_vl_7b, tiny) nor the folder of "
+            "one.",
+        ),
     ],
 )
 def test_the_sentence_names_key_value_and_what_is_allowed(verb, override, sentence):

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from mtdrive.evaluation import tables
 from mtdrive.evaluation.bootstrap import bootstrap_runs
+from mtdrive.evaluation.evaluations import check_one_metric, open_evaluation
 from mtdrive.evaluation.report.curves import moving_mean
 from mtdrive.evaluation.rows import KEY_COLUMNS, PLANNER
 from mtdrive.simulation.metrics.registry import short_name
@@ -46,13 +46,19 @@ def write_report(out: Path, arms: Sequence[str], console: Console) -> None:
 
 
 def read_scores(out: Path, arms: Sequence[str]) -> pd.DataFrame:
-    """Rows of all finished evaluations: `mtdrive evaluate`'s columns, with arm, seed and feedback."""
-    found = []
+    """Rows of all finished evaluations: `mtdrive evaluate`'s columns, with arm, seed and feedback.
+
+    Raises:
+        MTDriveError: they were not scored by one metric.
+    """
+    evaluations, found = [], []
     for arm in arms:
         for path in sorted((out / arm.replace(" ", "-")).glob("*/*/scores.csv")):
             evaluation, run = path.parent.name, path.parent.parent
             if evaluation in {stage.name for stage in finished_stages(run / STAGES)}:
-                found.append(tables.read_scores(path).assign(arm=arm, seed=int(run.name), feedback=evaluation))
+                evaluations.append(open_evaluation(path.parent))
+                found.append(evaluations[-1].table.assign(arm=arm, seed=int(run.name), feedback=evaluation))
+    check_one_metric(evaluations)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 

@@ -4,8 +4,10 @@
         --metric pdms_v1 --split test --trajectories T.npz --out S.csv
 
 Imports navsim and nuplan from PYTHONPATH, so it must not import mtdrive. One candidate at a time, with a metric cache
-of its own in v2 (scoring changes it), and a fresh metric cache processor for every scene (PDM-Closed's list of
-overlapped tracks is never cleared otherwise).
+of its own in v2 (scoring changes it), and a fresh metric cache processor for every scene. With --shared-processor one
+processor makes the caches of all scenes, in the order in which navsim's loader gives them, as in a worker of navsim's
+own caching script: PDM-Closed then ignores the tracks that it has overlapped in earlier scenes, because its list of
+them is never cleared.
 """
 
 import argparse
@@ -42,8 +44,14 @@ class V1:
         "score",
     )
 
-    def __init__(self, human_penalty_filter, traffic="log_replay"):
+    def __init__(self, human_penalty_filter, traffic="log_replay", shared_processor=False):
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig())
+        self.folder = tempfile.TemporaryDirectory()
+        self.processor = self.new_processor() if shared_processor else None
+
+    def new_processor(self):
+        """What makes metric caches."""
+        return MetricCacheProcessor(self.folder.name, force_feature_computation=True)
 
     def scenes(self, logs, scene_filter):
         """Frames of each scene that the filter lets through, by token."""
@@ -53,9 +61,8 @@ class V1:
         """The metric cache of a scenario."""
         import lzma
 
-        with tempfile.TemporaryDirectory() as folder:
-            entry = MetricCacheProcessor(folder, force_feature_computation=True).compute_metric_cache(scenario)
-            return pickle.loads(lzma.decompress(Path(entry.file_name).read_bytes()))
+        entry = (self.processor or self.new_processor()).compute_metric_cache(scenario)
+        return pickle.loads(lzma.decompress(Path(entry.file_name).read_bytes()))
 
     def call(self, cache, trajectory):
         """What `pdm_score` returns for a trajectory."""
@@ -87,9 +94,14 @@ class V2:
         "score",
     )
 
-    def __init__(self, human_penalty_filter, traffic="log_replay"):
+    def __init__(self, human_penalty_filter, traffic="log_replay", shared_processor=False):
         self.policy = traffic_policy(traffic)
         self.scorer = PDMScorer(SAMPLING, PDMScorerConfig(human_penalty_filter=human_penalty_filter))
+        self.processor = self.new_processor() if shared_processor else None
+
+    def new_processor(self):
+        """As V1."""
+        return MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
 
     def scenes(self, logs, scene_filter):
         """As V1."""
@@ -97,8 +109,7 @@ class V2:
 
     def cache(self, scenario):
         """As V1."""
-        processor = MetricCacheProcessor(None, force_feature_computation=True, proposal_sampling=SAMPLING)
-        return pickle.dumps(processor.compute_metric_cache(scenario))
+        return pickle.dumps((self.processor or self.new_processor()).compute_metric_cache(scenario))
 
     def call(self, cache, trajectory):
         """As V1."""
@@ -156,6 +167,7 @@ def main():
     parser.add_argument("--trajectories", required=True, help="npz with token, poses, interval_length")
     parser.add_argument("--human-penalty-filter", action="store_true")
     parser.add_argument("--extended-comfort", action="store_true")
+    parser.add_argument("--shared-processor", action="store_true", help="one for all scenes, not one for each")
     parser.add_argument("--traffic", choices=["log_replay", "idm"], default="log_replay")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
@@ -164,7 +176,9 @@ def main():
     rows = {}
     for row, token in enumerate(stored["token"]):
         rows.setdefault(str(token), []).append(row)
-    version = {"pdms_v1": V1, "epdms_v2": V2}[arguments.metric](arguments.human_penalty_filter, arguments.traffic)
+    version = {"pdms_v1": V1, "epdms_v2": V2}[arguments.metric](
+        arguments.human_penalty_filter, arguments.traffic, arguments.shared_processor
+    )
     logs = Path(os.environ["OPENSCENE_DATA_ROOT"]) / "navsim_logs" / arguments.split
     scene_filter = SceneFilter(
         num_history_frames=4, num_future_frames=10, frame_interval=1, has_route=True, tokens=list(rows)
@@ -172,8 +186,8 @@ def main():
     scenes = version.scenes(logs, scene_filter)
     interval = float(stored["interval_length"])
     scores = {}
-    for count, (token, indices) in enumerate(rows.items(), 1):
-        frames = scenes[token]
+    for count, (token, frames) in enumerate(scenes.items(), 1):  # the order matters to a shared processor
+        indices = rows[token]
         scene = Scene.from_scene_dict_list(
             frames, None, num_history_frames=4, num_future_frames=10, sensor_config=SensorConfig.build_no_sensors()
         )

@@ -7,8 +7,11 @@ navsim and nuplan-devkit are plain checkouts (navsim branch v1.1 for pdms_v1, v2
 interpreter with what they need. Without --trajectories, each scene's baselines and random variations of its
 recorded human are scored. Two-frame extended comfort takes --extended-comfort and --trajectories of frames 0.5 s apart:
 the k-th trajectories of all tokens are then scored together, as one submission. Prints for every metric: rows compared,
-rows equal, largest difference, and the first rows that differ; exits with 1 if a score differs by more than --tolerance
-or any sub-metric differs.
+rows equal, largest difference, both means, and the first rows that differ; exits with 1 if a score differs by more than
+--tolerance or any sub-metric differs.
+
+With --shared-processor the official code scores a second time, with one metric cache processor for all scenes, as its
+own caching script has (docs/scoring.md says what that does), and the comparison with these scores is printed as well.
 """
 
 import argparse
@@ -62,13 +65,17 @@ def official_environment(arguments: argparse.Namespace, folder: Path) -> dict[st
     }
 
 
-def run_official(arguments: argparse.Namespace, trajectories: Path, folder: Path) -> pd.DataFrame:
+def run_official(
+    arguments: argparse.Namespace, trajectories: Path, folder: Path, shared_processor: bool = False
+) -> pd.DataFrame:
     """Scores by the official code, in its own interpreter."""
+    folder.mkdir()
     out = folder / "official.csv"
     command = [arguments.python, "-P", OFFICIAL, "--metric", arguments.metric, "--split", arguments.split]
     command += ["--trajectories", trajectories, "--out", out]
     command += ["--human-penalty-filter"] if arguments.human_penalty_filter else []
     command += ["--extended-comfort"] if arguments.extended_comfort else []
+    command += ["--shared-processor"] if shared_processor else []
     command += ["--traffic", arguments.traffic]
     subprocess.run(list(map(str, command)), env=official_environment(arguments, folder), check=True)
     return pd.read_csv(out, dtype={"token": str})
@@ -102,9 +109,10 @@ def score_file(arguments: argparse.Namespace, trajectories: Path, folder: Path) 
     return pd.read_csv(out, dtype={"token": str})
 
 
-def compare(ours: pd.DataFrame, official: pd.DataFrame, tolerance: float, console: Console) -> bool:
+def compare(ours: pd.DataFrame, official: pd.DataFrame, tolerance: float, title: str, console: Console) -> bool:
     """Print the comparison; True if everything agrees. Progress and score may differ by `tolerance`, the rest by 0."""
-    table = Table("metric", "rows", "equal", "largest difference", "first rows that differ")
+    columns = ("metric", "rows", "equal", "largest difference", "our mean", "official mean", "first rows that differ")
+    table = Table(*columns, title=title, title_justify="left")
     agree = list(ours["token"]) == list(official["token"])
     for column in official.columns.drop("token"):
         both_absent = ours[column].isna() & official[column].isna()
@@ -113,7 +121,8 @@ def compare(ours: pd.DataFrame, official: pd.DataFrame, tolerance: float, consol
         differing = np.flatnonzero(difference > allowed)
         agree &= len(differing) == 0
         rows = ", ".join(f"{row} ({ours['token'][row]})" for row in differing[:3])
-        table.add_row(column, str(len(ours)), str(len(ours) - len(differing)), f"{difference.max():.2e}", rows)
+        means = [f"{scores[column].mean():.6f}" for scores in (ours, official)]
+        table.add_row(column, str(len(ours)), str(len(ours) - len(differing)), f"{difference.max():.2e}", *means, rows)
     console.print(table)
     return agree
 
@@ -134,6 +143,11 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="at most this many scenes")
     parser.add_argument("--variations", type=int, default=6, help="flawed plans a scene, beside the baselines")
     parser.add_argument("--tolerance", type=float, default=1e-6)
+    parser.add_argument(
+        "--shared-processor",
+        action="store_true",
+        help="show also what the official code gives if one processor makes all metric caches, as in its own script",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -150,8 +164,13 @@ def main() -> int:
             )
             np.savez(trajectories, token=tokens, poses=poses, interval_length=0.5)
         ours = run_ours(arguments, trajectories, folder)
-        official = run_official(arguments, trajectories, folder)
-    return 0 if compare(ours, official, arguments.tolerance, Console(width=160)) else 1
+        official = run_official(arguments, trajectories, folder / "fresh")
+        console = Console(width=160)
+        agree = compare(ours, official, arguments.tolerance, "official: a processor for each scene", console)
+        if arguments.shared_processor:
+            shared = run_official(arguments, trajectories, folder / "shared", shared_processor=True)
+            compare(ours, shared, arguments.tolerance, "official: one processor for all scenes", console)
+    return 0 if agree else 1
 
 
 if __name__ == "__main__":

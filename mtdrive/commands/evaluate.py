@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mtdrive.evaluation.families import read_families
 from mtdrive.evaluation.rows import PlanRow, as_table, baseline_rows, episode_rows
+from mtdrive.evaluation.score_summary import comfort_note
 from mtdrive.evaluation.summary import as_rich_table, difference_lines, summarise
 from mtdrive.planner.fits import feedback_steps_for
 from mtdrive.planner.settings import PlannerSettings
@@ -29,7 +30,7 @@ from mtdrive.terminal import terminal
 if TYPE_CHECKING:
     from mtdrive.planner.models import Planner
 
-WIDTH = 110  # of the table in a file or pipe
+WIDTH = 125  # of the table in a file or pipe
 
 
 def run(config: EvaluateSettings) -> None:
@@ -95,7 +96,7 @@ class Evaluated:
 
         planner = load_planner(settings)
         header = EpisodesHeader(
-            planner=settings.model,
+            planner=settings.name,
             prompt_style=planner.style.name,
             scene_set=scene_set,
             metric=config.metric,
@@ -156,11 +157,13 @@ def write_results(
         write_episodes(out / "episodes.jsonl", header, episodes)
     console = terminal(WIDTH)
     feedback = f", {config.feedback} feedback" if episodes else ""
-    console.print(as_rich_table(summary, f"{source.store.title(source.scenes)}, {config.metric}{feedback}"))
+    comfort = comfort_note(config.metric, 0, len(table))
+    title = f"{source.store.title(source.scenes)}, {config.metric}{feedback}{comfort}"
+    console.print(as_rich_table(summary, title))
     for line in difference_lines(summary):
         console.print(line)
     if source.without_image:
-        console.print(f"{len(source.without_image):,} scenes left out, which have no image: see above")
+        console.print(f"left out for want of an image: {len(source.without_image):,} scenes, see above")
     console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
 
 
@@ -168,11 +171,11 @@ def provenance(config: EvaluateSettings, source: Source, header: EpisodesHeader 
     """What the numbers come from; all of the planner is null where there is none."""
     return {
         "scene_set": asdict(source.store.scene_set),
-        "title": source.store.title(source.scenes),
         "scenes": source.scenes,
         "scenes_without_image": source.without_image,
         "metric": config.metric,
         "metric_version": score_version(config.metric).revision,
+        "extended_comfort_rows": 0 if score_version(config.metric).has_extended_comfort else None,
         "scene_cache_format": FORMAT_VERSION,
         "planner": header and header.planner,
         "prompt": header and header.prompt_style,

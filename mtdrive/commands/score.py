@@ -5,16 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from rich.console import Console
 from rich.text import Text
 
 from mtdrive.evaluation.explain import draw, explain, explanation_tables, row_of
 from mtdrive.evaluation.official_tables import one_stage_table, two_stage_table
-from mtdrive.evaluation.score_summary import summary_tables, two_stage_summary
-from mtdrive.settings.evaluation import ScoreSettings
+from mtdrive.evaluation.score_summary import (
+    comfort_note,
+    extended_comfort_rows,
+    means_side_by_side,
+    means_table,
+    summary_tables,
+    two_stage_summary,
+)
+from mtdrive.evaluation.stored_plans import EPISODES, NO_PLAN, read_plans, without_plan
+from mtdrive.settings.evaluation import ALL, ScoreSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import revisions
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
@@ -23,49 +36,96 @@ from mtdrive.simulation.scene_cache.build import NO_SUCH_SCENE, CacheReport, bui
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
 from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 from mtdrive.simulation.scoring import OK, uses_human_filter
-from mtdrive.simulation.submission.files import Submission, read_submission
+from mtdrive.simulation.submission.definitions import Definition, definitions_for, scores_by_definition
+from mtdrive.simulation.submission.files import Submission
 from mtdrive.simulation.submission.mapping import read_mapping
-from mtdrive.simulation.submission.one_stage import with_extended_comfort
 from mtdrive.simulation.submission.scoring import SubmissionScores, score_submission
-from mtdrive.simulation.submission.two_stage import TwoStageScores, aggregate
+from mtdrive.simulation.submission.two_stage import TwoStageScores
 from mtdrive.terminal import terminal
 
 WIDTH = 140  # of the tables in a file or pipe
 
 
+@dataclass(frozen=True)
+class Result:
+    """The plans of one turn, scored by one definition."""
+
+    out: Path
+    """The .csv with a row for each trajectory; the other files stand beside it."""
+    definition: Definition
+    """What they are scored by."""
+    scores: SubmissionScores
+    """Their final scores."""
+    stages: TwoStageScores | None
+    """Both stages; None for one stage."""
+
+
 def run(config: ScoreSettings) -> int:
     """Score; see configs/score.yaml. Exit status 1 if a scene could not be compiled."""
-    out, cache_root = Path(config.out), config.cache_root
-    submission = read_submission(Path(config.trajectories))
+    out, console = Path(config.out), terminal(WIDTH)
+    plans = read_plans(Path(config.trajectories), config.scene_filter.data_split, config.turns)
+    groups = read_mapping(config.mapping_file) if config.mapping_file else None
+    definitions = chosen(config)
+    submission = next(iter(plans.values()))
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
-    for suffix in (".csv", ".navsim.csv", ".json", *([] if explained is None else [f".{explained}.png"])):
-        check_writable(out.with_suffix(suffix))
-    mapping = config.mapping_file
-    groups = read_mapping(mapping) if mapping else None
-    failed = build_missing(config, submission, cache_root)
+    of = {definition: definition.name if len(definitions) > 1 else "" for definition in definitions}
+    names = [[part for part in (turn, of[definition]) if part] for turn in plans for definition in definitions]
+    places = [out.with_suffix("".join(f".{name}" for name in parts) + ".csv") for parts in names]
+    check_places(out, places, explained)
+    failed = build_missing(config, submission, config.cache_root)
+
+    results: list[Result] = []
+    for turn in plans.values():
+        score_by = partial(score_plans, config, turn, failed)
+        for definition, scores, stages in scores_by_definition(definitions, score_by, groups):
+            results.append(Result(places[len(results)], definition, scores, stages))
+            write_result(config, results[-1], failed)
+    if len(results) == 1:
+        print_summary(config, results[0])
+    else:
+        compare_means(config, {" ".join(name): result for name, result in zip(names, results, strict=True)})
+    for token, reason in failed.items():
+        console.print(Text.assemble((token, "red"), f": {reason}"))
+    if explained is not None and submission.tokens[explained] not in failed:
+        print_explanation(config, submission, results[0].scores, explained)
+    return 1 if failed else 0
+
+
+def chosen(config: ScoreSettings) -> tuple[Definition, ...]:
+    """What the plans are scored by."""
+    if config.metric == ALL:
+        return definitions_for(config.traffic, config.mapping_file is not None)
+    return (Definition(config.metric, config.metric, config.human_penalty_filter),)
+
+
+def check_places(out: Path, places: Sequence[Path], explained: int | None) -> None:
+    """Raises MTDriveError if a file that is to be written cannot be."""
+    files = [place.with_suffix(suffix) for place in places for suffix in (".csv", ".navsim.csv", ".json")]
+    for file in [out, *files, *([] if explained is None else [out.with_suffix(f".{explained}.png")])]:
+        check_writable(file)
+
+
+def score_plans(
+    config: ScoreSettings,
+    submission: Submission,
+    failed: dict[str, str],
+    metric: str,
+    human_penalty_filter: bool | None,
+) -> SubmissionScores:
+    """Score the plans by one version; scenes of `failed` have none."""
     scores = score_submission(
         submission,
-        cache_root,
+        config.cache_root,
         config.scene_filter.scene_set.store,
-        config.metric,
-        human_penalty_filter=config.human_penalty_filter,
+        metric,
+        human_penalty_filter=human_penalty_filter,
         traffic=config.traffic,
         without_scene=failed,
         workers=config.workers,
     )
-    if groups is None:
-        stages, scores = None, with_extended_comfort(scores)
-    else:
-        stages = aggregate(scores, groups)
-        scores = stages.frames
-
-    write_tables(out, scores, stages)
-    with atomic_path(out.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(provenance(config, scores, stages, failed), indent=2))
-    print_summary(config, scores, stages, failed)
-    if explained is not None and submission.tokens[explained] not in failed:
-        print_explanation(config, submission, scores, explained, cache_root)
-    return 1 if failed else 0
+    if Path(config.trajectories).suffix != EPISODES:
+        return scores
+    return replace(scores, status=np.where(without_plan(submission), NO_PLAN, scores.status))
 
 
 def build_missing(config: ScoreSettings, submission: Submission, cache_root: Path) -> dict[str, str]:
@@ -104,27 +164,30 @@ def failures(report: CacheReport, tokens: list[str], config: ScoreSettings, sour
     return {token: report.failed.get(token, "not compiled") for token in tokens if token not in compiled}
 
 
-def write_tables(out: Path, scores: SubmissionScores, stages: TwoStageScores | None) -> None:
-    """The CSV with a row for each trajectory, and the one that navsim's script would write."""
+def write_result(config: ScoreSettings, result: Result, failed: dict[str, str]) -> None:
+    """The CSV with a row for each trajectory, the one that navsim's script would write, and how they were made."""
+    scores, stages = result.scores, result.stages
     columns = {"token": scores.tokens, **scores.columns, "score": scores.score}
     if stages is not None:
         columns["weight"] = stages.weights
-    table = pd.DataFrame({**columns, "metric": scores.metric, "status": scores.status})
+    table = pd.DataFrame({**columns, "metric": result.definition.name, "status": scores.status})
     official = one_stage_table(scores) if stages is None else two_stage_table(stages)
-    with atomic_path(out) as temporary:
+    with atomic_path(result.out) as temporary:
         table.to_csv(temporary, index=False)
-    with atomic_path(out.with_suffix(".navsim.csv")) as temporary:
+    with atomic_path(result.out.with_suffix(".navsim.csv")) as temporary:
         official.to_csv(temporary)
+    with atomic_path(result.out.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(provenance(config, result, failed), indent=2))
 
 
-def provenance(
-    config: ScoreSettings, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
-) -> dict[str, object]:
+def provenance(config: ScoreSettings, result: Result, failed: dict[str, str]) -> dict[str, object]:
     """How a table of scores was made, and its means over the rows with status "ok"."""
+    definition, scores, stages = result.definition, result.scores, result.stages
     table = pd.DataFrame({**scores.columns, "score": scores.score})
     made = {
-        "metric": config.metric,
-        "human_penalty_filter": uses_human_filter(config.metric, config.human_penalty_filter),
+        "metric": definition.metric,
+        "definition": definition.name,
+        "human_penalty_filter": uses_human_filter(definition.metric, definition.human_penalty_filter),
         "traffic": config.traffic,
         "scene_set": dataclasses.asdict(config.scene_filter.scene_set),
         "title": title(config, scores),
@@ -135,6 +198,8 @@ def provenance(
         "status": pd.Series(scores.status).value_counts().to_dict(),
         "failed_scenes": failed,
         "mean": table.mean().dropna().to_dict(),
+        "rows": table.notna().sum().to_dict(),  # that each mean is over
+        "extended_comfort_rows": extended_comfort_rows(scores),
     }
     if stages is not None and config.mapping_file is not None:
         made["two_stages"] = {
@@ -160,35 +225,47 @@ def source(path: Path) -> dict[str, str]:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def print_summary(
-    config: ScoreSettings, scores: SubmissionScores, stages: TwoStageScores | None, failed: dict[str, str]
-) -> None:
+def print_summary(config: ScoreSettings, result: Result) -> None:
     """The means, what has no score, and where everything lies."""
-    console, out = terminal(WIDTH), Path(config.out)
-    heading = f"{config.metric} on {title(config, scores)}, traffic {config.traffic}"
+    console, out, scores = terminal(WIDTH), result.out, result.scores
+    comfort = comfort_note(scores.metric, extended_comfort_rows(scores) or 0, int((scores.status == OK).sum()))
+    heading = f"{scores.metric} on {title(config, scores)}, traffic {config.traffic}{comfort}"
     for table in summary_tables(scores.columns, scores.score, heading):
         console.print(table)
-    if stages is not None:
-        console.print(two_stage_summary(stages))
-    for status, count in pd.Series(scores.status[scores.status != OK]).value_counts().items():
-        console.print(f"{count} rows without a score: {status}", style="red")
-    for token, reason in failed.items():
-        console.print(Text.assemble((token, "red"), f": {reason}"))
+    if result.stages is not None:
+        console.print(two_stage_summary(result.stages))
+    print_unscored(console, scores)
     console.print(
         f"{len(scores.tokens)} rows in {out}, as navsim writes them in {out.with_suffix('.navsim.csv')}, "
         f"how they were made in {out.with_suffix('.json')}"
     )
 
 
-def print_explanation(
-    config: ScoreSettings, submission: Submission, scores: SubmissionScores, row: int, cache_root: Path
-) -> None:
+def print_unscored(console: Console, scores: SubmissionScores) -> None:
+    """How many rows have no score, and why."""
+    for status, count in pd.Series(scores.status[scores.status != OK]).value_counts().items():
+        console.print(f"{count} rows without a score: {status}", style="red")
+
+
+def compare_means(config: ScoreSettings, results: Mapping[str, Result]) -> None:
+    """The means of all results, by name, side by side: written and printed."""
+    console, out = terminal(WIDTH), Path(config.out)
+    means = means_side_by_side({name: (result.scores, result.stages) for name, result in results.items()})
+    with atomic_path(out) as temporary:
+        means.to_csv(temporary)
+    first = next(iter(results.values())).scores
+    console.print(means_table(means, f"{title(config, first)}, traffic {config.traffic}"))
+    print_unscored(console, list(results.values())[-1].scores)
+    places = ", ".join(str(result.out) for result in results.values())
+    console.print(f"means in {out}, {len(list(results.values())[-1].scores.tokens)} rows in each of {places}")
+
+
+def print_explanation(config: ScoreSettings, submission: Submission, scores: SubmissionScores, row: int) -> None:
     """Why one trajectory has its score, and a picture of it beside the CSV."""
     token, out = str(submission.tokens[row]), Path(config.out)
-    scene = SceneStore(cache_root, SYNTHETIC if is_synthetic(token) else config.scene_filter.scene_set.store).load(
-        token
-    )
-    explanation = explain(scene, submission.poses[row], submission.interval, config.metric, config.human_penalty_filter)
+    store = SYNTHETIC if is_synthetic(token) else config.scene_filter.scene_set.store
+    scene = SceneStore(config.cache_root, store).load(token)
+    explanation = explain(scene, submission.poses[row], submission.interval, scores.metric, config.human_penalty_filter)
     console, picture = terminal(WIDTH), out.with_suffix(f".{row}.png")
     for table in explanation_tables(explanation, scores, row):
         console.print(table)

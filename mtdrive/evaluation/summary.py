@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,13 +15,17 @@ from mtdrive.evaluation.bootstrap import bootstrap_mean
 from mtdrive.evaluation.rows import KEY_COLUMNS, OK, STOPPED
 from mtdrive.simulation.metrics.registry import short_name
 
+ROWS = "rows: scenes that the score, and plans that the sub-metrics are means of; a scene without a plan scores 0"
+
 
 def summarise(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
     """Aggregate a table of rows (see `rows.as_table`) into a summary that can be written as JSON.
 
     `policies`: per policy and turn the number of scenes, the mean `score` with its interval, the means of the
-    sub-metrics, and how often each status occurred. `differences`: the last turn of each policy minus its first
-    turn, and of the policy with most turns minus each other policy. `families`: mean score per family.
+    sub-metrics, over how many rows (`rows`) each of these is a mean, and how often each status occurred. A scene
+    without a plan that could be scored counts 0 in the score and is no row of a sub-metric. `differences`: the last
+    turn of each policy minus its first turn, and of the policy with most turns minus each other policy. `families`:
+    mean score per family.
     """
     metrics = [column for column in table.columns if column not in KEY_COLUMNS]
     policies: dict[str, list[dict[str, Any]]] = {}
@@ -31,6 +36,7 @@ def summarise(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
                 "scenes": len(group),
                 "score": asdict(bootstrap_mean(group.score.to_numpy(), resamples, seed)),
                 "metrics": {name: float(group[name].mean()) for name in metrics if group[name].notna().any()},
+                "rows": {name: int(group[name].notna().sum()) for name in ("score", *metrics)},
                 "status": group.status.value_counts().to_dict(),
             }
         )
@@ -66,8 +72,10 @@ def _differences(table: pd.DataFrame, resamples: int, seed: int) -> list[dict[st
 def as_rich_table(summary: dict[str, Any], title: str) -> Table:
     """The summary's policies as a table for the terminal."""
     names = list(dict.fromkeys(name for turns in summary["policies"].values() for t in turns for name in t["metrics"]))
-    heads = ["policy", "turn", "score", "95 % interval", *map(short_name, names), "failed"]
-    table = Table(*(Column(head, no_wrap=True) for head in heads), title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    heads = ["policy", "turn", "score", "95 % interval", "rows", *map(short_name, names), "rows", "failed"]
+    table = Table(
+        *(Column(head, no_wrap=True) for head in heads), title=title, caption=ROWS, box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for policy, turns in summary["policies"].items():
         for turn in turns:
             score = turn["score"]
@@ -77,10 +85,17 @@ def as_rich_table(summary: dict[str, Any], title: str) -> Table:
                 str(turn["turn"]),
                 f"{score['mean']:.3f}",
                 f"{score['low']:.3f} .. {score['high']:.3f}",
+                str(turn["rows"]["score"]),
                 *(f"{turn['metrics'].get(name, np.nan):.3f}" for name in names),
+                counts(turn["rows"][name] for name in names),
                 str(failed),
             )
     return table
+
+
+def counts(rows: Iterable[int]) -> str:
+    """Over how many rows several columns are means: one number where it is the same for all."""
+    return " to ".join(map(str, dict.fromkeys((min(found), max(found))))) if (found := list(rows)) else "0"
 
 
 def difference_lines(summary: dict[str, Any]) -> list[str]:

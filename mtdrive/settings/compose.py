@@ -24,7 +24,8 @@ def load_settings(verb: str, overrides: Sequence[str] = ()) -> Any:
     """The settings of a verb, an instance of its class.
 
     Args:
-        overrides: in Hydra's grammar. `planner=FOLDER` stands for `planner=trained planner.model=FOLDER`.
+        overrides: in Hydra's grammar. `planner=FOLDER` stands for `planner=trained planner.model=FOLDER`, and words
+            without a "=" for values of the verb's key for them (`Verb.words`).
 
     Raises:
         MTDriveError: an override does not parse, names a key that does not exist, or gives a value that is not
@@ -38,7 +39,8 @@ def load_settings(verb: str, overrides: Sequence[str] = ()) -> Any:
     settings = VERBS[verb].settings
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            prepared = [text for override in overrides for text in _prepared(override, settings)]
+            keyed = _with_keys(overrides, VERBS[verb].words)
+            prepared = [text for override in keyed for text in _prepared(override, settings)]
             config = hydra.compose(config_name=verb, overrides=prepared)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
@@ -66,6 +68,22 @@ def planner_settings(planner: str, **changes: Any) -> PlannerSettings:
     trained = {"model": planner} if _is_folder(planner) else {}
     with (CONFIGS / "planner" / f"{TRAINED if trained else planner}.yaml").open() as file:
         return typed(PlannerSettings, yaml.safe_load(file) | trained | changes)
+
+
+def _with_keys(overrides: Sequence[str], key: str | None) -> list[str]:
+    """The overrides; where words without a "=" are values of a key, these together as one override of it.
+
+    Raises:
+        MTDriveError: the key is given as well.
+    """
+    words = [override for override in overrides if "=" not in override]
+    if key is None or not words:
+        return list(overrides)
+    keyed = [override for override in overrides if "=" in override]
+    if any(override.startswith(f"{key}=") for override in keyed):
+        raise MTDriveError(f"{words[0]} is one of {key}, which {key}=... gives as well; leave one of both out.")
+    quoted = ("'" + word.replace("'", "\\'") + "'" for word in words)
+    return [*keyed, f"{key}=[{','.join(quoted)}]"]
 
 
 def _prepared(override: str, settings: type) -> Iterator[str]:

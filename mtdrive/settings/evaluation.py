@@ -1,17 +1,32 @@
-"""Settings of the verbs that look at plans: score, evaluate, visualize, bench, doctor."""
+"""Settings of the verbs that look at plans: score, evaluate, compare, visualize, bench, doctor."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
 from mtdrive.settings.shared import BaselineName, MetricName, Paths, Scenes
-from mtdrive.settings.types import STRICT, Count, NotNegative, OneOf, Seed, Share, Text, Token, Workers
+from mtdrive.settings.types import (
+    STRICT,
+    Count,
+    CountOrNone,
+    Folder,
+    NotNegative,
+    OneOf,
+    Seed,
+    Share,
+    Text,
+    Token,
+    Workers,
+)
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
+
+ALL = "all"  # metric=all and turns=all of mtdrive score
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,8 +36,9 @@ class ScoreSettings(Scenes):
     SPLIT = "test"
 
     trajectories: Text
+    turns: Literal["last", "all"]
     out: Text
-    metric: MetricName
+    metric: MetricName | Literal["all"]
     human_penalty_filter: bool | None
     traffic: Annotated[str, OneOf("mtdrive.simulation.scoring:TRAFFIC")]
     synthetic_scenes: Text | None
@@ -44,8 +60,13 @@ class ScoreSettings(Scenes):
         from mtdrive.simulation.scoring import LOG_REPLAY, check_traffic, uses_human_filter  # a second
 
         _ = self.data_root, self.maps_root  # are needed
-        uses_human_filter(self.metric, self.human_penalty_filter)
-        check_traffic(self.metric, self.traffic)
+        if self.metric != ALL:
+            uses_human_filter(self.metric, self.human_penalty_filter)
+            check_traffic(self.metric, self.traffic)
+        elif self.human_penalty_filter is not None:
+            raise MTDriveError("metric=all scores with and without the human penalty filter; leave it out.")
+        if self.explain is not None and (ALL in (self.metric, self.turns)):
+            raise MTDriveError(f"explain={self.explain} tells of one metric and one turn; leave `all` out.")
         if self.explain is not None and self.traffic != LOG_REPLAY:
             raise MTDriveError(f"explain={self.explain} tells of traffic={LOG_REPLAY} alone; leave one of both out.")
         if Path(self.out).suffix != ".csv":
@@ -85,6 +106,26 @@ class EvaluateSettings(Scenes):
             raise MTDriveError("There is nothing to evaluate: give planner=... or baselines=[...].")
         if self.planner is not None:
             _ = self.data_root  # is needed
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompareSettings(Paths):
+    """`configs/compare.yaml`"""
+
+    runs: Annotated[list[Folder], Field(min_length=2)]
+    allow: list[Text]
+    page: CountOrNone
+    resamples: Count
+    seed: Seed
+    out: Text
+
+    def __post_init__(self) -> None:
+        """Raises MTDriveError where a page would get no images."""
+        if self.page and self.openscene_data_root is None:
+            raise MTDriveError(
+                "The page of scenes needs their images: openscene_data_root=... or the environment variable "
+                "OPENSCENE_DATA_ROOT; or leave it out with page=0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

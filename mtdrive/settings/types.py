@@ -43,3 +43,4 @@ class AsTyped:
 
 
 Token = Annotated[str, Field(min_length=1), AsTyped()]
+Folder = Annotated[str, Field(min_length=1), AsTyped()]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from mtdrive.settings.data import CacheSettings, RecordSettings, SynthSettings
 from mtdrive.settings.evaluation import (
     BenchSettings,
+    CompareSettings,
     DoctorSettings,
     EvaluateSettings,
     ScoreSettings,
     VisualizeSettings,
 )
 from mtdrive.settings.quickstart import QuickstartSettings
+from mtdrive.settings.submission import SubmitSettings
 from mtdrive.settings.training import RlSettings, SftSettings
 
 
@@ -26,6 +28,9 @@ class Verb:
     settings: type
     """The class of its settings."""
 
+    words: str | None = None
+    """The key that words of the command line without a "=" are values of; None where all need a key."""
+
 
 VERBS = {
     "quickstart": Verb("the main job end to end on the embedded synthetic world", QuickstartSettings),
@@ -36,6 +41,8 @@ VERBS = {
     "sft": Verb("supervised fine-tuning of a planner", SftSettings),
     "rl": Verb("multi-turn reinforcement learning (mtGRPO) of a planner", RlSettings),
     "evaluate": Verb("per-turn scores of a planner beside the baselines", EvaluateSettings),
+    "compare": Verb("evaluations side by side: mtdrive compare RUN RUN ...", CompareSettings, words="runs"),
+    "submit": Verb("a planner's plans as a submission pickle of navsim's leaderboards", SubmitSettings),
     "visualize": Verb(
         "pictures of scenes, plans and conversations: still, moving, or a page to browse", VisualizeSettings
     ),

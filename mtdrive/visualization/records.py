@@ -35,6 +35,8 @@ class TurnRecord:
     """Score of the plan in [0, 1]; None if it was not recorded."""
     feedback: str = ""
     """Feedback on the plan as the planner read it."""
+    name: str = ""
+    """What it is called, where it is not a turn but, say, another planner's plan; empty for "turn 1", "turn 2", ..."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ def read_evaluation(path: Path) -> Recording:
             for episode in episodes
         ),
     )
+
+
+def last_plan(record: EpisodeRecord, name: str) -> TurnRecord:
+    """The turn whose plan an episode ends with, the last that has a score, under a name; without any, the last turn."""
+    scored = [turn for turn in record.turns if turn.status == OK]
+    return replace((scored or record.turns)[-1], name=name)
 
 
 def _evaluated(turn: Turn) -> TurnRecord:

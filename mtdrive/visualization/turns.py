@@ -41,6 +41,8 @@ class DrawnTurn:
     """Colour of the plan in the pictures; empty without one."""
     plan: Plan | None = field(default=None, compare=False)
     """The plan as it was driven; None if the answer holds none."""
+    name: str = ""
+    """As in `TurnRecord`."""
 
 
 def show_turns(
@@ -54,8 +56,9 @@ def show_turns(
     planned = [(index, turn.poses) for index, turn in enumerate(record.turns) if turn.poses is not None]
     shown, poses = [index for index, _ in planned], [plan for _, plan in planned]
     assessed = assess(scene, np.stack(poses), interval=interval, metric=metric, source=source) if shown else []
-    plans = [assessed_plan(f"turn {i + 1}", p, a) for i, p, a in zip(shown, poses, assessed, strict=True)]
-    turns = [DrawnTurn(turn.answer, turn.status, math.nan, {}, turn.feedback) for turn in record.turns]
+    names = [record.turns[index].name or f"turn {index + 1}" for index in shown]
+    plans = [assessed_plan(name, p, a) for name, p, a in zip(names, poses, assessed, strict=True)]
+    turns = [DrawnTurn(turn.answer, turn.status, math.nan, {}, turn.feedback, name=turn.name) for turn in record.turns]
     for index, plan, colour, found in zip(shown, plans, plan_colours(plans), assessed, strict=True):
         recorded = record.turns[index].score
         if found.status == OK and recorded is not None and not abs(found.score - recorded) <= AGREEMENT:

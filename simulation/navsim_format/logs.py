@@ -6,7 +6,7 @@ their own time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -77,10 +77,13 @@ def log_path(data_root: Path | str, split: str, log_name: str) -> Path:
     return Path(data_root) / "navsim_logs" / split / f"{log_name}.pkl"
 
 
-def read_log(path: Path) -> list[Frame]:
+def read_log(path: Path, required: Set[str] = _REQUIRED) -> list[Frame]:
     """The frames of a log, in time order.
 
     The contents of a frame are checked where they are read, so that a bad frame fails only the scenes that hold it.
+
+    Args:
+        required: keys that no frame may lack if they name scenes, and that not all may lack.
 
     Raises:
         MTDriveError: the file is missing or damaged, or is no NAVSIM log.
@@ -88,7 +91,7 @@ def read_log(path: Path) -> list[Frame]:
     frames = load_pickle(path)
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise MTDriveError(f"{path} is no NAVSIM log: it should hold a list of frames (dicts).")
-    lacking = [_REQUIRED - frame.keys() for frame in frames]
+    lacking = [required - frame.keys() for frame in frames]
     for index, missing in enumerate(lacking):
         if missing & _NAMING_KEYS or all(lacking):
             raise MTDriveError(f"Frame {index} of {path} lacks {', '.join(sorted(missing))}; NAVSIM logs hold them.")

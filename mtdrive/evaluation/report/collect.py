@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 from safetensors import safe_open
 
+from mtdrive.evaluation.evaluations import check_one_metric, open_evaluation
 from mtdrive.evaluation.report.cards import scene_card
 from mtdrive.evaluation.report.data import RL, SFT, ReportData, SceneCard
 from mtdrive.evaluation.report.gallery import choose
@@ -44,8 +45,8 @@ def collect(run: Path) -> ReportData:
     """
     table = read_evaluations(run / "evaluation")
     table["surprise"] = table.token.map(read_surprises(run / "world"))
-    check_agreement(table, run / "scores" / "human.csv")
     header, _ = read_episodes(run / EPISODES)
+    check_agreement(table, run / "scores" / "human.csv", header.metric)
     return ReportData(
         title="MTDrive: multi-turn planning on the synthetic world",
         metric=header.metric,
@@ -75,17 +76,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_evaluations(folder: Path) -> pd.DataFrame:
-    """The rows of all evaluations, folders `<policy>-<feedback>`, as `ReportData.table`."""
-    tables = []
+    """The rows of all evaluations, folders `<policy>-<feedback>`, as `ReportData.table`.
+
+    Raises:
+        MTDriveError: there is none, one is damaged, or they were not scored by one metric.
+    """
+    evaluations, tables = [], []
     for name, policy in POLICIES.items():
         for path in sorted(folder.glob(f"{name}-*/scores.csv")):
-            table = read_scores(path)
+            evaluations.append(open_evaluation(path.parent))
+            table = evaluations[-1].table
             planner = table.policy == PLANNER
             table["feedback"] = np.where(planner, path.parent.name.removeprefix(f"{name}-"), "")
             table["policy"] = np.where(planner, policy, table.policy)
             tables.append(table)
     if not tables:
         raise MTDriveError(f"{folder} holds no evaluation; run the quickstart again.")
+    check_one_metric(evaluations)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -94,13 +101,16 @@ def read_surprises(world: Path) -> dict[str, str]:
     return {scene["token"]: scene["surprise"] for scene in read_json(world / "manifest.json")["scenes"]}
 
 
-def check_agreement(table: pd.DataFrame, path: Path) -> None:
-    """Hold the human's scores of `mtdrive evaluate` against those of `mtdrive score`.
+def check_agreement(table: pd.DataFrame, path: Path, metric: str) -> None:
+    """Hold the human's scores of `mtdrive evaluate`, by this metric, against those of `mtdrive score`.
 
     Raises:
-        MTDriveError: they differ.
+        MTDriveError: they differ, or are of different metrics.
     """
-    scored = read_scores(path).set_index("token").score
+    rows = read_scores(path)
+    if other := sorted(set(rows.metric) - {metric}):
+        raise MTDriveError(f"{path} is scored by {other[0]}, and the evaluations beside it by {metric}; score again.")
+    scored = rows.set_index("token").score
     evaluated = table[table.policy == "human"].set_index("token").score
     difference = (evaluated - scored).abs().max()
     if len(evaluated) != len(scored) or not difference <= AGREEMENT:

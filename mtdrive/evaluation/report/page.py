@@ -17,6 +17,7 @@ from mtdrive.evaluation.report import curves, headline
 from mtdrive.evaluation.report.data import RL, SFT, ReportData
 from mtdrive.evaluation.report.headline import RESAMPLES, SEED, Plans
 from mtdrive.evaluation.rows import KEY_COLUMNS, OK, STOPPED
+from mtdrive.evaluation.summary import counts
 from mtdrive.simulation.metrics.registry import all_metrics, score_version, short_name
 from mtdrive.simulation.runtime.files import atomic_path
 
@@ -48,8 +49,12 @@ class Row:
     """Whether it is a planner's last turn."""
     score: Interval
     """Mean score."""
+    scenes: int
+    """Scenes that the score is a mean of; 0 counts where there is no plan."""
     metrics: dict[str, float]
     """Mean sub-metrics by column."""
+    plans: str
+    """How many plans the sub-metrics are means of."""
     failed: float
     """Share of the turn's answers that gave no plan."""
 
@@ -126,6 +131,7 @@ def write_report(data: ReportData, path: Path) -> None:
         groups=groups,
         metrics=metrics,
         short=short_name,
+        score_title=score_version(data.metric).title,
         is_metric=all_metrics().__contains__,
         families=families,
         surprises=surprises,
@@ -157,7 +163,9 @@ def evaluation_groups(table: pd.DataFrame, metrics: list[str]) -> list[tuple[str
                         turn=int(turn) if feedback else 0,
                         last=bool(feedback) and turn == turns.turn.max(),
                         score=bootstrap_mean(group.score.to_numpy(), RESAMPLES, SEED),
+                        scenes=len(group),
                         metrics={name: float(group[name].mean()) for name in metrics},
+                        plans=counts(int(group[name].notna().sum()) for name in metrics),
                         failed=float((answers.status != OK).mean()) if len(answers) else 0.0,
                     )
                 )

@@ -66,7 +66,7 @@ function sample(plan) {
 }
 
 function card(turn, index) {
-  const button = element("button", element("span.dot", String(index + 1)), `Turn ${index + 1}`);
+  const button = element("button", element("span.dot", String(index + 1)), turn.name || `Turn ${index + 1}`);
   button.type = "button";
   button.title = "Show or hide its plan";
   button.onclick = () => flip(index);

@@ -24,8 +24,11 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("draw.js", "list.js", "details.js", "keys.js")
 
 
-def write_viewer(path: Path, title: str, scenes: Iterable[ViewerScene]) -> None:
-    """Write the page, atomically; scenes are taken one by one."""
+def write_viewer(path: Path, title: str, scenes: Iterable[ViewerScene], change: str = "First to last turn") -> None:
+    """Write the page, atomically; scenes are taken one by one.
+
+    change: what a score that gained or lost is compared with, to head that filter.
+    """
     environment = Environment(
         loader=FileSystemLoader([FOLDER, FOLDER.parent]), autoescape=True, undefined=StrictUndefined
     )
@@ -39,6 +42,7 @@ def write_viewer(path: Path, title: str, scenes: Iterable[ViewerScene]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for part in environment.get_template("viewer.html").generate(
             title=title,
+            change=change,
             style=Markup((FOLDER.parent / "page.css").read_text() + (FOLDER / "viewer.css").read_text()),
             script=Markup("\n".join((FOLDER / name).read_text() for name in SCRIPTS)),
             contents=contents(),

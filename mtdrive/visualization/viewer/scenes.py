@@ -90,6 +90,7 @@ def _row(scene: Scene, record: EpisodeRecord, turns: Sequence[DrawnTurn]) -> dic
 
 def _turn(scene: Scene, turn: DrawnTurn, camera: PinholeCamera, metric: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
+        "name": turn.name,
         "answer": turn.answer,
         "status": turn.status,
         "score": round(turn.score, 4) if math.isfinite(turn.score) else None,
