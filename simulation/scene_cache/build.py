@@ -141,7 +141,9 @@ def build_synthetic_caches(
     if not source.is_dir():
         raise MTDriveError(f"There is no folder {source}; check synthetic_scenes.")
     wanted = frozenset(tokens)
-    paths = [path for path in (source / f"{scene_token(token)}.pkl" for token in sorted(wanted)) if path.is_file()]
+    paths = [source / f"{scene_token(token)}.pkl" for token in sorted(wanted)]
+    if not all(path.is_file() for path in paths):  # navsim names files by another token than their scenes
+        paths = sorted(source.glob("*.pkl"))
     build = _Build(
         scene_set=SceneSet(SYNTHETIC, SYNTHETIC, None),
         listed=None,
