@@ -57,7 +57,7 @@ def official(arguments: argparse.Namespace, script: str, *overrides: str) -> Non
     command = [
         str(arguments.python),
         str(arguments.navsim.resolve() / "navsim/planning/script" / f"{script}.py"),
-        f"hydra.searchpath=[{common},file://{arguments.filter.resolve().parents[1]}]",
+        f"hydra.searchpath=[file://{arguments.filter.resolve().parents[1]},{common}]",  # ours before one of that name
         f"train_test_split={arguments.filter.stem}",
         "worker=sequential",
         *overrides,
