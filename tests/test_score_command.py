@@ -14,6 +14,7 @@ from mtdrive.cli import main
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.episode_file import EpisodesHeader, read_episodes, write_episodes
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scoring import INVALID, score
 from mtdrive.simulation.submission.files import read_submission
 from support import reference
@@ -204,7 +205,8 @@ def episodes(tmp_path) -> Path:
         value = float(score(reference.scenes()[token], poses[None]).score[0])
         return Turn(nothing, nothing, nothing, "[PT]", TurnStatus.OK, 0.0, "", poses=poses, score=value)
 
-    header = EpisodesHeader("p", "compact", "test", "pdms_v1", 1, "privileged", False, 2, 0.0, 0, len(plans))
+    scenes = all_windows("test").scene_set
+    header = EpisodesHeader("p", "compact", scenes, "pdms_v1", 1, "privileged", False, 2, 0.0, 0, len(plans))
     made = [
         Episode(token, "0" * 32, tuple(turn(token, poses) for poses in turns), EpisodeStatus.TRUNCATED)
         for token, turns in plans.items()

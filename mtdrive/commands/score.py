@@ -68,13 +68,13 @@ def run(config: ScoreSettings) -> int:
     definitions = chosen(config)
     submission = next(iter(plans.values()))
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
-    several = len(definitions) > 1
-    names = [[*filter(None, [turn, several and d.name])] for turn in plans for d in definitions]
+    of = {definition: definition.name if len(definitions) > 1 else "" for definition in definitions}
+    names = [[part for part in (turn, of[definition]) if part] for turn in plans for definition in definitions]
     places = [out.with_suffix("".join(f".{name}" for name in parts) + ".csv") for parts in names]
     check_places(out, places, explained)
     failed = build_missing(config, submission, config.cache_root)
 
-    results = []
+    results: list[Result] = []
     for turn in plans.values():
         score_by = partial(score_plans, config, turn, failed)
         for definition, scores, stages in scores_by_definition(definitions, score_by, groups):

@@ -24,7 +24,7 @@ from mtdrive.simulation.runtime.locks import locked, only_run_in
 from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.format import Fingerprint, is_current, save_scene
-from mtdrive.simulation.scene_cache.index import Index, check_same, merged, read_index, write_index
+from mtdrive.simulation.scene_cache.index import Index, check_same, merged, read_index, tokens_of, write_index
 from mtdrive.simulation.scene_cache.store import SYNTHETIC, scene_path
 
 logger = logging.getLogger(__name__)
@@ -140,23 +140,29 @@ def build_synthetic_caches(
     source = Path(synthetic_scenes)
     if not source.is_dir():
         raise MTDriveError(f"There is no folder {source}; check synthetic_scenes.")
-    wanted = frozenset(tokens)
-    paths = [source / f"{scene_token(token)}.pkl" for token in sorted(wanted)]
-    if not all(path.is_file() for path in paths):  # navsim names files by another token than their scenes
-        paths = sorted(source.glob("*.pkl"))
+    wanted, folder = frozenset(map(scene_token, tokens)), _made(Path(cache_root) / SYNTHETIC)
     build = _Build(
         scene_set=SceneSet(SYNTHETIC, SYNTHETIC, None),
         listed=None,
         whole=False,
-        folder=_made(Path(cache_root) / SYNTHETIC),
+        folder=folder,
         maps_root=Path(nuplan_maps_root),
         read=_synthetic_scene,
         wanted=wanted,
     )
-    report = build.run(paths, workers)
+    report = build.run(_synthetic_files(source, folder, wanted), workers)
     report.failed.update(dict.fromkeys(report.absent, NO_SUCH_SCENE))
     report.absent.clear()
     return report
+
+
+def _synthetic_files(source: Path, folder: Path, tokens: frozenset[str]) -> list[Path]:
+    """The files of synthetic scenes, as an earlier build found them; else all, as navsim calls them by other tokens."""
+    files = {path.stem: path for path in sorted(source.glob("*.pkl"))}
+    index = read_index(folder)
+    file_of = {} if index is None else tokens_of(index.logs)
+    names = {file_of.get(token, token) for token in tokens}
+    return [files[name] for name in sorted(names)] if names <= files.keys() else list(files.values())
 
 
 def _made(folder: Path) -> Path:
