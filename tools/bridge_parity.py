@@ -31,6 +31,7 @@ from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.simulation.submission.files import read_submission
 
 ROOT = Path(__file__).resolve().parents[1]
+FRESH = Path(__file__).with_name("fresh_metric_caches.py")
 METRIC = {"v1.1": "pdms_v1", "v2.2": "epdms_v2"}
 TEAM = ("team_name=mtdrive", "authors=mtdrive", "email=mtdrive", "institution=mtdrive", "country=mtdrive")
 Plans = dict[str, np.ndarray]
@@ -54,8 +55,10 @@ def official(arguments: argparse.Namespace, script: str, *overrides: str) -> Non
     """Run one of navsim's scripts; what it says is kept in a file."""
     checkouts = map(str, (arguments.navsim.resolve(), arguments.nuplan.resolve(), ROOT))
     common = "pkg://navsim.planning.script.config.common"
+    fresh = arguments.fresh_caches and script == "run_metric_caching"
     command = [
         str(arguments.python),
+        *([str(FRESH)] if fresh else []),
         str(arguments.navsim.resolve() / "navsim/planning/script" / f"{script}.py"),
         f"hydra.searchpath=[file://{arguments.filter.resolve().parents[1]},{common}]",  # ours before one of that name
         f"train_test_split={arguments.filter.stem}",
@@ -181,6 +184,7 @@ def main() -> int:
     parser.add_argument("--maps-root", type=Path, required=True)
     parser.add_argument("--filter", type=Path, required=True, help="a file train_test_split/NAME.yaml")
     parser.add_argument("--synthetic-scenes", type=Path, help="v2.2: folder of the second stage's pickles")
+    parser.add_argument("--fresh-caches", action="store_true", help="caches that do not depend on the order of scenes")
     parser.add_argument("--turns", type=int, default=1, help="that the planner may take")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for everything that is written")
     parser.add_argument("--tolerance", type=float, default=1e-9)
