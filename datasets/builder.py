@@ -18,27 +18,26 @@ from tqdm import tqdm
 from mtdrive.datasets.counts import summarise
 from mtdrive.datasets.reader import read_object
 from mtdrive.datasets.recording import Recording
-from mtdrive.datasets.schema import SCHEMA
+from mtdrive.datasets.schema import LEFT_OUT, SCHEMA
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.runtime.processes import map_unordered
+from mtdrive.simulation.scene_cache.image_check import has_image, without_image
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.splits import check_held_out
 
 SCENES_PER_SHARD = 32
 
 
-def record(recording: Recording, workers: int, scenes_per_shard: int = SCENES_PER_SHARD) -> tuple[dict, int]:
-    """Record the samples of a split; returns the manifest, and how many samples were recorded now.
+def record(
+    recording: Recording, store: SceneStore, workers: int, scenes_per_shard: int = SCENES_PER_SHARD
+) -> tuple[dict, int]:
+    """Record the samples of scenes; returns the manifest, and how many samples were recorded now.
 
     Raises:
-        MTDriveError: the split has no scene cache or shares scenes with one that is held out, an image is missing or
-            damaged, `out` holds something else, or another run is at work there.
+        MTDriveError: too many of the scenes have no image, `out` holds something else, or another run is at work there.
     """
-    store = SceneStore(recording.cache_root, recording.split)
     tokens = sorted(store.tokens)
-    check_held_out(recording.cache_root, recording.split, recording.sensor_root)
     with only_run_in(recording.out):
         return _record(recording, store, tokens, workers, scenes_per_shard)
 
@@ -54,6 +53,7 @@ def _record(
         for index, start in enumerate(range(0, len(tokens), scenes_per_shard))
     }
     left = [(path, block) for path, block in blocks.items() if not path.exists()]
+    without_image(recording.sensor_root, store, tokens, recording.max_missing_images, workers)
     new, done = 0, len(tokens) - sum(len(block) for _, block in left)
     with tqdm(total=len(tokens), initial=done, unit="scene", desc="record") as bar:
         for scenes, samples in map_unordered(partial(write_shard, recording), left, workers):
@@ -85,8 +85,15 @@ def claim(out: Path, identity: dict) -> None:
 def write_shard(recording: Recording, job: tuple[Path, list[str]]) -> tuple[int, int]:
     """Record a block of scenes into one parquet file; returns the numbers of its scenes and samples."""
     path, tokens = job
-    store = SceneStore(recording.cache_root, recording.split)
-    rows = [row for token in tokens for row in recording.rows(store.load(token))]
+    store = SceneStore(recording.cache_root, recording.scene_set.store)
+    rows, left_out = [], []
+    for token in tokens:
+        scene = store.load(token)
+        if has_image(recording.sensor_root, scene):
+            rows += recording.rows(scene)
+        else:
+            left_out.append(token)
+    schema = SCHEMA.with_metadata({LEFT_OUT: json.dumps(left_out)})
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
     return len(tokens), len(rows)

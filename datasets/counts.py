@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
+
+from mtdrive.datasets.schema import LEFT_OUT
 
 COUNTED = ("kind", "turns", "family", "issue", "verdict")
 
@@ -21,7 +24,9 @@ def summarise(shards: list[Path]) -> dict:
         column: Counter() for column in (*COUNTED, "flawed_by_source", "targets_by_source")
     }
     first = last = 0.0
+    left_out: list[str] = []
     for shard in shards:
+        left_out += json.loads((pq.read_schema(shard).metadata or {}).get(LEFT_OUT.encode(), b"[]"))
         for row in pq.read_table(shard, columns=[*COUNTED, "scores", "sources"]).to_pylist():
             for column in COUNTED:
                 counts[column][str(row[column])] += row[column] != ""
@@ -34,6 +39,7 @@ def summarise(shards: list[Path]) -> dict:
     refined = counts["kind"]["refinement"]
     return {
         "samples": counts["kind"].total(),
+        "scenes_without_image": left_out,
         "counts": {column: dict((+counter).most_common()) for column, counter in counts.items()},
         "mean_score_of_first_plans": first / refined if refined else None,
         "mean_score_of_corrections": last / refined if refined else None,

@@ -15,6 +15,7 @@ from mtdrive.datasets.schema import SCHEMA
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.navsim_format.names import image_hash_name, shard_name
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet, read_scene_set
 from mtdrive.simulation.runtime.json_files import read_json
 
 LARGEST_SHARD = 1 << 28  # bytes when it is unpacked
@@ -32,7 +33,7 @@ def read_manifest(root: Path) -> dict:
         raise MTDriveError(f"{root} holds no finished recording (no manifest.json); run mtdrive record out={root}.")
     manifest = read_object(path)
     for key, kind in {
-        "split": str,
+        "scene_set": dict,
         "wording": str,
         "recipe": dict,
         "samples": int,
@@ -44,7 +45,20 @@ def read_manifest(root: Path) -> dict:
     for key, kind in {"metric": str, "feedback": str, "feedback_steps": bool}.items():
         if not isinstance(manifest["recipe"].get(key), kind):
             raise MTDriveError(f"{path} is damaged (no recipe.{key} such as mtdrive record writes); record again.")
+    scene_set_of(manifest, path)
     return manifest
+
+
+def scene_set_of(manifest: dict, path: Path) -> SceneSet:
+    """The scenes that a recording is of. path: of the manifest.
+
+    Raises:
+        MTDriveError: the manifest does not say.
+    """
+    try:
+        return read_scene_set(manifest["scene_set"])
+    except ValueError as error:
+        raise MTDriveError(f"{path} is damaged ({error}); record again.") from None
 
 
 def read_object(path: Path) -> dict:

@@ -18,6 +18,7 @@ from mtdrive.datasets.samples import samples_of
 from mtdrive.datasets.schema import VERSION, Sample
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.format import Fingerprint
@@ -35,8 +36,8 @@ class Recording:
     cache_root: Path
     """Folder of the scene caches."""
 
-    split: str
-    """Split to record, by its folder in both roots."""
+    scene_set: SceneSet
+    """Scenes to record."""
 
     out: Path
     """Folder of the dataset."""
@@ -56,6 +57,9 @@ class Recording:
     generator: str
     """Program and version that record."""
 
+    max_missing_images: float
+    """Share of the scenes that may be left out for want of an image."""
+
     families: Mapping[str, str] = field(default_factory=dict)
     """Token -> scenario family; scenes may be missing."""
 
@@ -70,7 +74,7 @@ class Recording:
         return {
             "version": VERSION,
             "generator": self.generator,
-            "split": self.split,
+            "scene_set": asdict(self.scene_set),
             "recipe": asdict(self.recipe),
             "wording": self.wording,
             "wording_fingerprint": self.wording_fingerprint,
@@ -90,7 +94,7 @@ class Recording:
         samples = samples_of(Material(scene, recipe, self.answers.get(scene.token, NO_PLANS)))
         if not samples:
             return []
-        image = store_image(self.sensor_root, self.split, scene.camera.image, self.out / "images")
+        image = store_image(self.sensor_root, scene.split, scene.camera.image, self.out / "images")
         return [
             {
                 "id": f"{scene.token}-{number}",

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from mtdrive.simulation.feedback.structured import Finding
 
-VERSION = 2
+VERSION = 3
+LEFT_OUT = "without_image"  # key in the metadata of a shard: tokens of the scenes that were left out
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mtdrive.datasets.counts import file_digest
 from mtdrive.datasets.flawed import NO_PLANS
 from mtdrive.datasets.material import Material
-from mtdrive.datasets.reader import check_shard, load_image, read_manifest
+from mtdrive.datasets.reader import check_shard, load_image, read_manifest, scene_set_of
 from mtdrive.datasets.recipe import Recipe
 from mtdrive.datasets.recording import ToMessages, contents
 from mtdrive.datasets.samples.comparison import comparison
@@ -86,7 +86,7 @@ def verify_rows(
 ) -> list[Problem]:
     """The problems of the named rows of a shard."""
     path, ids = job
-    store, recipe = SceneStore(cache_root, manifest["split"]), Recipe(**manifest["recipe"])
+    store, recipe = SceneStore(cache_root, scene_set_of(manifest, root).store), Recipe(**manifest["recipe"])
     table = pq.read_table(path)
     rows = table.filter([key in ids for key in table["id"].to_pylist()]).to_pylist()
     provenance = {"metric_version": manifest["metric_version"], "generator": manifest["generator"]}

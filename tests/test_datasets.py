@@ -41,10 +41,13 @@ from mtdrive.settings import load_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.navsim_format.images import image_hash, read_image
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scene_cache import format as scene_file
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
+from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
 from mtdrive.simulation.splits import check_held_out
+from support.stores import save_index
 
 KINDS = {"planning", "refinement", "collision", "off_road", "comparison"}
 
@@ -195,7 +198,9 @@ def test_answers_of_a_planner_are_flawed_plans(world, store, tmp_path):
         Turn(nothing, nothing, nothing, "a plan", TurnStatus.OK, 0.0, "", poses=stands, score=0.0),
         Turn(nothing, nothing, nothing, "no plan", TurnStatus.PARSE_ERROR, 0.0, ""),
     )
-    header = EpisodesHeader("tiny", "released", "train", "pdms_v1", 1, "privileged", False, 2, 0.0, 0, 1)
+    header = EpisodesHeader(
+        "tiny", "released", all_windows("train").scene_set, "pdms_v1", 1, "privileged", False, 2, 0.0, 0, 1
+    )
     episode = Episode(token, "0" * 32, turns, EpisodeStatus.TRUNCATED)
     write_episodes(tmp_path / "episodes.jsonl", header, [episode])
     answers = record.read_answers(tmp_path / "episodes.jsonl")
@@ -290,14 +295,13 @@ def test_feedback_tells_changes_second_by_second_if_asked_to(overrides, tmp_path
 def test_a_split_that_shares_a_log_with_a_held_out_one_is_refused(tmp_path):
     for split, logs in {"mine": "ab", "val": "cd", "navtest": "bc", "other": "ab"}.items():
         (tmp_path / split).mkdir()
-        index = {log: {"log": "", "tokens": [f"{split}-{log}"]} for log in logs}
-        (tmp_path / split / "index.json").write_text(json.dumps(index))
+        save_index(tmp_path, split, {log: [f"{split}-{log}"] for log in logs})
     for split in ("mine", "val"):
         with pytest.raises(MTDriveError, match="navtest"):
-            check_held_out(tmp_path, split)
+            check_held_out(tmp_path, all_windows(split).scene_set)
     (tmp_path / "navtest" / "index.json").unlink()
     for split in ("mine", "val"):
-        check_held_out(tmp_path, split)
+        check_held_out(tmp_path, all_windows(split).scene_set)
 
 
 @pytest.mark.parametrize("verb", ["rl", "record"])
@@ -328,12 +332,13 @@ def test_a_dataset_of_held_out_scenes_is_not_trained_on(world, recorded, tmp_pat
     shutil.copytree(world.exp_root / "scene_cache/train", tmp_path / "exp/scene_cache/test_x")
     manifest = tmp_path / "dataset/manifest.json"
     said = json.loads(manifest.read_text())
-    for split, words in {
-        "navtest": "evaluation alone",
-        "../test": "is no split name",
-        "other": "with test_x",
-    }.items():
-        manifest.write_text(json.dumps(said | {"split": split}))
+    for change, words in (
+        ({"name": "navtest"}, "evaluation alone"),
+        ({"data_split": "test"}, "train is of split test is for evaluation alone"),
+        ({"data_split": "../test"}, "is no split name"),
+        ({"name": "other", "data_split": "other"}, "with test_x"),
+    ):
+        manifest.write_text(json.dumps(said | {"scene_set": said["scene_set"] | change}))
         keys = [f"dataset={tmp_path}/dataset", f"navsim_exp_root={tmp_path}/exp", "openscene_data_root=null"]
         assert main(["sft", *keys, f"out={tmp_path}/out"]) == 2
         assert words in capsys.readouterr().err
@@ -403,7 +408,8 @@ def test_families_are_texts_whatever_they_say(world, store, tmp_path):
 def test_a_killed_recording_goes_on_without_loss_or_doubles(overrides, recorded, tmp_path):
     """One scene a shard."""
     out = tmp_path / "killed"
-    arguments = record.recording_of(load_settings("record", [*overrides, f"out={out}"])), 1, 1
+    config = load_settings("record", [*overrides, f"out={out}"])
+    arguments = record.recording_of(config), config.open_store(), 1, 1
     process = multiprocessing.get_context("spawn").Process(target=builder.record, args=arguments)
     process.start()
     while not list(out.glob("samples/*.parquet")) and process.is_alive():

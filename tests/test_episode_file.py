@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.episode_file import EpisodesHeader, read_episodes, write_episodes
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 
-HEADER = EpisodesHeader("tiny", "released", "test", "pdms_v1", 1, "privileged", False, 3, 0.7, 0, 1)
+HEADER = EpisodesHeader(
+    "tiny", "released", all_windows("test").scene_set, "pdms_v1", 1, "privileged", False, 3, 0.7, 0, 1
+)
 POSES = np.arange(24.0).reshape(8, 3) / 7
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -128,12 +131,18 @@ HOSTILE_LINES = {
     "an image hash that is a path": (1, {"image_hash": "/etc/passwd"}, "line 2: image_hash is no name"),
     "no turns": (1, {"turns": []}, "0 turns where 1 to 3"),
     "too many turns": (1, {"turns": [{}] * 4}, "4 turns where 1 to 3"),
-    "a split that leaves the folder": (0, {"split": ".."}, "line 1: split is no name"),
+    "a split that leaves the folder": (
+        0,
+        {"scene_set": {"name": "..", "data_split": "test", "filter": None}},
+        "no name",
+    ),
+    "scenes of nothing": (0, {"scene_set": {"name": "test"}}, "line 1: scene_set does not hold name, data_split"),
     "another source": (0, {"feedback_source": "oracle"}, "line 1: feedback_source is neither"),
     "turns that are no number": (0, {"turns": True}, "line 1: turns is of type bool"),
     "a file that was cut off": (0, {"scenes": 2}, "1 scenes where its header says 2"),
     "another format": (0, {"format": "notes"}, "is no file of episodes"),
-    "a newer format": (0, {"version": 2}, "has version 2 .* reads version 1; update mtdrive"),
+    "a newer format": (0, {"version": 3}, "has version 3 .* reads version 2; update mtdrive"),
+    "an older format": (0, {"version": 1}, "has version 1 .* reads version 2; run mtdrive evaluate again"),
 }
 
 

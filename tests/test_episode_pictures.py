@@ -13,6 +13,7 @@ from mtdrive.rollout.episode_file import EpisodesHeader, write_episodes
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.visualization import figure_scene, style
 from mtdrive.visualization.animation import frames, write_gif, write_mp4
@@ -133,7 +134,9 @@ def evaluation(world, tmp_path):
         Turn(none, none, none, ANSWER, TurnStatus.OK, score, "Travel.", poses=poses, score=score),
     )
     episode = Episode(scene.token, "0" * 32, turns, EpisodeStatus.TRUNCATED, family="cyclist")
-    header = EpisodesHeader("tiny", "released", "test", "pdms_v1", 1, "privileged", False, 2, 0.0, 0, 1)
+    header = EpisodesHeader(
+        "tiny", "released", all_windows("test").scene_set, "pdms_v1", 1, "privileged", False, 2, 0.0, 0, 1
+    )
     write_episodes(tmp_path / "episodes.jsonl", header, [episode])
     return tmp_path, scene, score
 

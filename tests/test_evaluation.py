@@ -161,7 +161,7 @@ def test_the_verb_scores_baselines_and_a_planner(split, capsys):
     assert summary["provenance"]["feedback"] == "privileged"
     assert summary["policies"]["planner"][1]["scenes"] == 2
     header, episodes = read_episodes(split / "results" / "episodes.jsonl")
-    assert (header.planner, header.split, header.turns, header.scenes) == ("tiny", "test", 2, 2)
+    assert (header.planner, str(header.scene_set), header.turns, header.scenes) == ("tiny", "test, all windows", 2, 2)
     assert [(episode.scene_token, episode.family) for episode in episodes] == [("a" * 16, "cut_in"), ("b" * 16, "")]
     assert all(turn.feedback_text for episode in episodes for turn in episode.turns)
     assert "constant_velocity" in capsys.readouterr().out

@@ -24,9 +24,9 @@ from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.maps import RoadMap, load_map
 from mtdrive.simulation.pdm_closed.route import correct_route
 from mtdrive.simulation.scene import DrivableMap, MapLayer
+from mtdrive.simulation.scene_cache.build import build_caches
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.drivable import map_window
-from mtdrive.simulation.scene_cache.store import build_caches
 from support import reference
 
 BOSTON = reference.MAPS_ROOT / "us-ma-boston/9.12.1817/map.gpkg"

@@ -27,6 +27,7 @@ from mtdrive.simulation.feedback.text import render_text, render_violation
 from mtdrive.simulation.metrics.measurement import Measurement
 from mtdrive.simulation.metrics.metric import Metric
 from mtdrive.simulation.metrics.registry import VERSIONS
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import OK, Scores, score
@@ -155,7 +156,7 @@ SPEED_LIMIT = Metric(
 def report_page(store: SceneStore, table: pd.DataFrame, plan: np.ndarray, path: Path) -> str:
     """A report on the table of an evaluation, with the plan in the first scene as its gallery."""
     scene = store.load(store.tokens[0])
-    recording = Recording("", scene.split, "pdms_v1", "privileged", ())
+    recording = Recording("", all_windows(scene.split).scene_set, "pdms_v1", "privileged", ())
     episode = EpisodeRecord(scene.token, scene.token, (TurnRecord(plan, "answer"),))
     image = np.zeros((180, 320, 3), dtype=np.uint8)
     card = scene_card(scene, image, Choice(scene.token, "the first"), recording, episode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import asdict
 
 import pytest
 
@@ -12,9 +13,12 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format import logs, names
 from mtdrive.simulation.navsim_format.images import image_path
 from mtdrive.simulation.navsim_format.maps import map_path
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches, build_synthetic_caches
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet
+from mtdrive.simulation.scene_cache.build import build_caches, build_synthetic_caches
+from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.visualization.records import read_trajectories
 from support import reference
+from support.stores import save_index
 
 DATA = reference.DATA_ROOT
 LOG = "2021.06.11.12.10.21_veh-36_00100_00377"
@@ -64,16 +68,20 @@ def test_a_log_does_not_write_outside_its_cache(tmp_path):
 
 
 def test_an_index_does_not_read_outside_its_cache(tmp_path):
-    folder = tmp_path / "cache/test"
-    folder.mkdir(parents=True)
+    (tmp_path / "cache/test").mkdir(parents=True)
     for log, token in (("..", "a" * 16), (LOG, "../../a")):
-        (folder / "index.json").write_text(json.dumps({log: {"log": "", "tokens": [token]}}))
+        save_index(tmp_path / "cache", "test", {log: [token]})
         with pytest.raises(MTDriveError, match=r"is no (log name|scene token)"):
             SceneStore(tmp_path / "cache", "test").load(token)
 
 
 def test_a_manifest_does_not_read_outside_its_dataset(tmp_path):
-    manifest = {"split": "train", "wording": "full", "samples": 1, "metric_version": 1}
+    manifest = {
+        "scene_set": asdict(SceneSet("train", "train", None)),
+        "wording": "full",
+        "samples": 1,
+        "metric_version": 1,
+    }
     manifest["recipe"] = {"metric": "pdms_v1", "feedback": "privileged", "feedback_steps": False}
     manifest["shards"] = {"../a.parquet": ""}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))

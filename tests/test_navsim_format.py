@@ -19,8 +19,8 @@ from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.scene import DrivingCommand, ObjectType
+from mtdrive.simulation.scene_cache.build import build_caches
 from mtdrive.simulation.scene_cache.compile import compile_scene
-from mtdrive.simulation.scene_cache.store import build_caches
 from support import reference
 
 DATA = reference.DATA_ROOT

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
-from mtdrive.planner.answer import format_answer, format_number
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.processor import PlannerProcessor, load_processor
 from mtdrive.planner.prompt import PROMPTS, SceneView, messages, user_text
@@ -54,13 +53,14 @@ def test_the_view_of_a_scene_and_its_prompt():
 
 @pytest.mark.parametrize("style", PROMPTS.values(), ids=PROMPTS)
 def test_a_conversation_holds_one_image_and_numbers_of_the_style(style):
-    talk = messages(view(), [(format_answer(PLANS[0], style.integer_digits), FEEDBACK)], style)
+    talk = messages(view(), [(style.format_answer(PLANS[0]), FEEDBACK)], style)
     images = [part for message in talk for part in message["content"] if part["type"] == "image"]
     assert len(images) == 1
     assert [message["role"] for message in talk if message["role"] != "system"] == ["user", "assistant", "user"]
     assert talk[-1]["content"][0]["text"] == FEEDBACK
-    prompt = next(part["text"] for message in talk for part in message["content"] if "command" in part.get("text", ""))
-    assert f"({format_number(-8.0, style.integer_digits)}, " in prompt
+    prompt = next(message for message in talk if message["role"] == "user")["content"][1]["text"]
+    assert f"({style.format_number(-8.0)}, " in prompt
+    assert style.parse_answer(style.format_answer(PLANS[0])).error is None
 
 
 def test_the_tiny_tokenizer_spends_two_tokens_on_a_number_and_knows_every_text(planner):

@@ -24,9 +24,11 @@ from mtdrive.simulation.geometry.polygons import unpack
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.navsim_format.logs import log_names
 from mtdrive.simulation.scene import MapLayer, Scene
+from mtdrive.simulation.scene_cache.build import build_caches
 from mtdrive.simulation.scene_cache.format import Fingerprint, load_scene, save_scene
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scene_cache.store import SceneStore
 from support import forged_caches, reference
+from support.stores import save_index
 
 DATA, MAPS = reference.DATA_ROOT, reference.MAPS_ROOT
 OFFICIAL = np.load(reference.FOLDER / "intermediates_v1.npz")
@@ -224,8 +226,7 @@ def test_a_scene_under_another_name_is_refused(store, tmp_path):
     folder.mkdir(parents=True)
     save_scene(folder / "0123456789abcdef.scene", store.load(CONSTRUCTION), Fingerprint("", ""))
     save_scene(folder / f"{CONSTRUCTION}.scene", store.load(CONSTRUCTION), Fingerprint("", ""))
-    index = {BOSTON: {"log": "", "tokens": ["0123456789abcdef", CONSTRUCTION]}}
-    (tmp_path / "moved/index.json").write_text(json.dumps(index))
+    save_index(tmp_path, "moved", {BOSTON: ["0123456789abcdef", CONSTRUCTION]})
     moved = SceneStore(tmp_path, "moved")
     with pytest.raises(MTDriveError, match=f"0123456789abcdef.scene holds scene {CONSTRUCTION} of split test"):
         moved.load("0123456789abcdef")
@@ -361,9 +362,13 @@ def test_a_scene_in_two_logs_is_that_of_the_first(data, capsys):
     ["[]", "7", "null", "{", '{"a": []}', '{"a": {"log": "", "tokens": "x"}}', '{"a": {"log": "", "tokens": [1]}}',
      '{"a": {"log": "", "tokens": ["x"]}, "b": {"log": "", "tokens": ["x"]}}', '{"a": {"tokens": []}}', "[" * 10**5],
 )  # fmt: skip
-def test_a_damaged_index_is_named(tmp_path, content):
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test/index.json").write_text(content)
+@pytest.mark.parametrize("part", ["whole", "logs", "scene_set"])
+def test_a_damaged_index_is_named(tmp_path, content, part):
+    save_index(tmp_path, "test", {"a": ["a" * 16]})
+    path = tmp_path / "test/index.json"
+    parts = {key: json.dumps(value) for key, value in json.loads(path.read_text()).items()} | {part: content}
+    whole = "{" + ", ".join(f'"{key}": {value}' for key, value in parts.items()) + "}"
+    path.write_text(content if part == "whole" else whole)
     with pytest.raises(MTDriveError, match=r"index\.json .*run mtdrive cache"):
         SceneStore(tmp_path, "test")
 
@@ -417,4 +422,4 @@ def test_a_killed_build_goes_on_where_it_was(data):
     assert all(store.load(token).token == token for token in store.tokens)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     index = json.loads((caches / "index.json").read_text())
-    assert sum(len(log["tokens"]) for log in index.values()) == len(store.tokens)
+    assert sum(len(log["tokens"]) for log in index["logs"].values()) == len(store.tokens)

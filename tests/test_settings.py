@@ -52,9 +52,14 @@ def with_value(values: dict, key: str, value: object) -> dict:
 def test_the_yaml_file_and_the_class_have_the_same_keys(verb):
     text = (CONFIGS / f"{verb}.yaml").read_text()
     own, types = yaml.safe_load(text), {field.name for field in fields(VERBS[verb].settings)}
-    paths = set(yaml.safe_load((CONFIGS / "paths.yaml").read_text())) if "paths" in text else set()
+    shared = {
+        key
+        for part in ("paths", "scenes")
+        if part in own.get("defaults", [])
+        for key in yaml.safe_load((CONFIGS / f"{part}.yaml").read_text())
+    }
     groups = {next(iter(group)) for group in own.pop("defaults", []) if isinstance(group, dict)} - {"preset"}
-    assert own.keys() | paths | groups == types - ({"turns"} if verb == "quickstart" else set())  # in the presets
+    assert own.keys() | shared | groups == types - ({"turns"} if verb == "quickstart" else set())  # in the presets
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -97,8 +102,13 @@ def test_a_wrong_value_of_any_key_ends_with_one_sentence(verb, tmp_path, monkeyp
         ("synth", "image_size=[640,1]", "image_size.1=1 must be a whole number from 32 to 8192."),
         ("rl", "vllm.mode=fast", "vllm.mode=fast must be one of colocate, server."),
         ("cache", "workers=all", "workers=all must be a whole number from 1 to 1024, or ray."),
-        ("cache", "split=../test", "split=../test must be a name of letters, digits, _ and -."),
-        ("rl", "planner=nothing", "planner=nothing is neither a planner (qwen2_5_vl_7b, tiny) nor the folder of one."),
+        ("cache", "split=../test", "split=../test must be a name of letters, digits, _ and -, or null."),
+        (
+            "rl",
+            "planner=nothing",
+            "planner=nothing is neither a planner (mtdrive_rl, mtdrive_sft, qwen2_5_vl_7b, tiny) nor the folder of "
+            "one.",
+        ),
     ],
 )
 def test_the_sentence_names_key_value_and_what_is_allowed(verb, override, sentence):
@@ -113,10 +123,10 @@ def test_open_groups_take_any_key_and_tokens_stay_text():
     assert rl.trl == {"bf16": True}
     assert load_settings("sft", [*NEEDED["sft"], "planner.lora.r=4"]).planner.lora == {"r": 4}
     typed = ["1234567890123e12", "6992452986292901", "0012345678901234", "5118e69f55dd7a54"]
-    assert load_settings("cache", [*NEEDED["cache"], f"tokens=[{', '.join(typed)}]"]).tokens == typed
+    assert load_settings("cache", [*NEEDED["cache"], f"tokens=[{', '.join(typed)}]"]).named_tokens == typed
     for token in typed:
         assert load_settings("score", [*NEEDED["score"], f"explain={token}"]).explain == token
-        assert load_settings("visualize", [*NEEDED["visualize"], f"token={token}"]).tokens == [token]
+        assert load_settings("visualize", [*NEEDED["visualize"], f"token={token}"]).shown == [token]
 
 
 def test_a_folder_is_a_planner():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.planner.prompt import PROMPTS
 from mtdrive.planner.wording import wording_fingerprint
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet
 from mtdrive.training.checkpoints import LOG_NAME, latest_checkpoint
 from mtdrive.training.sft_trainer import PlannerCollator, answer_metrics, finetune, tokenise
 from support.files import contents
@@ -184,7 +186,13 @@ def write_recording(root, rows):
     pq.write_table(pa.Table.from_pylist(full, schema=SCHEMA), shard)
     digest = hashlib.sha256(shard.read_bytes()).hexdigest()
     recipe = {"metric": "pdms_v1", "feedback": "privileged", "feedback_steps": False}
-    manifest = {"split": "train", "recipe": recipe, "samples": len(rows), "metric_version": 1, "wording": "compact"}
+    manifest = {
+        "scene_set": asdict(SceneSet("train", "train", None)),
+        "recipe": recipe,
+        "samples": len(rows),
+        "metric_version": 1,
+        "wording": "compact",
+    }
     manifest["wording_fingerprint"] = wording_fingerprint(PROMPTS["compact"])
     (root / "manifest.json").write_text(json.dumps(manifest | {"shards": {shard.name: digest}}))
     for row in rows:

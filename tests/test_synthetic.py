@@ -17,7 +17,8 @@ from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import human_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.logs import read_log
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
+from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
 from mtdrive.simulation.synthetic.agents import NOW, TIMES, travelled
 from mtdrive.simulation.synthetic.collisions import boxes_touch

@@ -21,6 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 from mtdrive.cli import main
 from mtdrive.simulation.baselines import BASELINES
 from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.visualization.records import EpisodeRecord, Recording, TurnRecord
 from mtdrive.visualization.turns import references, show_turns
@@ -51,7 +52,7 @@ def example_page(folder: Path, scenes: int) -> Path:
     if main(["synth", f"out={folder}/world", *sizes]) or main(["cache", "split=test", *roots]):
         sys.exit("The example world could not be made.")
     store = SceneStore(folder / "scene_cache", "test")
-    recording = Recording("Example", "test", "pdms_v1", "privileged", ())
+    recording = Recording("Example", all_windows("test").scene_set, "pdms_v1", "privileged", ())
     made = []
     for token in store.tokens:
         scene = store.load(token)

@@ -31,9 +31,10 @@ from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.navsim_format.maps import load_map
 from mtdrive.simulation.navsim_format.pickle_names import name_table
 from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.navsim_format.synthetic_scenes import CLASSES
-from mtdrive.simulation.scene_cache.format import load_scene
-from mtdrive.simulation.scene_cache.store import SUFFIX, build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
+from mtdrive.simulation.scene_cache.format import SUFFIX, load_scene
 from mtdrive.simulation.scoring import score
 from mtdrive.simulation.submission.files import read_submission
 from mtdrive.simulation.submission.mapping import KEY, read_mapping
@@ -417,7 +418,9 @@ def jsonl_kind(folder: Path) -> Kind:
     """Episodes of three scenes, more or less damaged; a scene may repeat."""
     empty = np.zeros(0)
     turn = Turn(empty, empty, empty, "A plan.", TurnStatus.OK, 1.0, "", poses=PLAN, score=1.0, scores={"comfort": 1.0})
-    header = EpisodesHeader("tiny", "released", "test", "pdms_v1", 1, "privileged", False, 3, 0.0, 0, 3)
+    header = EpisodesHeader(
+        "tiny", "released", all_windows("test").scene_set, "pdms_v1", 1, "privileged", False, 3, 0.0, 0, 3
+    )
     scenes = [Episode(letter * 16, letter * 32, (turn, turn), EpisodeStatus.TRUNCATED) for letter in "abc"]
     write_episodes(folder / "whole.jsonl", header, scenes)
     whole = [json.loads(line) for line in (folder / "whole.jsonl").read_text().splitlines()]

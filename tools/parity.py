@@ -29,7 +29,8 @@ from rich.table import Table
 
 from mtdrive.datasets.perturbed import PERTURBATIONS, perturbed_plans
 from mtdrive.simulation.baselines import BASELINES
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
+from mtdrive.simulation.scene_cache.store import SceneStore
 
 OFFICIAL = Path(__file__).with_name("official_scores.py")
 

@@ -35,7 +35,8 @@ from rich.table import Table
 from mtdrive.simulation.baselines import INTERVAL, human_plan
 from mtdrive.simulation.runtime.files import TEMPORARY
 from mtdrive.simulation.runtime.locks import LOCK
-from mtdrive.simulation.scene_cache.store import INDEX_LOCK, SceneStore
+from mtdrive.simulation.scene_cache.build import INDEX_LOCK
+from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 
 SHARED_MEMORY = Path("/dev/shm")

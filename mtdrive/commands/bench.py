@@ -25,15 +25,15 @@ from mtdrive.terminal import terminal
 
 def run(config: BenchSettings) -> int:
     """Measure and print."""
-    store = SceneStore(config.cache_root, config.split)
+    store = config.open_store()
     tokens = evenly(store.tokens, config.scenes)
     measured = [measure(store, token, config.metric) for token in (tokens[0], *tokens)][1:]  # the first one compiles
-    roots = (config.data_root, config.maps_root, config.split)
+    roots = (config.data_root, config.maps_root, config.scene_filter)
     log_names = {store.log_name(token) for token in tokens}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("first", "second"):  # the first one reads the maps and compiles the kernels
             build = time_build(*roots, Path(folder) / name, tokens, log_names)
-    title = f"{config.metric} on {config.split}, {len(tokens)} scenes, one process"
+    title = f"{config.metric} on {store.title(len(tokens))}, one process"
     terminal().print(as_table(title, measured, build))
     return 0
 

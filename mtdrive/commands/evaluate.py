@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -20,9 +19,11 @@ from mtdrive.rollout.episode_file import EpisodesHeader, write_episodes
 from mtdrive.settings.evaluation import EvaluateSettings
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import read_image
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
+from mtdrive.simulation.scene_cache.image_check import without_image
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 
@@ -34,16 +35,20 @@ WIDTH = 125  # of the table in a file or pipe
 
 def run(config: EvaluateSettings) -> None:
     """Evaluate; see configs/evaluate.yaml."""
-    with only_run_in(Path(config.out)):
+    with only_run_in(config.folder):
         evaluate(config)
 
 
 def evaluate(config: EvaluateSettings) -> None:
     """Drive, score and write."""
-    store = SceneStore(config.cache_root, config.split)
+    store = config.open_store()
     tokens = store.tokens[: config.limit]
+    lacking: dict[str, str] = {}
+    if config.planner is not None:
+        lacking = without_image(config.data_root, store, tokens, config.max_missing_images)
+        tokens = [token for token in tokens if token not in lacking]
     families = read_families(config.families) if config.families else {}
-    evaluated = None if config.planner is None else Evaluated.load(config, config.planner, len(tokens))
+    evaluated = None if config.planner is None else Evaluated.load(config, config.planner, store.scene_set, len(tokens))
     rows: list[PlanRow] = []
     if config.baselines:
         for token in tqdm(tokens, desc="baselines", unit="scene"):
@@ -52,7 +57,22 @@ def evaluate(config: EvaluateSettings) -> None:
     episodes = [replace(episode, family=families.get(episode.scene_token, "")) for episode in episodes]
     for episode in episodes:
         rows += episode_rows(episode, episode.family, config.turns)
-    write_results(config, evaluated.header if evaluated else None, len(tokens), rows, episodes)
+    source = Source(store, len(tokens), list(lacking))
+    write_results(config, source, evaluated.header if evaluated else None, rows, episodes)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The scenes that are evaluated."""
+
+    store: SceneStore
+    """Where they are from."""
+
+    scenes: int
+    """Number of scenes."""
+
+    without_image: list[str]
+    """Tokens of those that were left out, which have no image."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ class Evaluated:
     """What its episodes come from."""
 
     @classmethod
-    def load(cls, config: EvaluateSettings, settings: PlannerSettings, scenes: int) -> Evaluated:
+    def load(cls, config: EvaluateSettings, settings: PlannerSettings, scene_set: SceneSet, scenes: int) -> Evaluated:
         """Load the planner that is evaluated on so many scenes.
 
         Raises:
@@ -76,9 +96,9 @@ class Evaluated:
 
         planner = load_planner(settings)
         header = EpisodesHeader(
-            planner=settings.model,
+            planner=settings.name,
             prompt_style=planner.style.name,
-            split=config.split,
+            scene_set=scene_set,
             metric=config.metric,
             metric_revision=score_version(config.metric).revision,
             feedback_source=config.feedback,
@@ -102,7 +122,7 @@ def drive_planner(
 
     def load(token: str) -> Task:
         scene = store.load(token)
-        return Task.from_scene(planner, scene, read_image(config.data_root, config.split, scene.camera.image))
+        return Task.from_scene(planner, scene, read_image(config.data_root, scene.split, scene.camera.image))
 
     episodes = planner_episodes(
         planner,
@@ -120,11 +140,15 @@ def drive_planner(
 
 
 def write_results(
-    config: EvaluateSettings, header: EpisodesHeader | None, scenes: int, rows: list[PlanRow], episodes: list[Episode]
+    config: EvaluateSettings,
+    source: Source,
+    header: EpisodesHeader | None,
+    rows: list[PlanRow],
+    episodes: list[Episode],
 ) -> None:
     """The files, and the table on the terminal."""
-    table, out = as_table(rows), Path(config.out)
-    summary = {"provenance": provenance(config, header, scenes), **summarise(table, config.resamples, config.seed)}
+    table, out = as_table(rows), config.folder
+    summary = {"provenance": provenance(config, source, header), **summarise(table, config.resamples, config.seed)}
     with atomic_path(out / "scores.csv") as path:
         table.to_csv(path, index=False)
     with atomic_path(out / "summary.json") as path:
@@ -133,18 +157,23 @@ def write_results(
         write_episodes(out / "episodes.jsonl", header, episodes)
     console = terminal(WIDTH)
     feedback = f", {config.feedback} feedback" if episodes else ""
-    title = f"{config.split}, {scenes} scenes, {config.metric}{feedback}{comfort_note(config.metric, 0, len(table))}"
+    comfort = comfort_note(config.metric, 0, len(table))
+    title = f"{source.store.title(source.scenes)}, {config.metric}{feedback}{comfort}"
     console.print(as_rich_table(summary, title))
     for line in difference_lines(summary):
         console.print(line)
+    if source.without_image:
+        console.print(f"{len(source.without_image):,} scenes left out, which have no image: see above")
     console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
 
 
-def provenance(config: EvaluateSettings, header: EpisodesHeader | None, scenes: int) -> dict[str, Any]:
+def provenance(config: EvaluateSettings, source: Source, header: EpisodesHeader | None) -> dict[str, Any]:
     """What the numbers come from; all of the planner is null where there is none."""
     return {
-        "split": config.split,
-        "scenes": scenes,
+        "scene_set": asdict(source.store.scene_set),
+        "title": source.store.title(source.scenes),
+        "scenes": source.scenes,
+        "scenes_without_image": source.without_image,
         "metric": config.metric,
         "metric_version": score_version(config.metric).revision,
         "extended_comfort_rows": 0 if score_version(config.metric).has_extended_comfort else None,

@@ -23,7 +23,7 @@ from mtdrive.planner.prompt import prompt_style
 from mtdrive.planner.wording import wording_fingerprint
 from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.settings.data import RecordSettings
-from mtdrive.simulation.splits import check_training_split
+from mtdrive.simulation.splits import check_held_out, check_training
 from mtdrive.terminal import terminal
 
 MANY = 20  # problems that are printed
@@ -35,9 +35,15 @@ def run(config: RecordSettings) -> int:
     if config.check is not None:
         return check_rows(config, config.check, console)
     started = time.perf_counter()
-    manifest, new = record(recording_of(config), config.workers)
+    scenes = config.scene_filter.scene_set
+    check_training(scenes, [config.cache_root, config.data_root / "navsim_logs"])
+    store = config.open_store()
+    check_held_out(config.cache_root, scenes, config.data_root, store.tokens, config.filter_folders)
+    manifest, new = record(recording_of(config), store, config.workers)
     minutes = (time.perf_counter() - started) / 60.0
     print_counts(manifest, console)
+    if left_out := manifest["scenes_without_image"]:
+        console.print(f"{len(left_out):,} of {manifest['scenes']:,} scenes left out, which have no image: see above")
     console.print(f"{manifest['samples']} samples in {config.out}, {new} of them now: {new / minutes:.0f} a minute")
     return 0
 
@@ -46,14 +52,13 @@ def recording_of(config: RecordSettings) -> Recording:
     """What the configuration asks to be recorded.
 
     Raises:
-        MTDriveError: an evaluation split, no data root, an unknown prompt, or a damaged file of families or answers.
+        MTDriveError: no data root, an unknown prompt, or a damaged file of families or answers.
     """
-    check_training_split(config.split)
     style = prompt_style(config.prompt)
     return Recording(
         sensor_root=config.data_root,
         cache_root=config.cache_root,
-        split=config.split,
+        scene_set=config.scene_filter.scene_set,
         out=Path(config.out),
         recipe=Recipe(
             **vars(config.recipe),
@@ -66,6 +71,7 @@ def recording_of(config: RecordSettings) -> Recording:
         wording=style.name,
         wording_fingerprint=wording_fingerprint(style),
         generator=f"mtdrive {__version__}",
+        max_missing_images=config.max_missing_images,
         families=read_families(config.families) if config.families else {},
         answers=read_answers(Path(config.answers)) if config.answers else {},
     )
@@ -99,7 +105,7 @@ def read_answers(path: Path) -> dict[str, np.ndarray]:
 
 def print_counts(manifest: dict, console: Console) -> None:
     """What came out, by everything that a recipe balances."""
-    table = Table(title=f"{manifest['split']}: {manifest['samples']} samples", box=None)
+    table = Table(title=f"{manifest['scene_set']['name']}: {manifest['samples']} samples", box=None)
     table.add_column("")
     table.add_column("samples")
     for column, counts in manifest["counts"].items():

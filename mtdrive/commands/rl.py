@@ -28,8 +28,9 @@ from mtdrive.simulation.feedback.worker_pool import open_assessor
 from mtdrive.simulation.metrics.registry import score_version
 from mtdrive.simulation.navsim_format.images import decode_image, image_path
 from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.simulation.scene_cache.image_check import without_image
 from mtdrive.simulation.scene_cache.store import SceneStore
-from mtdrive.simulation.splits import check_held_out, check_training_split
+from mtdrive.simulation.splits import check_held_out, check_training
 from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.arguments import RL, check_arguments, grpo_arguments
@@ -43,22 +44,31 @@ from mtdrive.training.run import Run, is_main_process, settings_of
 KEPT_SCENES = 512
 # What a run that goes on may change.
 FREE = (
-    *("openscene_data_root", "nuplan_maps_root", "navsim_exp_root", "out", "max_steps", "max_generated_tokens"),
+    *(
+        "openscene_data_root",
+        "nuplan_maps_root",
+        "navsim_exp_root",
+        "navsim_devkit_root",
+        "out",
+        "max_steps",
+        "max_generated_tokens",
+    ),
     *("scenes_per_pass", "activation_checkpointing", "save_steps", "scoring_workers", "report_to", "planner.device"),
 )
 
 
 def run(config: RlSettings) -> None:
     """Train and save a planner; see configs/rl.yaml."""
-    check_training_split(config.split)
+    scenes = config.scene_filter.scene_set
+    check_training(scenes, [config.cache_root, config.data_root / "navsim_logs"])
     check_arguments(config, RL)
     if config.planner.model == TINY:
         raise MTDriveError("planner=tiny has random weights and answers nothing; run mtdrive sft first.")
     if config.engine == "vllm":
         check_installed()
     passes, settings = passes_per_step(config), mtgrpo_settings(config)
-    store = SceneStore(config.cache_root, config.split)
-    check_held_out(config.cache_root, config.split, config.data_root)
+    store = config.open_store()
+    check_held_out(config.cache_root, scenes, config.data_root, store.tokens, config.filter_folders)
     with only_run_in(Path(config.out)):
         decisive = settings_of(config, FREE) | {"scenes_digest": digest(store.tokens)}
         run = Run(
@@ -90,7 +100,7 @@ def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: Scen
             planner,
             grpo_arguments(config, passes, on_cpu=planner.model.device.type == "cpu"),
             settings,
-            scene_order(store.tokens, config.max_steps * config.scenes_per_step, config.seed),
+            scenes_with_images(config, store),
             load,
             assessor,
             callbacks=[*([TokenBudget(tokens)] if tokens else []), LogFile(config.out), Progress()],
@@ -104,7 +114,7 @@ def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: Scen
         seed=config.seed,
         steps=trainer.state.global_step,
         mtdrive=__version__,
-        split=config.split,
+        split=store.scene_set.name,
         metric=config.metric,
         metric_revision=score_version(config.metric).revision,
         feedback=config.feedback,
@@ -114,6 +124,24 @@ def train(config: RlSettings, passes: int, settings: MTGRPOSettings, store: Scen
     )
     trainer.save_planner(planner.after(stage).card)
     run.finish()
+
+
+def scenes_with_images(config: RlSettings, store: SceneStore) -> list[str]:
+    """The scenes in the order in which they are driven; those without a front image that reads are passed over.
+
+    Only the images of the scenes that the run comes to are looked at.
+
+    Raises:
+        MTDriveError: more of them than max_missing_images allows have none.
+    """
+    count = config.max_steps * config.scenes_per_step
+    lacking: dict[str, str] = {}
+    while True:
+        order = scene_order(store.tokens, count, config.seed, lacking)
+        found = without_image(config.data_root, store, list(dict.fromkeys(order)), config.max_missing_images)
+        if not found:
+            return order
+        lacking |= found
 
 
 @contextmanager
@@ -134,7 +162,7 @@ def open_tasks(
 
         def load(token: str) -> Task:
             scene = scenes(token)
-            path = image_path(config.data_root, config.split, scene.camera.image)
+            path = image_path(config.data_root, scene.split, scene.camera.image)
             image_hash = images.hash_of(path)
             paths[image_hash] = path
             return Task.from_inputs(planner, scene, image_hash, images[image_hash])

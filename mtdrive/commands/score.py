@@ -32,15 +32,9 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.metrics.registry import revisions
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.runtime.files import atomic_path, check_writable
+from mtdrive.simulation.scene_cache.build import NO_SUCH_SCENE, CacheReport, build_caches, build_synthetic_caches
 from mtdrive.simulation.scene_cache.format import FORMAT_VERSION
-from mtdrive.simulation.scene_cache.store import (
-    NO_SUCH_SCENE,
-    SYNTHETIC,
-    CacheReport,
-    SceneStore,
-    build_caches,
-    build_synthetic_caches,
-)
+from mtdrive.simulation.scene_cache.store import SYNTHETIC, SceneStore
 from mtdrive.simulation.scoring import OK, uses_human_filter
 from mtdrive.simulation.submission.definitions import Definition, definitions_for, scores_by_definition
 from mtdrive.simulation.submission.files import Submission
@@ -69,8 +63,9 @@ class Result:
 def run(config: ScoreSettings) -> int:
     """Score; see configs/score.yaml. Exit status 1 if a scene could not be compiled."""
     out, console = Path(config.out), terminal(WIDTH)
-    plans = read_plans(Path(config.trajectories), config.split, config.turns)
-    groups = read_mapping(Path(config.mapping)) if config.mapping else None
+    plans = read_plans(Path(config.trajectories), config.scene_filter.scene_set, config.turns)
+    mapping = config.mapping_file
+    groups = read_mapping(mapping) if mapping else None
     definitions = chosen(config)
     submission = next(iter(plans.values()))
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
@@ -100,7 +95,7 @@ def run(config: ScoreSettings) -> int:
 def chosen(config: ScoreSettings) -> tuple[Definition, ...]:
     """What the plans are scored by."""
     if config.metric == ALL:
-        return definitions_for(config.traffic, config.mapping is not None)
+        return definitions_for(config.traffic, config.mapping_file is not None)
     return (Definition(config.metric, config.metric, config.human_penalty_filter),)
 
 
@@ -122,7 +117,7 @@ def score_plans(
     scores = score_submission(
         submission,
         config.cache_root,
-        config.split,
+        config.scene_filter.scene_set.store,
         metric,
         human_penalty_filter=human_penalty_filter,
         traffic=config.traffic,
@@ -145,8 +140,9 @@ def build_missing(config: ScoreSettings, submission: Submission, cache_root: Pat
     maps, workers = config.maps_root, config.workers
     failed: dict[str, str] = {}
     if recorded:
-        report = build_caches(config.data_root, maps, config.split, cache_root, tokens=recorded, workers=workers)
-        failed |= failures(report, recorded, config, f"split {config.split} of {config.data_root}")
+        chosen = config.scene_filter
+        report = build_caches(config.data_root, maps, chosen, cache_root, tokens=recorded, workers=workers)
+        failed |= failures(report, recorded, config, f"{chosen.scene_set} in {config.data_root}")
     if synthetic:
         if config.synthetic_scenes is None:
             raise MTDriveError(f"{synthetic[0]} is a synthetic scene; say where its pickle is: synthetic_scenes=...")
@@ -194,7 +190,8 @@ def provenance(config: ScoreSettings, result: Result, failed: dict[str, str]) ->
         "definition": definition.name,
         "human_penalty_filter": uses_human_filter(definition.metric, definition.human_penalty_filter),
         "traffic": config.traffic,
-        "split": config.split,
+        "scene_set": dataclasses.asdict(config.scene_filter.scene_set),
+        "title": title(config, scores),
         "trajectories": {**source(Path(config.trajectories)), "rows": len(table)},
         "mtdrive": version("mtdrive"),
         "scene_cache": {"format_version": FORMAT_VERSION, "metric_versions": revisions()},
@@ -205,14 +202,22 @@ def provenance(config: ScoreSettings, result: Result, failed: dict[str, str]) ->
         "rows": table.notna().sum().to_dict(),  # that each mean is over
         "extended_comfort_rows": extended_comfort_rows(scores),
     }
-    if stages is not None and config.mapping is not None:
+    if stages is not None and config.mapping_file is not None:
         made["two_stages"] = {
-            "mapping": source(Path(config.mapping)),
+            "mapping": source(config.mapping_file),
             "stage_one": stages.stage_one,
             "stage_two": stages.stage_two,
             "combined": stages.combined,
         }
     return made
+
+
+def title(config: ScoreSettings, scores: SubmissionScores) -> str:
+    """The scenes that have a trajectory, for a heading."""
+    chosen, count = config.scene_filter, len({token for token in scores.tokens.tolist() if not is_synthetic(token)})
+    if chosen.tokens is not None:
+        return f"{chosen.scene_set}, {count:,} of {len(chosen.tokens):,} scenes"
+    return f"{chosen.scene_set.name}, {count:,} scenes out of its windows"
 
 
 def source(path: Path) -> dict[str, str]:
@@ -225,8 +230,8 @@ def print_summary(config: ScoreSettings, result: Result) -> None:
     """The means, what has no score, and where everything lies."""
     console, out, scores = terminal(WIDTH), result.out, result.scores
     comfort = comfort_note(scores.metric, extended_comfort_rows(scores) or 0, int((scores.status == OK).sum()))
-    title = f"{scores.metric} on {config.split}, traffic {config.traffic}{comfort}"
-    for table in summary_tables(scores.columns, scores.score, title):
+    heading = f"{scores.metric} on {title(config, scores)}, traffic {config.traffic}{comfort}"
+    for table in summary_tables(scores.columns, scores.score, heading):
         console.print(table)
     if result.stages is not None:
         console.print(two_stage_summary(result.stages))
@@ -249,19 +254,21 @@ def compare_means(config: ScoreSettings, results: Mapping[str, Result]) -> None:
     means = means_side_by_side({name: (result.scores, result.stages) for name, result in results.items()})
     with atomic_path(out) as temporary:
         means.to_csv(temporary)
-    console.print(means_table(means, f"{config.split}, traffic {config.traffic}"))
-    print_unscored(console, list(results.values())[-1].scores)
+    scores = list(results.values())[-1].scores
+    console.print(means_table(means, f"{title(config, scores)}, traffic {config.traffic}"))
+    print_unscored(console, scores)
     places = ", ".join(str(result.out) for result in results.values())
-    console.print(f"means in {out}, {len(list(results.values())[-1].scores.tokens)} rows in each of {places}")
+    console.print(f"means in {out}, {len(scores.tokens)} rows in each of {places}")
 
 
 def print_explanation(config: ScoreSettings, submission: Submission, scores: SubmissionScores, row: int) -> None:
     """Why one trajectory has its score, and a picture of it beside the CSV."""
     token, out = str(submission.tokens[row]), Path(config.out)
-    scene = SceneStore(config.cache_root, SYNTHETIC if is_synthetic(token) else config.split).load(token)
+    store = SYNTHETIC if is_synthetic(token) else config.scene_filter.scene_set.store
+    scene = SceneStore(config.cache_root, store).load(token)
     explanation = explain(scene, submission.poses[row], submission.interval, scores.metric, config.human_penalty_filter)
     console, picture = terminal(WIDTH), out.with_suffix(f".{row}.png")
     for table in explanation_tables(explanation, scores, row):
         console.print(table)
-    problem = draw(explanation, config.data_root, config.split, picture)
+    problem = draw(explanation, config.data_root, scene.split, picture)
     console.print(f"picture in {picture}" + (f" (from above alone: {problem})" if problem else ""))

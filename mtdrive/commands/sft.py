@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from mtdrive import __version__
-from mtdrive.datasets.reader import load_image, load_samples, read_manifest
+from mtdrive.datasets.reader import load_image, load_samples, read_manifest, scene_set_of
 from mtdrive.datasets.recording import digest
 from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.card import Stage
@@ -16,6 +16,7 @@ from mtdrive.planner.fits import check_dataset
 from mtdrive.planner.models import load_planner
 from mtdrive.settings.training import SftSettings
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.scene_filter import devkit_filters
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.splits import check_held_out
 from mtdrive.terminal import terminal
@@ -26,7 +27,16 @@ from mtdrive.training.sft_trainer import ReadImage, finetune
 
 # What a run that goes on may change.
 FREE = (
-    *("openscene_data_root", "nuplan_maps_root", "navsim_exp_root", "dataset", "val_dataset", "out", "max_steps"),
+    *(
+        "openscene_data_root",
+        "nuplan_maps_root",
+        "navsim_exp_root",
+        "navsim_devkit_root",
+        "dataset",
+        "val_dataset",
+        "out",
+        "max_steps",
+    ),
     *("batch_size", "gradient_accumulation_steps", "eval_steps", "eval_samples", "save_steps", "logging_steps"),
     *("activation_checkpointing", "report_to", "planner.device"),
 )
@@ -69,7 +79,7 @@ def stage(config: SftSettings, manifest: dict, steps: int) -> Stage:
         seed=config.seed,
         steps=steps,
         mtdrive=__version__,
-        split=manifest["split"],
+        split=manifest["scene_set"]["name"],
         metric=recipe["metric"],
         metric_revision=manifest["metric_version"],
         feedback=recipe["feedback"],
@@ -93,8 +103,9 @@ def load(config: SftSettings) -> tuple[Dataset, Dataset | None, ReadImage]:
     train_root = Path(config.dataset)
     train, val = load_samples(train_root), None
     cache_root, data_root = config.cache_root, config.openscene_data_root
-    split = read_manifest(train_root)["split"]
-    check_held_out(cache_root, split, None if data_root is None else Path(data_root), train["token"])
+    scenes = scene_set_of(read_manifest(train_root), train_root)
+    filters = [] if config.devkit_root is None else [devkit_filters(config.devkit_root)]
+    check_held_out(cache_root, scenes, None if data_root is None else Path(data_root), train["token"], filters)
     image_roots = dict.fromkeys(train["image"], train_root)
     if config.val_dataset is not None:
         val_root = Path(config.val_dataset)

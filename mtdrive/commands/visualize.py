@@ -11,10 +11,13 @@ from tqdm import tqdm
 from mtdrive.settings.evaluation import VisualizeSettings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.navsim_format.images import decode_image, read_image
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
+from mtdrive.simulation.scene_cache.index import check_same
+from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 from mtdrive.visualization import figure_scene
 from mtdrive.visualization.animation import WRITERS, frames
@@ -59,14 +62,14 @@ def open_recording(config: VisualizeSettings) -> tuple[Recording, SceneStore]:
     Raises:
         MTDriveError: there is nothing to show, or its images or caches are missing.
     """
-    tokens = config.tokens
+    tokens = config.shown
     if config.episodes:
         recording = read_recording(Path(config.episodes))
     elif config.trajectories:
-        recording = read_trajectories(Path(config.trajectories), config.split, config.metric)
+        recording = read_trajectories(Path(config.trajectories), config.scene_filter.scene_set, config.metric)
     else:
-        names = tokens or SceneStore(config.cache_root, config.split).tokens
-        recording = scenes_alone(names, config.split, config.metric)
+        names = tokens or config.open_store().tokens
+        recording = scenes_alone(names, config.scene_filter.scene_set, config.metric)
     limit = config.limit or (PICTURES if config.format != "html" and not tokens else None)
     recording = recording.of(tokens, limit)
     if config.openscene_data_root is None and any(episode.image is None for episode in recording.episodes):
@@ -75,27 +78,35 @@ def open_recording(config: VisualizeSettings) -> tuple[Recording, SceneStore]:
 
 
 def _store(config: VisualizeSettings, recording: Recording) -> SceneStore:
-    """The scene caches of the split, with those of the recording's scenes."""
-    wanted = list(dict.fromkeys(episode.token for episode in recording.episodes))
+    """The scene caches that hold the recording's scenes.
+
+    Raises:
+        MTDriveError: they are neither there nor can they be compiled.
+    """
+    wanted, scenes = list(dict.fromkeys(episode.token for episode in recording.episodes)), recording.scene_set
     try:
-        store = SceneStore(config.cache_root, recording.split)
-        if set(wanted) <= set(store.tokens):
-            return store
+        store = SceneStore(config.cache_root, scenes.store)
     except MTDriveError:
-        pass  # no cache of the split yet
+        store = None  # none yet
+    if store is not None and set(wanted) <= set(store.tokens):
+        check_same(config.cache_root / scenes.store, store.scene_set, scenes)
+        return store
+    chosen = config.scene_filter if config.scene_filter.scene_set == scenes else all_windows(scenes.data_split)
+    if chosen.scene_set != scenes:
+        raise MTDriveError(f"Not all scenes are compiled of {scenes}; name that filter: train_test_split=...")
     if config.nuplan_maps_root is None:
         raise MTDriveError("Scenes without a cache need the maps: nuplan_maps_root=... or NUPLAN_MAPS_ROOT.")
     report = build_caches(
         config.data_root,
         config.maps_root,
-        recording.split,
+        chosen,
         config.cache_root,
         tokens=wanted,
         workers=1,
     )
     for token, reason in report.failed.items():
-        raise MTDriveError(f"Cannot compile scene {token} of split {recording.split}: {reason}.")
-    return SceneStore(config.cache_root, recording.split)
+        raise MTDriveError(f"Cannot compile scene {token} of {scenes}: {reason}.")
+    return SceneStore(config.cache_root, scenes.store)
 
 
 def load(
@@ -106,7 +117,7 @@ def load(
     if episode.image is not None:
         image = decode_image(episode.image)
     else:
-        image = read_image(config.data_root, recording.split, scene.camera.image)
+        image = read_image(config.data_root, scene.split, scene.camera.image)
     return scene, image, show_turns(scene, episode, recording.metric, recording.source, recording.interval)
 
 

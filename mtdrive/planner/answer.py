@@ -1,7 +1,7 @@
 """The planner's answer: a trajectory as text, and how it is parsed.
 
 `Here is the planning trajectory [PT, (+x.xx, +y.yy, +h.hh), ... x8].` with x and y in metres and the heading in
-radians, ego rear-axle frame at t0, one pose every 0.5 s. The released MTDrive checkpoints answer in this format.
+radians, ego rear-axle frame at t0, one pose every 0.5 s. `recogdrive.parse_answer` is for the released checkpoints.
 """
 
 from __future__ import annotations
@@ -46,19 +46,28 @@ class Parsed:
     """The first reason why the text is refused."""
 
 
-def format_number(value: float, integer_digits: int = 1) -> str:
-    """`+x.xx` with a sign always and at least `integer_digits` digits before the point; never `-0.00`."""
+def format_number(value: float, integer_digits: int = 1, near_zero: float | None = None) -> str:
+    """`+x.xx` with a sign always; never `-0.00`.
+
+    Args:
+        value: any finite number.
+        integer_digits: least number of digits before the point.
+        near_zero: what rounds to no more than this is written `0.0`; None for no such exception.
+    """
     rounded = round(float(value), 2) + 0.0
+    if near_zero is not None and abs(rounded) <= near_zero:
+        return "0.0"
     return f"{rounded:+0{integer_digits + 4}.2f}"
 
 
-def format_poses(poses: np.ndarray, integer_digits: int = 1) -> str:
-    """Poses (N, 3) as `(+x.xx, +y.yy, +h.hh), (...)`."""
-    return ", ".join(f"({', '.join(format_number(value, integer_digits) for value in pose)})" for pose in poses)
+def format_poses(poses: np.ndarray, integer_digits: int = 1, near_zero: float | None = None) -> str:
+    """Poses (N, 3) as `(+x.xx, +y.yy, +h.hh), (...)`; see `format_number`."""
+    rows = ((format_number(value, integer_digits, near_zero) for value in pose) for pose in poses)
+    return ", ".join(f"({', '.join(row)})" for row in rows)
 
 
-def format_answer(poses: np.ndarray, integer_digits: int = 1) -> str:
-    """`poses`, (8, 3) x, y [m], heading [rad], as an answer.
+def format_answer(poses: np.ndarray, integer_digits: int = 1, near_zero: float | None = None) -> str:
+    """`poses`, (8, 3) x, y [m], heading [rad], as an answer; see `format_number`.
 
     Raises:
         ValueError: not (8, 3), or a value that is not finite or that `parse_answer` would refuse.
@@ -68,7 +77,7 @@ def format_answer(poses: np.ndarray, integer_digits: int = 1) -> str:
         raise ValueError(f"An answer has ({NUM_POSES}, 3) poses, not {poses.shape}.")
     if not _in_range(np.round(poses, 2)):
         raise ValueError(f"Poses beyond {MAX_DISTANCE} m or pi rad, or not finite, do not fit into an answer.")
-    return f"{PREFIX}{format_poses(poses, integer_digits)}{SUFFIX}"
+    return f"{PREFIX}{format_poses(poses, integer_digits, near_zero)}{SUFFIX}"
 
 
 def parse_answer(text: str) -> Parsed:
@@ -83,6 +92,11 @@ def parse_answer(text: str) -> Parsed:
         return _refuse(AnswerError.NOT_CLOSED)
     if rest:
         return _refuse(AnswerError.TEXT_AFTER)
+    return parse_poses(body)
+
+
+def parse_poses(body: str) -> Parsed:
+    """Parse the poses of an answer, `(+x.xx, +y.yy, +h.hh), ...` without brackets, as strictly as `parse_answer`."""
     if not (body.startswith("(") and body.endswith(")")):
         return _refuse(AnswerError.MALFORMED_POSE)
     poses = [pose.split(", ") for pose in body[1:-1].split("), (")]

@@ -112,7 +112,8 @@ def read_card(folder: str | Path) -> PlannerCard:
     path = Path(folder) / CARD
     if not has_card(folder):
         raise MTDriveError(
-            f"{folder} holds no {CARD}; for weights from elsewhere say planner=qwen2_5_vl_7b planner.model={folder}."
+            f"{folder} holds no {CARD}; for a released MTDrive checkpoint say planner=mtdrive_sft, for other weights "
+            f"from elsewhere planner=qwen2_5_vl_7b planner.model={folder}."
         )
     try:
         content = _mapping(path)

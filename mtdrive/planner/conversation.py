@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mtdrive.datasets.schema import Question, Sample
-from mtdrive.planner.answer import format_answer
 from mtdrive.planner.prompt import SceneView, messages, prompt_style, question_messages
 from mtdrive.simulation.feedback.text import render_place, render_violation
 from mtdrive.simulation.scene import Scene
@@ -25,8 +24,8 @@ def conversation(scene: Scene, image_hash: str, sample: Sample, style_name: str)
     if isinstance(sample, Question):
         prompt, answer = question_messages(view, sample.kind, sample.plans, style), question_answer(sample)
     else:
-        exchanges = [(format_answer(turn.poses, style.integer_digits), turn.feedback) for turn in sample.exchanges]
-        prompt, answer = messages(view, exchanges, style), format_answer(sample.target.poses, style.integer_digits)
+        exchanges = [(style.format_answer(turn.poses), turn.feedback) for turn in sample.exchanges]
+        prompt, answer = messages(view, exchanges, style), style.format_answer(sample.target.poses)
     return [*prompt, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 

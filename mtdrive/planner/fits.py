@@ -99,5 +99,5 @@ def feedback_steps_for(card: PlannerCard, asked: bool | None, settings: PlannerS
     if asked is None:
         return bool(card.stages) and card.stages[-1].feedback_steps
     if not settings.allow_misfit:
-        check_feedback_steps(card, asked, settings.model)
+        check_feedback_steps(card, asked, settings.name)
     return asked

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Processor
 
 from mtdrive import __version__
 from mtdrive.planner import prompt
-from mtdrive.planner.answer import Parsed, format_answer, parse_answer
+from mtdrive.planner.answer import Parsed
 from mtdrive.planner.card import PlannerCard, Stage, has_card, read_card, saving
 from mtdrive.planner.fits import check_words
 from mtdrive.planner.pretrained import (
@@ -26,6 +26,7 @@ from mtdrive.planner.pretrained import (
     check_saved,
     load_adapter,
     load_model,
+    locate,
     reading,
     refuse_code,
 )
@@ -58,8 +59,8 @@ class Planner:
     card: PlannerCard
     """What it has learned: its folder's `planner.yaml`, or a new one without a stage."""
 
-    parse_answer: Callable[[str], Parsed] = parse_answer
-    """Reads a plan in the text of an answer."""
+    parse_answer: Callable[[str], Parsed]
+    """Reads a plan in the text of an answer; the style's own, if nobody replaces it."""
 
     def messages(self, view: SceneView, exchanges: Sequence[tuple[str, str]] = ()) -> list[dict]:
         """See `prompt.messages`."""
@@ -67,7 +68,7 @@ class Planner:
 
     def format_answer(self, poses: np.ndarray) -> str:
         """See `answer.format_answer`."""
-        return format_answer(poses, self.style.integer_digits)
+        return self.style.format_answer(poses)
 
     def after(self, stage: Stage) -> Planner:
         """The planner with one more stage on its card, which it went through in the wording that it is used with."""
@@ -96,33 +97,34 @@ def load_planner(config: PlannerSettings) -> Planner:
             finite, wants to run code of its own, is not a vision-language model or has another's tokenizer, sizes or
             LoRA settings that make no model, or an unknown prompt style, device or dtype.
     """
-    card = _learned(config)
+    weights = TINY if config.model == TINY else locate(config.model, config.subfolder)
+    card = _learned(config, weights)
     style, max_new_tokens = prompt_style(config.prompt or card.prompt), config.max_new_tokens or card.max_new_tokens
     if not config.allow_misfit:
-        check_words(card, style, config.model)
+        check_words(card, style, config.name)
     device, dtype = _device(config.device), _dtype(config.dtype or card.dtype)
     if config.model == TINY:
         processor, model = _tiny(config, dtype)
     else:
-        processor, model = _pretrained(config.model, dtype)
+        processor, model = _pretrained(weights, dtype)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
     if config.lora is not None and not isinstance(model, PeftModel):
         model = _with_lora(model, config.lora)
     module: nn.Module = model  # whose `to` has types
     module.to(device).eval()
-    check_loaded(model.state_dict(), config.model)
-    return Planner(model, processor, style, max_new_tokens, card)
+    check_loaded(model.state_dict(), config.name)
+    return Planner(model, processor, style, max_new_tokens, card, style.parse_answer)
 
 
-def _learned(config: PlannerSettings) -> PlannerCard:
-    """The card of the configured folder; for other weights a new one, unless the configuration leaves values to it."""
+def _learned(config: PlannerSettings, weights: str) -> PlannerCard:
+    """The card of the folder of weights; for others a new one, unless the configuration leaves values to it."""
     if config.prompt is None or config.max_new_tokens is None or config.dtype is None:
-        return read_card(config.model)
-    if config.model != TINY and has_card(config.model):
-        return read_card(config.model)
-    base = f"{TINY}, seed {config.seed}" if config.model == TINY else config.model
-    if os.path.isdir(base):
-        base = Path(base).resolve().name  # where a folder lies says nothing about what it holds
+        return read_card(weights)
+    if config.model != TINY and has_card(weights):
+        return read_card(weights)
+    base = f"{TINY}, seed {config.seed}" if config.model == TINY else config.name
+    if os.path.isdir(config.model):
+        base = Path(weights).resolve().name  # where a folder lies says nothing about what it holds
     return _card(base, prompt_style(config.prompt), config.max_new_tokens, _dtype(config.dtype))
 
 

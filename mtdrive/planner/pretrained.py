@@ -8,6 +8,7 @@ files; code of its own is refused, and its chat template is rendered in transfor
 from __future__ import annotations
 
 import json
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
@@ -25,7 +27,8 @@ from transformers.utils import logging
 
 from mtdrive.simulation.errors import MTDriveError
 
-ADAPTER = "adapter_config.json"
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # of a model, its tokenizer and its processor
 NEVER_RUN: dict[str, Any] = {"trust_remote_code": False}
 KERNEL = re.compile(r'attn_implementation": (\{[^}]*|"[^"]*)/')  # the name of a repository
 LONGEST_REASON = 400  # characters; some name every weight of a model
@@ -51,6 +54,33 @@ def reading(what: str, name: str | Path) -> Iterator[None]:
         raise MTDriveError(f"Cannot load {what} {str(name)!r}: {reason}") from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def locate(model: str, subfolder: str | None) -> str:
+    """Where the files of a planner are: a folder, or a Hugging Face name that transformers resolves.
+
+    Args:
+        model: a Hugging Face name, or a folder.
+        subfolder: of the repository or folder, with the weights in question; of a repository it is downloaded alone.
+
+    Raises:
+        MTDriveError: there is no such subfolder, or it cannot be downloaded.
+    """
+    if subfolder is None:
+        return model
+    if os.path.isdir(model):
+        found = next((path for path in (Path(model, subfolder), Path(model)) if (path / CONFIG).is_file()), None)
+        if found is None:
+            raise MTDriveError(
+                f"{model} holds neither {subfolder}/{CONFIG} nor {CONFIG}; give the folder of the repository that was "
+                f"downloaded, or of its {subfolder}, as planner.model=FOLDER."
+            )
+        return str(found)
+    with reading("planner", f"{model}/{subfolder}"):
+        folder = Path(snapshot_download(model, allow_patterns=[f"{subfolder}/{kind}" for kind in FILES])) / subfolder
+        if not (folder / CONFIG).is_file():
+            raise MTDriveError(f"The Hugging Face repository {model} has no {subfolder}/{CONFIG}.")
+    return str(folder)
 
 
 def refuse_code(name: str | Path) -> None:

@@ -59,6 +59,8 @@ def load_processor(name_or_path: str) -> ProcessorMixin:
             f"Planner {name_or_path!r} has only a tokenizer ({type(processor).__name__}), no image processor; "
             "give a vision-language model whose directory holds processor_config.json or preprocessor_config.json."
         )
+    if processor.chat_template is None:  # many releases have it in tokenizer_config.json alone
+        processor.chat_template = processor.tokenizer.chat_template  # type: ignore[attr-defined]  # of every such one
     with reading("the chat template of planner", name_or_path):
         message: dict = {"role": "user", "content": [{"type": "text", "text": "x"}]}
         processor.apply_chat_template([message])

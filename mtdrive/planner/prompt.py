@@ -1,18 +1,20 @@
 """The text that a planner reads: system prompt, first user message, and the conversation over several turns.
 
 Numbers have the format of the answer (`answer.format_number`): a sign, two decimals, metres, seconds and radians.
+The styles of the released checkpoints take their words from `recogdrive`.
 A conversation holds exactly one image, in its first user message. Questions about plans are asked in training only and
 begin with the same situation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mtdrive.planner.answer import NUM_POSES, format_number, format_poses
+from mtdrive.planner import recogdrive
+from mtdrive.planner.answer import NUM_POSES, Parsed, format_answer, format_number, format_poses, parse_answer
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.scene import DrivingCommand, Scene
 
@@ -63,7 +65,8 @@ class PromptStyle:
     """System message; empty for none."""
 
     user: str
-    """First user message: a template with `velocity`, `acceleration`, `history` and `command`."""
+    """First user message: a template with `velocity`, `acceleration`, `history` (before t0), `poses[0]` (1.5 s ago) to
+    `poses[3]` (now) and `command`."""
 
     integer_digits: int
     """Digits before the decimal point that numbers of prompt and answer are padded to."""
@@ -77,6 +80,27 @@ class PromptStyle:
     questions: Mapping[str, str]
     """Kind (`datasets.schema.Question`) -> question: a template with the plans `first` and `second`."""
 
+    commands: Mapping[DrivingCommand, str]
+    """Command -> its name in the prompt."""
+
+    near_zero: float | None = None
+    """What rounds to no more than this is written `0.0` in prompt and answer; None for no such exception."""
+
+    parse_answer: Callable[[str], Parsed] = parse_answer
+    """Reads a plan in the text of an answer."""
+
+    def format_number(self, value: float) -> str:
+        """See `answer.format_number`."""
+        return format_number(value, self.integer_digits, self.near_zero)
+
+    def format_poses(self, poses: np.ndarray) -> str:
+        """See `answer.format_poses`."""
+        return format_poses(poses, self.integer_digits, self.near_zero)
+
+    def format_answer(self, poses: np.ndarray) -> str:
+        """See `answer.format_answer`."""
+        return format_answer(poses, self.integer_digits, self.near_zero)
+
 
 FRAME = (
     "You are the motion planner of a car. You see the front camera image at this moment. Coordinates are in the ego "
@@ -86,6 +110,12 @@ SITUATION = (
     "Velocity ({velocity}) m/s. Acceleration ({acceleration}) m/s^2. Poses 1.5 s, 1.0 s and 0.5 s ago: {history}. "
     "Driving command: {command}. "
 )
+QUESTIONS = {
+    "collision": "Do you cause a collision if you drive {first}, when and with what?",
+    "off_road": "Do you leave the road if you drive {first}, when and where?",
+    "comparison": "Which plan is safer, A {first} or B {second}, and what is wrong with the other one?",
+}
+LOWER_CASE = {command: command.name.lower() for command in DrivingCommand}
 COMPACT_SITUATION = "velocity {velocity} acceleration {acceleration} history {history} command {command}"
 
 STYLES = (
@@ -104,11 +134,8 @@ STYLES = (
             "the question about plans."
         ),
         question=f"{SITUATION}{{question}}",
-        questions={
-            "collision": "Do you cause a collision if you drive {first}, when and with what?",
-            "off_road": "Do you leave the road if you drive {first}, when and where?",
-            "comparison": "Which plan is safer, A {first} or B {second}, and what is wrong with the other one?",
-        },
+        questions=QUESTIONS,
+        commands=LOWER_CASE,
     ),
     # For models trained from scratch on this task alone: no word more than what differs between scenes, and a fixed
     # number of digits, which a tokenizer made for it turns into a fixed number of tokens.
@@ -124,6 +151,23 @@ STYLES = (
             "off_road": "{first} Off road?",
             "comparison": "A {first} B {second} safer?",
         },
+        commands=LOWER_CASE,
+    ),
+    # For the released MTDrive checkpoints. The questions are ours; nothing is public of those that they learned from.
+    *(
+        PromptStyle(
+            name=name,
+            system=recogdrive.SYSTEM,
+            user=f"{situation}{recogdrive.OUTPUT}",
+            integer_digits=1,
+            question_system=recogdrive.SYSTEM,
+            question=f"{situation}\n{{question}}",
+            questions=QUESTIONS,
+            commands=recogdrive.COMMANDS,
+            near_zero=recogdrive.NEAR_ZERO,
+            parse_answer=recogdrive.parse_answer,
+        )
+        for name, situation in recogdrive.SITUATIONS.items()
     ),
 )
 PROMPTS = {style.name: style for style in STYLES}
@@ -145,15 +189,16 @@ def user_text(view: SceneView, style: PromptStyle) -> str:
     return style.user.format(**_situation(view, style))
 
 
-def _situation(view: SceneView, style: PromptStyle) -> dict[str, str]:
+def _situation(view: SceneView, style: PromptStyle) -> dict[str, str | list[str]]:
     def row(values: np.ndarray) -> str:
-        return ", ".join(format_number(value, style.integer_digits) for value in values)
+        return ", ".join(style.format_number(value) for value in values)
 
     return {
         "velocity": row(view.velocity),
         "acceleration": row(view.acceleration),
-        "history": format_poses(view.history_poses[:-1], style.integer_digits),
-        "command": view.command.name.lower(),
+        "history": style.format_poses(view.history_poses[:-1]),
+        "poses": [style.format_poses(view.history_poses[[index]]) for index in range(len(view.history_poses))],
+        "command": style.commands[view.command],
     }
 
 
@@ -180,7 +225,7 @@ def question_messages(view: SceneView, kind: str, plans: np.ndarray, style: Prom
         plans: (K, 8, 3) x, y [m], heading [rad]; K is 2 for a comparison, else 1.
         style: wording of the question.
     """
-    texts = (f"[PT, {format_poses(plan, style.integer_digits)}]" for plan in plans)
+    texts = (f"[PT, {style.format_poses(plan)}]" for plan in plans)
     question = style.questions[kind].format(**dict(zip(("first", "second"), texts)))
     return _opening(style.question_system, style.question.format(question=question, **_situation(view, style)))
 

@@ -22,6 +22,9 @@ class PlannerSettings:
     model: Annotated[str, Field(min_length=1)]
     """`tiny` for a new tiny planner, a Hugging Face name, or a folder."""
 
+    subfolder: Annotated[str, Field(min_length=1)] | None
+    """Folder in `model` that holds the weights; where `model` is itself a folder of weights, it is not looked for."""
+
     prompt: str | None
     """Name of the prompt style (`prompt.PROMPTS`)."""
 
@@ -45,6 +48,11 @@ class PlannerSettings:
 
     allow_misfit: bool
     """Whether to go on although the planner has learned something else than is asked for (`fits`)."""
+
+    @property
+    def name(self) -> str:
+        """What reports and messages call the planner."""
+        return f"{self.model}/{self.subfolder}" if self.subfolder else self.model
 
 
 @dataclass(frozen=True)

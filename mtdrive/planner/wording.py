@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from mtdrive.datasets.schema import Question
-from mtdrive.planner.answer import NUM_POSES, AnswerError, format_answer
+from mtdrive.planner.answer import NUM_POSES, AnswerError
 from mtdrive.planner.conversation import question_answer
 from mtdrive.planner.prompt import PromptStyle, SceneView, messages, question_messages
 from mtdrive.simulation.feedback.structured import Change, ChangeKind, Feedback, Finding
@@ -48,7 +48,7 @@ FINDING = Finding(
 def wording_fingerprint(style: PromptStyle) -> str:
     """16 hex digits that stand for all that is said to a planner in a style: prompts, feedback and questions."""
     feedback = _feedback()
-    exchange = format_answer(PLAN, style.integer_digits), " ".join(feedback)
+    exchange = style.format_answer(PLAN), " ".join(feedback)
     return _fingerprint(
         [messages(replace(VIEW, command=command), [exchange], style) for command in DrivingCommand],
         [question_messages(VIEW, kind, np.stack([PLAN, -PLAN]), style) for kind in style.questions],
@@ -61,7 +61,7 @@ def wording_fingerprint(style: PromptStyle) -> str:
 
 def answer_fingerprint(style: PromptStyle) -> str:
     """16 hex digits that stand for the format of a planner's answers in a style."""
-    return _fingerprint(format_answer(PLAN, style.integer_digits))
+    return _fingerprint(style.format_answer(PLAN))
 
 
 def _findings() -> list[Finding]:

@@ -22,11 +22,12 @@ from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.simulation.baselines import NUM_POSES
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import SOURCES, Source
-from mtdrive.simulation.navsim_format.names import image_hash_name, scene_token, split_name
+from mtdrive.simulation.navsim_format.names import image_hash_name, scene_token
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet, read_scene_set
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.json_files import read_json_lines
 
-FORMAT, VERSION = "mtdrive-episodes", 1
+FORMAT, VERSION = "mtdrive-episodes", 2
 AGAIN = "run mtdrive evaluate again"
 T = TypeVar("T")
 
@@ -39,8 +40,8 @@ class EpisodesHeader:
     """Name or folder of the planner."""
     prompt_style: str
     """Name of the wording of its prompts."""
-    split: str
-    """Split that the scenes belong to."""
+    scene_set: SceneSet
+    """Which scenes they are some or all of."""
     metric: str
     """Score version that scores and feedback follow, such as "pdms_v1"."""
     metric_revision: int
@@ -140,9 +141,9 @@ def _header(path: Path, document: object) -> EpisodesHeader:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise MTDriveError(f"{path} is no file of episodes, such as mtdrive evaluate writes; {AGAIN}.")
     if (version := _value(document, "version", int)) != VERSION:
+        cure = "update mtdrive" if version > VERSION else AGAIN
         raise MTDriveError(
-            f"{path} has version {version} of the format of episodes, and this mtdrive reads version {VERSION}; "
-            "update mtdrive."
+            f"{path} has version {version} of the format of episodes, and this mtdrive reads version {VERSION}; {cure}."
         )
     source = _value(document, "feedback_source", str)
     if source not in SOURCES:
@@ -150,7 +151,7 @@ def _header(path: Path, document: object) -> EpisodesHeader:
     return EpisodesHeader(
         planner=_value(document, "planner", str),
         prompt_style=_value(document, "prompt_style", str),
-        split=_name(document, "split", split_name),
+        scene_set=read_scene_set(_value(document, "scene_set", dict)),
         metric=_value(document, "metric", str),
         metric_revision=_value(document, "metric_revision", int),
         feedback_source=source,

@@ -8,19 +8,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.datasets.recipe_settings import RecipeSettings
-from mtdrive.settings.shared import MetricName, Paths, PromptStyleName
+from mtdrive.settings.shared import MetricName, PromptStyleName, Scenes
 from mtdrive.settings.types import (
     STRICT,
     Count,
     CountOrNone,
-    Name,
     NotNegative,
     OneOf,
     Processes,
     Seed,
     Share,
     Text,
-    Token,
     Workers,
 )
 from mtdrive.simulation.errors import MTDriveError
@@ -63,26 +61,26 @@ class SynthSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CacheSettings(Paths):
+class CacheSettings(Scenes):
     """`configs/cache.yaml`"""
 
-    split: Name
     log_names: list[Text] | None
-    tokens: list[Token] | None
+    synthetic_scenes: Text | None
     workers: Workers
     check_images: bool
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where a data root is not set."""
-        _ = self.data_root, self.maps_root  # are needed
+        _ = self.data_root, self.maps_root, self.scene_filter  # are needed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RecordSettings(Paths):
+class RecordSettings(Scenes):
     """`configs/record.yaml`"""
 
+    SPLIT = "train"
+
     recipe: RecipeSettings
-    split: Name
     out: Text
     metric: MetricName
     feedback: Source
@@ -91,5 +89,6 @@ class RecordSettings(Paths):
     families: Text | None
     answers: Text | None
     check: Count | None
+    max_missing_images: Share
     seed: Seed
     workers: Processes

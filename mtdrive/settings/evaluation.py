@@ -9,16 +9,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import BaselineName, MetricName, Paths
+from mtdrive.settings.shared import BaselineName, MetricName, Paths, Scenes
 from mtdrive.settings.types import (
     STRICT,
     Count,
     CountOrNone,
     Folder,
-    Name,
     NotNegative,
     OneOf,
     Seed,
+    Share,
     Text,
     Token,
     Workers,
@@ -30,10 +30,11 @@ ALL = "all"  # metric=all and turns=all of mtdrive score
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScoreSettings(Paths):
+class ScoreSettings(Scenes):
     """`configs/score.yaml`"""
 
-    split: Name
+    SPLIT = "test"
+
     trajectories: Text
     turns: Literal["last", "all"]
     out: Text
@@ -44,6 +45,15 @@ class ScoreSettings(Paths):
     mapping: Text | None
     explain: Token | None
     workers: Workers
+
+    @property
+    def mapping_file(self) -> Path | None:
+        """Which synthetic scenes follow which frames: `mapping`, else what the filter of the scenes says; None for one
+        stage."""
+        if self.mapping is not None:
+            return Path(self.mapping)
+        two_stages = self.synthetic_scenes is not None and self.scene_filter.synthetic_tokens
+        return self.scene_filter.file if two_stages else None
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where a data root is not set, or a value has no meaning for another."""
@@ -64,11 +74,12 @@ class ScoreSettings(Paths):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class EvaluateSettings(Paths):
+class EvaluateSettings(Scenes):
     """`configs/evaluate.yaml`"""
 
+    SPLIT = "test"
+
     planner: PlannerSettings | None = None
-    split: Name
     turns: Count
     feedback: Source
     feedback_steps: bool | None
@@ -80,7 +91,14 @@ class EvaluateSettings(Paths):
     families: Text | None
     resamples: Count
     seed: Seed
-    out: Text
+    max_missing_images: Share
+    out: Text | None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the results."""
+        scenes = self.scene_filter.scene_set.store
+        return Path(self.navsim_exp_root) / "evaluation" / scenes if self.out is None else Path(self.out)
 
     def __post_init__(self) -> None:
         """Raises MTDriveError where there is nothing to evaluate, or a planner would get no images."""
@@ -111,14 +129,15 @@ class CompareSettings(Paths):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class VisualizeSettings(Paths):
+class VisualizeSettings(Scenes):
     """`configs/visualize.yaml`"""
+
+    SPLIT = "test"
 
     out: Text
     format: Literal["png", "gif", "mp4", "html"]
     episodes: Text | None
     trajectories: Text | None
-    split: Name
     token: Token | list[Token] | None
     limit: Count | None
     references: list[Literal["human", "pdm_closed"]]
@@ -130,16 +149,18 @@ class VisualizeSettings(Paths):
             raise MTDriveError("Give episodes=... or trajectories=..., not both.")
 
     @property
-    def tokens(self) -> list[str]:
+    def shown(self) -> list[str]:
         """The scenes that are named, if any is."""
-        return self.token if isinstance(self.token, list) else [] if self.token is None else [self.token]
+        named = self.token if isinstance(self.token, list) else [] if self.token is None else [self.token]
+        return [*named, *(self.named_tokens or [])]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class BenchSettings(Paths):
+class BenchSettings(Scenes):
     """`configs/bench.yaml`"""
 
-    split: Name
+    SPLIT = "test"
+
     metric: MetricName
     scenes: Count
 

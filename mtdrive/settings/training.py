@@ -8,12 +8,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import MetricName, Paths
+from mtdrive.settings.shared import MetricName, Paths, Scenes
 from mtdrive.settings.types import (
     STRICT,
     Count,
     CountOrNone,
-    Name,
     NotNegative,
     Number,
     OneOf,
@@ -63,11 +62,12 @@ class VllmSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RlSettings(Paths):
+class RlSettings(Scenes):
     """`configs/rl.yaml`"""
 
+    SPLIT = "train"
+
     planner: PlannerSettings
-    split: Name
     out: Text
     estimator: Annotated[str, OneOf("mtdrive.training.advantages:ESTIMATORS")]
     turns: Count
@@ -103,6 +103,7 @@ class RlSettings(Paths):
     max_parse_errors: Share
     save_steps: Count
     scoring_workers: Annotated[int, Field(ge=0, le=1024)]
+    max_missing_images: Share
     report_to: list[Reporter]
     trl: dict[str, Any]
     seed: Seed

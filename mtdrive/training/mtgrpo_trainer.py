@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -92,12 +92,16 @@ class MTGRPOSettings:
     """Share of answers, in [0, 1], that may hold no trajectory before the run ends."""
 
 
-def scene_order(tokens: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the scene tokens, reshuffled after each pass over them. A larger count begins with the same ones."""
+def scene_order(tokens: Sequence[str], count: int, seed: int, left_out: Collection[str] = ()) -> list[str]:
+    """`count` of the scene tokens, reshuffled after each pass over them. A larger count begins with the same ones.
+
+    left_out: scenes that are passed over; not all of them.
+    """
     random = np.random.default_rng(seed)
     order: list[str] = []
     while len(order) < count:
-        order += [tokens[index] for index in random.permutation(len(tokens))]
+        shuffled = (tokens[index] for index in random.permutation(len(tokens)))
+        order += [token for token in shuffled if token not in left_out]
     return order[:count]
 
 

@@ -26,7 +26,6 @@ from transformers import EvalPrediction, ProcessorMixin
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
-from mtdrive.planner.answer import parse_answer
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import encode, expand_image
@@ -228,7 +227,7 @@ def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset
         answers = tokenizer.batch_decode(ids[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
         for answer, sample in zip(answers, batch, strict=True):
             target = tokenizer.decode([label for label in sample["labels"] if label != -100], skip_special_tokens=True)
-            answered, wanted = parse_answer(answer).poses, parse_answer(target).poses
+            answered, wanted = planner.parse_answer(answer).poses, planner.parse_answer(target).poses
             if wanted is not None:
                 errors.append(np.nan if answered is None else np.hypot(*(answered - wanted)[:, :2].T).mean())
     if not errors:

@@ -15,6 +15,7 @@ from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.structured import Source
 from mtdrive.simulation.navsim_format.names import sample_id, scene_token
+from mtdrive.simulation.navsim_format.scene_filter import SceneSet
 from mtdrive.simulation.submission.files import read_submission
 
 OK = "ok"
@@ -62,8 +63,8 @@ class Recording:
 
     title: str
     """What they come from, as a heading."""
-    split: str
-    """Split of the scenes."""
+    scene_set: SceneSet
+    """Which scenes they are some of."""
     metric: str
     """Score version, such as "pdms_v1"."""
     source: Source
@@ -102,8 +103,8 @@ def read_evaluation(path: Path) -> Recording:
     """The episodes of a file that `mtdrive evaluate` wrote. Raises MTDriveError as `read_episodes`."""
     header, episodes = read_episodes(path)
     return Recording(
-        title=f"Evaluation {path.parent.name}, split {header.split}",
-        split=header.split,
+        title=f"Evaluation {path.parent.name}, {header.scene_set.name}",
+        scene_set=header.scene_set,
         metric=header.metric,
         source=header.feedback_source,
         episodes=tuple(
@@ -133,14 +134,14 @@ def _evaluated(turn: Turn) -> TurnRecord:
 def read_dataset(root: Path) -> Recording:
     """The samples of a dataset, in its order; the plans that a question is about stand as turns, too."""
     # Datasets need Hugging Face's library; evaluations and trajectories do not.
-    from mtdrive.datasets.reader import image_file, load_samples, read_manifest
+    from mtdrive.datasets.reader import image_file, load_samples, read_manifest, scene_set_of
 
-    samples, split = load_samples(root), read_manifest(root)["split"]
+    samples, scenes = load_samples(root), scene_set_of(read_manifest(root), root)
     if not len(samples) or "plans" not in samples.column_names:
         raise MTDriveError(f"{root} holds no sample of this version of mtdrive record; record it again.")
     return Recording(
-        title=f"Dataset {root.name}, split {split}",
-        split=split,
+        title=f"Dataset {root.name}, {scenes.name}",
+        scene_set=scenes,
         metric=samples[0]["metric"],
         source=samples[0]["feedback"],
         episodes=tuple(
@@ -176,15 +177,15 @@ def _recorded(sample: dict[str, Any]) -> tuple[TurnRecord, ...]:
     )
 
 
-def read_trajectories(path: Path, split: str, metric: str) -> Recording:
+def read_trajectories(path: Path, scenes: SceneSet, metric: str) -> Recording:
     """A file of trajectories as `mtdrive score` takes it; a scene's rows are its turns."""
     submission = read_submission(path)
     turns: dict[str, list[TurnRecord]] = {}
     for token, poses in zip(submission.tokens.tolist(), submission.poses, strict=True):
         turns.setdefault(token, []).append(TurnRecord(poses))
     return Recording(
-        title=f"{path.name}, split {split}",
-        split=split,
+        title=f"{path.name}, {scenes.name}",
+        scene_set=scenes,
         metric=metric,
         source="privileged",
         episodes=tuple(EpisodeRecord(scene_token(token), token, tuple(rows)) for token, rows in turns.items()),
@@ -192,6 +193,6 @@ def read_trajectories(path: Path, split: str, metric: str) -> Recording:
     )
 
 
-def scenes_alone(tokens: Iterable[str], split: str, metric: str) -> Recording:
+def scenes_alone(tokens: Iterable[str], scenes: SceneSet, metric: str) -> Recording:
     """Scenes without any turn."""
-    return Recording(f"Split {split}", split, metric, "privileged", tuple(EpisodeRecord(t, t, ()) for t in tokens))
+    return Recording(scenes.name, scenes, metric, "privileged", tuple(EpisodeRecord(t, t, ()) for t in tokens))

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from mtdrive.simulation.errors import MTDriveError
+from mtdrive.simulation.navsim_format.scene_filter import SceneFilter
 from mtdrive.simulation.scene import Scene
-from mtdrive.simulation.scene_cache.store import SceneStore, build_caches
+from mtdrive.simulation.scene_cache.build import build_caches
+from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import LOG_REPLAY, prepare, score
 
 GROUPS = (1, 8, 64)  # trajectories of a scene that are scored at once
@@ -105,7 +107,7 @@ def time_group(
 def time_build(
     openscene_data_root: Path | str,
     nuplan_maps_root: Path | str,
-    split: str,
+    scenes: SceneFilter | str,
     cache_root: Path,
     tokens: Collection[str] | None = None,
     log_names: Collection[str] | None = None,
@@ -118,10 +120,10 @@ def time_build(
     Raises:
         MTDriveError: as `build_caches`, or a scene cannot be compiled.
     """
-    roots = (openscene_data_root, nuplan_maps_root, split, cache_root)
+    roots = (openscene_data_root, nuplan_maps_root, scenes, cache_root)
     started = time.perf_counter()
     report = build_caches(*roots, tokens=tokens, log_names=log_names, workers=workers)
     seconds = time.perf_counter() - started
     for token, reason in report.failed.items():
-        raise MTDriveError(f"Scene {token} of split {split} cannot be compiled: {reason}")
+        raise MTDriveError(f"Scene {token} cannot be compiled: {reason}")
     return seconds / len(report.built)

@@ -1,4 +1,4 @@
-"""NAVSIM log pickles: a list of 2 Hz frames, read as windows of 4 past and 10 future frames.
+"""NAVSIM log pickles: a list of 2 Hz frames, read as windows of 4 past and 8 or more future frames.
 
 A frame holds OpenScene's metadata, of which only a part is read here. Annotations are in the ego rear-axle frame of
 their own time.
@@ -22,7 +22,8 @@ from mtdrive.simulation.navsim_format.restricted_pickle import load_pickle
 from mtdrive.simulation.scene import Camera, DrivingCommand, ObjectType
 
 NUM_HISTORY = 4  # frames up to and with t0
-NUM_FUTURE = 10  # frames after t0
+NUM_FUTURE = 10  # frames after t0 that are read: pdms_v1 needs the traffic of 5 s
+LEAST_FUTURE = 8  # frames after t0, for epdms_v2
 INTERVAL = 0.5  # [s] between frames
 MAX_STEP = 0.75  # [s] between frames; over a longer step frames are missing, or another recording begins
 
@@ -107,25 +108,41 @@ def check_complete(frames: Sequence[Frame]) -> None:
 
 
 def scene_windows(
-    frames: Sequence[Frame], tokens: Collection[str] | None = None, frame_interval: int = 1
+    frames: Sequence[Frame],
+    tokens: Collection[str] | None = None,
+    frame_interval: int | None = 1,
+    num_future: int = NUM_FUTURE,
+    has_route: bool = True,
+    across_gaps: bool = False,
 ) -> dict[str, Sequence[Frame]]:
-    """Scenes of a log, by token: windows of 14 frames whose fourth frame has a route.
+    """Scenes of a log, by token: windows of 4 frames up to t0 and num_future after it (navsim `filter_scenes`).
 
-    tokens selects scenes (navsim `SceneFilter`). Without it, windows with missing frames, or across two recordings
-    in one log, are left out, which navsim leaves to its token lists. Windows that do not read are kept, so that they
-    are named when they are compiled.
+    Windows that do not read are kept, so that they are named when they are compiled.
+
+    Args:
+        tokens: of the scenes to select; None for all.
+        frame_interval: frames from the start of one window to that of the next; None for windows that do not overlap.
+        num_future: frames after t0, at least 8: epdms_v2 needs 4 s of traffic, pdms_v1 needs 5 s.
+        has_route: leave out scenes without a route.
+        across_gaps: whether windows with missing frames, or across two recordings in one log, are scenes, too, as in
+            navsim; those that tokens name always are.
 
     Raises:
-        MTDriveError: a scene has a token that cannot name a file.
+        MTDriveError: the window is too short, the interval is below 1, or a scene has a token that cannot name a file.
     """
-    length = NUM_HISTORY + NUM_FUTURE
-    gaps = _gaps_before(frames) if tokens is None else None
+    if num_future < LEAST_FUTURE:
+        raise MTDriveError(f"{num_future} future frames are too few: the scores need at least {LEAST_FUTURE}.")
+    length = NUM_HISTORY + num_future
+    interval = length if frame_interval is None else frame_interval
+    if interval < 1:
+        raise MTDriveError(f"frame_interval is {interval}; it must be at least 1.")
+    gaps = _gaps_before(frames) if tokens is None and not across_gaps else None
     windows = {}
-    for start in range(0, len(frames) - length + 1, frame_interval):
+    for start in range(0, len(frames) - length + 1, interval):
         window = frames[start : start + length]
         now = window[NUM_HISTORY - 1]
         without_route = isinstance(now["roadblock_ids"], Sized) and len(now["roadblock_ids"]) == 0
-        if without_route or (gaps is not None and gaps[start] < gaps[start + length - 1]):
+        if (has_route and without_route) or (gaps is not None and gaps[start] < gaps[start + length - 1]):
             continue
         token = scene_token(now["token"])
         if tokens is None or token in tokens:

@@ -1,4 +1,4 @@
-"""Score a submission over the compiled scenes of a split, in this process or in worker processes."""
+"""Score a submission over compiled scenes, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class _Result:
 def score_submission(
     submission: Submission,
     cache_root: Path,
-    split: str,
+    store: str,
     metric: str,
     *,
     human_penalty_filter: bool | None = None,
@@ -132,7 +132,7 @@ def score_submission(
     Args:
         submission: the trajectories.
         cache_root: where the compiled scenes are, as in `SceneStore`.
-        split: of the recorded scenes; synthetic scenes are looked up in the split SYNTHETIC.
+        store: name of the store of the recorded scenes, as in `SceneStore`; synthetic scenes are in store SYNTHETIC.
         metric: score version, as in `scoring.score`.
         human_penalty_filter: as in `scoring.score`.
         traffic: as in `scoring.score`.
@@ -166,10 +166,10 @@ def score_submission(
         traffic=traffic,
     )
     work = partial(
-        _score_task, cache_root=cache_root, split=split, score_poses=score_poses, with_driven=driven is not None
+        _score_task, cache_root=cache_root, store=store, score_poses=score_poses, with_driven=driven is not None
     )
     most = -(-len(tokens) // MIN_SCENES_PER_WORKER)
-    with tqdm(total=len(tokens), desc=f"{metric} on {split}", unit="scene") as progress:
+    with tqdm(total=len(tokens), desc=f"{metric} on {store}", unit="scene") as progress:
         for result in map_unordered(work, tasks, workers, most):
             status[result.rows], values[result.rows] = result.status, result.values
             fingerprints |= result.fingerprints
@@ -199,10 +199,10 @@ _store = lru_cache(SceneStore)
 
 
 def _score_task(
-    task: _Task, cache_root: Path, split: str, score_poses: Callable[[Scene, np.ndarray], Scores], with_driven: bool
+    task: _Task, cache_root: Path, store: str, score_poses: Callable[[Scene, np.ndarray], Scores], with_driven: bool
 ) -> _Result:
     """Load the scenes of a task and score its trajectories."""
-    stores = {token: _store(cache_root, SYNTHETIC if is_synthetic(token) else split) for token in task.rows}
+    stores = {token: _store(cache_root, SYNTHETIC if is_synthetic(token) else store) for token in task.rows}
     scored, driven = [], []
     for token, poses in task.poses.items():
         scene = stores[token].load(token)

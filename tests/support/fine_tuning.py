@@ -30,8 +30,12 @@ def sample(planner, index: int, turns: int) -> dict:
 def worded(planner, index: int, text: str, exchanges=()) -> dict:
     """The answer `text` for image `index`."""
     seen = SceneView(f"scene{index}", "", np.zeros((4, 3)), np.zeros(2), np.zeros(2), DrivingCommand.STRAIGHT)
-    answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-    return {"messages": [*planner.messages(seen, exchanges), answer], "image": str(index), "token": seen.token}
+    return {"messages": [*planner.messages(seen, exchanges), answer(text)], "image": str(index), "token": seen.token}
+
+
+def answer(text: str) -> dict:
+    """The planner's message with that text."""
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
 def read(name: str) -> np.ndarray:
