@@ -43,9 +43,10 @@ setup(
     description="Multi-turn reinforcement learning of driving planners on NAVSIM",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["mtdrive", "mtdrive.*"]),
+    packages=find_namespace_packages(include=["mtdrive", "mtdrive.*", "hydra_plugins.*"]),
     package_data={
         "mtdrive.configs": ["**/*.yaml"],
+        "mtdrive.navsim_bridge": ["**/*.yaml"],
         "mtdrive.simulation.installation": ["self_check.json"],
         "mtdrive": ["**/*.html", "**/*.css", "**/*.js", "**/*.md"],
     },

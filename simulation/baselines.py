@@ -15,8 +15,13 @@ NUM_POSES = 8
 
 def constant_velocity_plan(scene: Scene) -> np.ndarray:
     """Straight on at the present speed (navsim `ConstantVelocityAgent`)."""
+    return keep_velocity(scene.velocity)
+
+
+def keep_velocity(velocity: np.ndarray) -> np.ndarray:
+    """Straight on at the speed of a velocity (2,) [m/s]."""
     plan = np.zeros((NUM_POSES, 3))
-    plan[:, 0] = np.arange(1, NUM_POSES + 1) * INTERVAL * np.hypot(*scene.velocity)
+    plan[:, 0] = np.arange(1, NUM_POSES + 1) * INTERVAL * np.hypot(*velocity)
     return plan
 
 
@@ -39,10 +44,16 @@ def human_plan(scene: Scene) -> np.ndarray:
     return np.array(scene.human_poses[:NUM_POSES])
 
 
-def pdm_closed_plan(scene: Scene, metric: str = "pdms_v1") -> np.ndarray:
-    """PDM-Closed, the rule-based planner whose progress normalises the score, sampled at 0.5 s."""
+def pdm_closed_plan(scene: Scene, metric: str | None = None) -> np.ndarray:
+    """PDM-Closed, the rule-based planner whose progress normalises the score, sampled at 0.5 s.
+
+    Args:
+        scene: the scene.
+        metric: score version whose PDM-Closed it is; None for the first that the scene can be scored by.
+    """
     every = round(INTERVAL / STEP)
-    return np.array(scene.references[metric].states[every : every * NUM_POSES + 1 : every, :3])
+    reference = scene.references[metric or next(iter(scene.references))]
+    return np.array(reference.states[every : every * NUM_POSES + 1 : every, :3])
 
 
 BASELINES: dict[str, Callable[[Scene], np.ndarray]] = {

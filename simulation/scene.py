@@ -171,7 +171,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """One NAVSIM scene (a 4 + 10 frame window), compiled. See the module docstring for the frame.
+    """One NAVSIM scene (a window of 4 + F frames), compiled. See the module docstring for the frame.
 
     The `current_*` fields hold what is detected at t0, A0 objects: the input of `perceived` feedback and of pictures.
     """
@@ -203,7 +203,8 @@ class Scene:
     command: DrivingCommand
     """What the navigation says."""
     human_poses: np.ndarray
-    """(F, 3) recorded rear-axle x [m], y [m], heading [rad] at 0.5 s steps; F = 10, or 0 for a synthetic scene."""
+    """(F, 3) recorded rear-axle x [m], y [m], heading [rad] at 0.5 s steps. F = 10, or 8 or 9 where
+    the window of the split is that short; 0 for a synthetic scene."""
     centerline: np.ndarray
     """(C, 3) x [m], y [m], heading [rad] along the route's lanes."""
     route_lane_ids: tuple[str, ...]

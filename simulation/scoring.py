@@ -83,7 +83,10 @@ def prepare(scene: Scene, metric: str, traffic: str) -> PreparedScene:
     check_traffic(metric, traffic)
     version = score_version(metric)
     if metric not in scene.observations:
-        raise MTDriveError(f"Synthetic scene {scene.token} has no score {metric}; use {', '.join(scene.observations)}.")
+        raise MTDriveError(
+            f"Scene {scene.token} has no score {metric}, which needs {version.traffic.num_future} frames after t0; "
+            f"its window is shorter, as in navhard and in synthetic scenes. Use {', '.join(scene.observations)}."
+        )
     past = recorded_past(scene) if version.uses_past else None
     surroundings = prepare_surroundings(scene.observations[metric], scene.drivable_map, scene.centerline, past)
     timestamp, velocity, acceleration = int(scene.timestamp), np.array(scene.velocity), np.array(scene.acceleration)

@@ -24,7 +24,7 @@ from mtdrive.settings.verbs import VERBS
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.installation import self_check
-from mtdrive.simulation.synthetic.world import WorldConfig
+from mtdrive.simulation.synthetic.scenes import WorldConfig
 from mtdrive.training.advantages import AdvantageConfig
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings
 from mtdrive.training.rewards import PdmsReward

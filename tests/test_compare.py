@@ -26,8 +26,8 @@ from mtdrive.simulation.scoring import score
 
 PROVENANCE = {
     "scene_set.name": "navtest",
+    "scene_set.data_split": "test",
     "scene_set.filter": "a",
-    "scenes": 100,
     "metric": "pdms_v1",
     "metric_version": 1,
     "planner": "a",
@@ -72,7 +72,7 @@ def test_runs_of_different_lengths_are_compared_where_both_end_as_well():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("scenes", 99), ("scene_set.filter", "b"), ("metric_version", 2), ("feedback", "perceived")],
+    [("scene_set.data_split", "val"), ("scene_set.filter", "b"), ("metric_version", 2), ("feedback", "perceived")],
 )
 def test_what_differs_beside_the_planner_is_named_and_refused_unless_allowed(key, value):
     first = evaluation("first")

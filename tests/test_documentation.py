@@ -36,6 +36,8 @@ AT_MOST = {
     "rl": {"max_steps": 1, "turns": 2, "scenes_per_step": 1, "scenes_per_pass": 1, "group_size": 2}
     | {"max_parse_errors": 1.0},  # a planner that has learned nothing writes no plans
     "evaluate": {"turns": 2, "limit": 2, "resamples": 50},
+    "submit": {},
+    "compare": {"page": 1, "resamples": 50},
     "visualize": {"limit": 1},
     "bench": {"scenes": 1},
     "doctor": {},
@@ -57,6 +59,10 @@ NOT_RUN = {  # in no test
     "accelerate launch": "several GPUs",
     "engine=vllm": "vLLM, and a GPU",
     "--navsim ~/navsim": "checkouts of the official code",
+    "~/navsim-venv": "checkouts of the official code, and an environment for them, from the network",
+    "git clone": "the network",
+    "submit train_test_split=navhard_two_stage": "navhard's files; tests/test_submit.py writes scenes of their format",
+    "train_test_split=private_test_e2e": "private splits; tests/test_submit.py writes one of their format",
     "mapping=navhard_two_stage.yaml": "navhard's files; tests/test_two_stage.py scores a set of their format",
     "tools/bench_training.py": "minutes of measuring",
     "tools/golden_curves.py": "five minutes; values hold on one machine alone",
@@ -132,11 +138,11 @@ def shortened(verb: str, keys: list[str], demo: Path) -> list[str]:
         changed = [f"stages.synth.keys.{key}={value}" for key, value in small.items()]
         stages = [*changed, "stages.sft.keys.max_steps=3"] if any("stages." in key for key in keys) else []
         return [*keys, "preset=smoke", f"out={demo}", *stages]
-    given = dict(key.split("=", 1) for key in keys)
+    given, words = dict(key.split("=", 1) for key in keys if "=" in key), [key for key in keys if "=" not in key]
     for key, most in AT_MOST[verb].items():
         if key not in given or (not isinstance(most, str) and float(given[key]) > most):
             given[key] = str(most)
-    return [f"{key}={value}" for key, value in given.items()]
+    return [*words, *(f"{key}={value}" for key, value in given.items())]
 
 
 def run_tool(path: str, arguments: list[str], monkeypatch) -> int:

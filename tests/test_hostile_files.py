@@ -52,7 +52,7 @@ FORGED_MAPS = {
     "huge blob": ("UPDATE intersections SET geom = zeroblob(200000000)", "too big"),
     "nested geometries": (
         f"UPDATE intersections SET geom = x'{nested(200_000).hex()}'",
-        "no polygon, multipolygon or line",
+        "no polygons or lines",
     ),
     "counts beyond the bytes": (f"UPDATE intersections SET geom = x'{polygon(1, 1 << 31).hex()}'", "no whole one"),
     "endless parts": (f"UPDATE intersections SET geom = x'{multipolygon(1 << 31).hex()}'", "no whole one"),

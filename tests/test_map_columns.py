@@ -59,6 +59,7 @@ def changed(tmp_path):
         path = tmp_path / "maps" / BOSTON.relative_to(reference.MAPS_ROOT)
         with sqlite3.connect(path) as database:
             database.create_function("multi", -1, multipolygon)
+            database.create_function("multiline", -1, multiline)
             database.executescript(script)
         return load_map(path)
 
@@ -221,3 +222,48 @@ def test_a_red_light_in_two_parts_stops_as_the_same_light_in_one():
         plans[name] = compile_scene(frames, used, "test").references["epdms_v2"].states
     np.testing.assert_allclose(plans["red parts"], plans["red"], rtol=0, atol=1e-9)
     assert np.abs(plans["red"] - plans["free"]).max() > 0.1
+
+
+def multiline(*blobs: bytes) -> bytes:
+    """The GeoPackage multiline of lines that have an envelope of 32 bytes."""
+    parts = [shapely.from_wkb(blob[40:]) for blob in blobs]
+    return b"GP\0\1" + struct.pack("<i", 4326) + shapely.to_wkb(shapely.MultiLineString(parts))
+
+
+def again(table: str, column: str, id_: str) -> str:
+    """SQL that repeats the row of one lane or connector."""
+    return (
+        f"INSERT INTO {table} (fid, geom, {column}) SELECT 999001, geom, {column} FROM {table} WHERE {column} = {id_};"
+    )
+
+
+def test_a_baseline_in_several_parts_has_a_length_and_no_points(changed):
+    lanes = changed("UPDATE baseline_paths SET geom = multiline(geom) WHERE lane_fid = 60348").lanes
+    assert lanes["60348"].center_line.length == pytest.approx(84.99999999965603)
+    with pytest.raises(MTDriveError, match="baseline path of lane 60348 is in several parts"):
+        _ = lanes["60348"].baseline
+    assert len(lanes["68909"].baseline) == 86
+
+
+def test_rows_that_repeat_cost_the_lane_alone(changed):
+    lanes = changed(
+        again("baseline_paths", "lane_fid", "60348")
+        + again("gen_lane_connectors_scaled_width_polygons", "lane_connector_fid", "70439")
+    ).lanes
+    with pytest.raises(MTDriveError, match="Lane 60348 has 2 baseline paths"):
+        _ = lanes["60348"].center_line
+    assert lanes["70439"].polygon is None
+    assert (len(lanes["70439"].baseline), len(lanes["68909"].baseline)) == (22, 86)
+
+
+def test_scenes_away_from_a_baseline_in_parts_do_not_fail(changed, tmp_path):
+    tokens = sorted(set(reference.load("trajectories.npz")["token"].tolist()))
+    on_route = {reference.scenes()[token].route_lane_ids[0]: token for token in tokens}
+    lane, token = next((lane, token) for lane, token in on_route.items() if lane in load_map(BOSTON).lanes)
+    changed(f"UPDATE baseline_paths SET geom = multiline(geom) WHERE {lane} IN (lane_fid, lane_connector_fid)")
+    report = build_caches(reference.DATA_ROOT, tmp_path / "maps", "test", tmp_path / "out", tokens=tokens, workers=1)
+    assert token in report.failed
+    assert set(report.failed.values()) == {
+        f"The baseline path of lane {lane} is in several parts; fetch the map again."
+    }
+    assert report.built

@@ -72,7 +72,7 @@ def test_an_evaluation_says_which_it_left_out(keys, download, tmp_path, capsys):
     assert cli.main([*arguments, "max_missing_images=0.5"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "3 scenes out of its windows" in shown
-    assert "1 scenes left out" in shown
+    assert "left out for want of an image: 1 scenes" in shown
     said = json.loads((tmp_path / "e/summary.json").read_text())["provenance"]
     assert said["scenes_without_image"] == [download[1]]
     table = pd.read_csv(tmp_path / "e/scores.csv")

@@ -249,7 +249,7 @@ def test_a_map_is_in_metres_and_linked(maps):
     for roadblock in road_map.roadblocks.values():
         assert all(roadblock.id in road_map.roadblocks[id_].incoming for id_ in roadblock.outgoing)
         assert all(road_map.lanes[id_].roadblock == roadblock.id for id_ in roadblock.lanes)
-    assert all(1e5 < lane.polygon.bounds[0] < 1e6 and lane.line.length > 1.0 for lane in road_map.lanes.values())
+    assert all(1e5 < lane.polygon.bounds[0] < 1e6 and lane.center_line.length > 1.0 for lane in road_map.lanes.values())
 
 
 def _forget_layer(path: Path) -> None:

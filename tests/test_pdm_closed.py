@@ -102,7 +102,7 @@ def _road(num_blocks: int) -> RoadMap:
     return RoadMap(
         location="straight",
         lanes={
-            f"lane{k}": Lane(f"lane{k}", k, square, line, None, tuple(f"lane{next_}" for next_ in successors))
+            f"lane{k}": Lane(f"lane{k}", k, square, (line,), None, tuple(f"lane{next_}" for next_ in successors))
             for k, square, line, successors in zip(names, squares, lines, following, strict=True)
         },
         roadblocks={
@@ -136,7 +136,7 @@ def test_the_centerline_ends_where_the_lanes_do():
 
 def test_the_starting_lane_has_the_ego_heading_else_holds_its_centre_else_is_nearest():
     road_map, ego_pose = _road(3), np.array([5.0, 0.0, 0.1])
-    crossing = Lane("crossing", "0", shapely.box(0, -9, 10, 9), shapely.LineString([(5, -9), (5, 9)]), None, ())
+    crossing = Lane("crossing", "0", shapely.box(0, -9, 10, 9), (shapely.LineString([(5, -9), (5, 9)]),), None, ())
     road_map.lanes["crossing"] = crossing
     under_ego, route = ["crossing", "unknown", "lane0"], ["crossing", "lane0", "lane1", "lane2"]
     assert starting_lane(road_map, under_ego, route, ego_pose).id == "lane0"

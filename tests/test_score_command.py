@@ -14,7 +14,7 @@ from mtdrive.cli import main
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.episode_file import EpisodesHeader, read_episodes, write_episodes
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.scene_filter import SceneSet
+from mtdrive.simulation.navsim_format.scene_filter import all_windows
 from mtdrive.simulation.scoring import INVALID, score
 from mtdrive.simulation.submission.files import read_submission
 from support import reference
@@ -205,7 +205,7 @@ def episodes(tmp_path) -> Path:
         value = float(score(reference.scenes()[token], poses[None]).score[0])
         return Turn(nothing, nothing, nothing, "[PT]", TurnStatus.OK, 0.0, "", poses=poses, score=value)
 
-    scenes = SceneSet("test", "test", None)
+    scenes = all_windows("test").scene_set
     header = EpisodesHeader("p", "compact", scenes, "pdms_v1", 1, "privileged", False, 2, 0.0, 0, len(plans))
     made = [
         Episode(token, "0" * 32, tuple(turn(token, poses) for poses in turns), EpisodeStatus.TRUNCATED)
@@ -234,7 +234,7 @@ def test_stored_episodes_are_scored_again_by_any_metric(roots, tmp_path, episode
     assert means.loc["score, 0 without a plan", "pdms_v1"] == pytest.approx(last.score.sum() / 3)
     assert "1 rows without a score: no_plan" in capsys.readouterr().out
     assert run(roots, episodes, "split=val") == 2
-    assert "episodes of test, all windows; they cannot be scored on val, all windows" in capsys.readouterr().err
+    assert "split=test; they cannot be scored on split=val" in capsys.readouterr().err
 
 
 def test_repeated_tokens_have_no_extended_comfort(roots, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from mtdrive.commands import synth
 from mtdrive.settings import load_settings
 from mtdrive.simulation.baselines import human_plan
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.logs import read_log
+from mtdrive.simulation.navsim_format.logs import ego_dynamics, ego_poses, read_log
 from mtdrive.simulation.scene_cache.build import build_caches
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.simulation.scoring import score
@@ -29,7 +30,8 @@ from mtdrive.simulation.synthetic.map_files import LAYERS, pack_geometry
 from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
 from mtdrive.simulation.synthetic.recording import Surprise, record
 from mtdrive.simulation.synthetic.roads import crossroads, side_road
-from mtdrive.simulation.synthetic.world import SPLITS, WorldConfig, build_scene, choose_family, write_world
+from mtdrive.simulation.synthetic.scenes import SPLITS, WorldConfig, build_scene, choose_family
+from mtdrive.simulation.synthetic.world import write_world
 from mtdrive.simulation.vehicle import LENGTH, REAR_AXLE_TO_CENTER, WIDTH
 
 MIX = {name: (1.0, 0.5 if name != "plain" else 0.0) for name in FAMILIES}
@@ -141,6 +143,27 @@ def test_logs_share_nothing_between_splits_and_hold_one_scene_each(made):
         tokens[SPLITS.index(scene.split)] |= {frame["token"] for frame in frames}
     assert not tokens[0] & tokens[2]
     assert len(tokens[2]) == 14 * SCENES["test"]
+
+
+def test_adjacent_frames_are_two_scenes_of_the_same_drive(made, config, tmp_path):
+    root, records = made
+    two = write_world(replace(config, scenes={"test": 8}, adjacent_frames=True), tmp_path / "two", workers=1)
+    alone = [scene for scene in records if scene.split == "test"][:8]
+    assert [scene.token for scene in two[::2]] == [scene.token for scene in alone]
+    assert [scene.follows for scene in two[1::2]] == [scene.token for scene in two[::2]]
+    scene_filter = tmp_path / "two/train_test_split/scene_filter/synthetic_test.yaml"
+    chosen = yaml.load(scene_filter.read_text(), yaml.BaseLoader)
+    assert chosen["tokens"] == [scene.token for scene in two]
+    assert chosen["log_names"] == [scene.log_name for scene in alone]
+    for before, scene in zip(two[::2], two[1::2], strict=True):
+        frames = read_log(tmp_path / "two/navsim_logs/test" / f"{scene.log_name}.pkl")
+        plain = read_log(root / "navsim_logs/test" / f"{scene.log_name}.pkl")
+        assert [frame["token"] for frame in frames[3:5]] == [before.token, scene.token]
+        assert pickle.dumps(frames[:13]) == pickle.dumps(plain[:13])
+        poses, speed = ego_poses(frames), ego_dynamics(frames)[0][:, 0]
+        assert np.hypot(*(poses[-1] - poses[-2])[:2]) == pytest.approx(0.5 * speed[-1])
+        last, appended = (dict(zip(f["anns"]["track_tokens"], f["anns"]["gt_names"], strict=True)) for f in frames[-2:])
+        assert last == appended
 
 
 def test_no_two_sites_of_a_map_share_a_place():

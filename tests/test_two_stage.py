@@ -334,7 +334,8 @@ def test_score_command_in_two_stages(tmp_path, nuplan, capsys):
     now, previous = "6bea526590790a85", "5118e69f55dd7a54"
     second = {token: token + "0" for token in (now, previous)}
     for token, name in second.items():
-        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(synthetic(nuplan, window(token), name, 4)))
+        # navsim calls the files of second-stage scenes by other tokens than the scenes
+        (tmp_path / f"{name[::-1]}.pkl").write_bytes(pickle.dumps(synthetic(nuplan, window(token), name, 4)))
     mapping = {"reactive_all_mapping": [[now, previous, [[second[now], second[previous]]]]]}
     (tmp_path / "split.yaml").write_text(yaml.safe_dump(mapping))
     tokens = [second[now], previous, now, second[previous]]

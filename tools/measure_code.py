@@ -29,6 +29,7 @@ LAYERS = (  # from the bottom to the top; a layer imports itself and those below
     ("evaluation",),
     ("training",),
     ("settings",),
+    ("navsim_bridge",),
     ("commands",),
     ("cli",),
 )

@@ -163,7 +163,7 @@ def write_results(
     for line in difference_lines(summary):
         console.print(line)
     if source.without_image:
-        console.print(f"{len(source.without_image):,} scenes left out, which have no image: see above")
+        console.print(f"left out for want of an image: {len(source.without_image):,} scenes, see above")
     console.print(f"{len(table)} rows in {out / 'scores.csv'}, summary in {out / 'summary.json'}")
 
 
@@ -171,7 +171,6 @@ def provenance(config: EvaluateSettings, source: Source, header: EpisodesHeader 
     """What the numbers come from; all of the planner is null where there is none."""
     return {
         "scene_set": asdict(source.store.scene_set),
-        "title": source.store.title(source.scenes),
         "scenes": source.scenes,
         "scenes_without_image": source.without_image,
         "metric": config.metric,

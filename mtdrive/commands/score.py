@@ -63,19 +63,18 @@ class Result:
 def run(config: ScoreSettings) -> int:
     """Score; see configs/score.yaml. Exit status 1 if a scene could not be compiled."""
     out, console = Path(config.out), terminal(WIDTH)
-    plans = read_plans(Path(config.trajectories), config.scene_filter.scene_set, config.turns)
-    mapping = config.mapping_file
-    groups = read_mapping(mapping) if mapping else None
+    plans = read_plans(Path(config.trajectories), config.scene_filter.data_split, config.turns)
+    groups = read_mapping(config.mapping_file) if config.mapping_file else None
     definitions = chosen(config)
     submission = next(iter(plans.values()))
     explained = None if config.explain is None else row_of(config.explain, submission.tokens)
-    several = len(definitions) > 1
-    names = [[*filter(None, [turn, several and d.name])] for turn in plans for d in definitions]
+    of = {definition: definition.name if len(definitions) > 1 else "" for definition in definitions}
+    names = [[part for part in (turn, of[definition]) if part] for turn in plans for definition in definitions]
     places = [out.with_suffix("".join(f".{name}" for name in parts) + ".csv") for parts in names]
     check_places(out, places, explained)
     failed = build_missing(config, submission, config.cache_root)
 
-    results = []
+    results: list[Result] = []
     for turn in plans.values():
         score_by = partial(score_plans, config, turn, failed)
         for definition, scores, stages in scores_by_definition(definitions, score_by, groups):
@@ -254,11 +253,11 @@ def compare_means(config: ScoreSettings, results: Mapping[str, Result]) -> None:
     means = means_side_by_side({name: (result.scores, result.stages) for name, result in results.items()})
     with atomic_path(out) as temporary:
         means.to_csv(temporary)
-    scores = list(results.values())[-1].scores
-    console.print(means_table(means, f"{title(config, scores)}, traffic {config.traffic}"))
-    print_unscored(console, scores)
+    first = next(iter(results.values())).scores
+    console.print(means_table(means, f"{title(config, first)}, traffic {config.traffic}"))
+    print_unscored(console, list(results.values())[-1].scores)
     places = ", ".join(str(result.out) for result in results.values())
-    console.print(f"means in {out}, {len(scores.tokens)} rows in each of {places}")
+    console.print(f"means in {out}, {len(list(results.values())[-1].scores.tokens)} rows in each of {places}")
 
 
 def print_explanation(config: ScoreSettings, submission: Submission, scores: SubmissionScores, row: int) -> None:

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from mtdrive.settings.data import SynthSettings
-from mtdrive.simulation.synthetic.world import SPLITS, WorldConfig, write_world
+from mtdrive.simulation.synthetic.scenes import SPLITS, WorldConfig
+from mtdrive.simulation.synthetic.world import write_world
 
 
 def run(config: SynthSettings) -> None:
@@ -21,6 +22,7 @@ def run(config: SynthSettings) -> None:
         config.images,
         config.history_images,
         config.image_size,
+        config.adjacent_frames,
     )
     records = write_world(world, Path(config.out), config.workers)
     for split in SPLITS:

@@ -46,6 +46,7 @@ class SynthSettings:
     scenes_val: CountOrNone
     scenes_test: CountOrNone
     images: bool
+    adjacent_frames: bool
     history_images: bool
     image_size: tuple[Pixels, Pixels]
     workers: Processes

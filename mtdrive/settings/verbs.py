@@ -14,6 +14,7 @@ from mtdrive.settings.evaluation import (
     VisualizeSettings,
 )
 from mtdrive.settings.quickstart import QuickstartSettings
+from mtdrive.settings.submission import SubmitSettings
 from mtdrive.settings.training import RlSettings, SftSettings
 
 
@@ -41,6 +42,7 @@ VERBS = {
     "rl": Verb("multi-turn reinforcement learning (mtGRPO) of a planner", RlSettings),
     "evaluate": Verb("per-turn scores of a planner beside the baselines", EvaluateSettings),
     "compare": Verb("evaluations side by side: mtdrive compare RUN RUN ...", CompareSettings, words="runs"),
+    "submit": Verb("a planner's plans as a submission pickle of navsim's leaderboards", SubmitSettings),
     "visualize": Verb(
         "pictures of scenes, plans and conversations: still, moving, or a page to browse", VisualizeSettings
     ),

@@ -123,9 +123,12 @@ def bird_view_png(
     return buffer.getvalue()
 
 
-def camera_view_jpeg(scene: Scene, image: np.ndarray, plans: Sequence[Plan], width: int = 720) -> bytes:
-    """The camera view as a JPEG, of lower quality if a busy picture would take more than 60 kB."""
-    return small_jpeg(camera_view(scene, image, plans, width), JPEG_BYTES)
+def camera_view_jpeg(
+    scene: Scene, image: np.ndarray, plans: Sequence[Plan], width: int = 720, metric: str = "pdms_v1"
+) -> bytes:
+    """The camera view as a JPEG, of lower quality if a busy picture would take more than 60 kB. metric: whose
+    traffic is drawn."""
+    return small_jpeg(camera_view(scene, image, plans, width, metric), JPEG_BYTES)
 
 
 def small_jpeg(image: np.ndarray, most: int) -> bytes:

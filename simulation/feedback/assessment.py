@@ -121,16 +121,16 @@ def _extended_comfort(scene: Scene, scores: Scores) -> np.ndarray:
     comfort = np.full(len(scores.status), np.nan)
     rows = np.flatnonzero(scores.status == OK)
     if len(rows) and len(scene.human_poses) >= NUM_POSES:
-        states = np.concatenate([scores.events["states"][rows], _human_states(scene)])
+        states = np.concatenate([scores.events["states"][rows], _human_states(scene, scores.metric)])
         human = np.full(len(rows), len(rows))
         comfort[rows] = extended_comfort(states, np.zeros(len(states)), np.arange(len(rows)), human)
     return comfort
 
 
 @cache_by_identity
-def _human_states(scene: Scene) -> np.ndarray:
+def _human_states(scene: Scene, metric: str) -> np.ndarray:
     """(1, 41, 11) the driven human plan."""
-    return score(scene, human_plan(scene)[None]).events["states"]
+    return score(scene, human_plan(scene)[None], metric=metric).events["states"]
 
 
 def _feedback(scene: Scene, scores: Scores, row: int, poses: np.ndarray, source: Source) -> Feedback:

@@ -2,7 +2,7 @@
 
 Only tables are read: views, triggers, virtual tables and generated columns run code, possibly without end. A table
 yields no more bytes than its file has, in a number of steps bounded by the size of the file. A geometry must be a
-polygon, a line or a multipolygon whose counts fit its bytes.
+polygon, a line, or several of one kind, and its counts must fit its bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
 }
 _ENVELOPE_BYTES = (0, 32, 48, 48, 64)
-_LINE, _POLYGON, _MULTIPOLYGON = 2, 3, 6  # types of ISO's well-known binary; 1000 more with z
+_LINE, _POLYGON = 2, 3  # types of ISO's well-known binary; 1000 more with z
+_PARTS = {5: _LINE, 6: _POLYGON}  # what the parts of a multiline and of a multipolygon are
 _WITH_Z = {1000: 3, 0: 2}
 
 
@@ -91,7 +92,7 @@ def read_table(database: sqlite3.Connection, size: int, name: str, columns: tupl
 
 
 def unpack_geometry(layer: str, blob: object) -> bytes | None:
-    """Well-known binary of a polygon, line or multipolygon in a GeoPackage blob; None for None.
+    """Well-known binary of polygons or lines in a GeoPackage blob; None for None.
 
     A header of 8 bytes comes first, then an envelope whose size is in bits 1-3 of the flags.
 
@@ -108,24 +109,24 @@ def unpack_geometry(layer: str, blob: object) -> bytes | None:
     except (struct.error, KeyError):
         whole = False
     if not whole:
-        raise BadLayer(f"layer {layer} holds a geometry that is no polygon, multipolygon or line, or no whole one")
+        raise BadLayer(f"layer {layer} holds a geometry that is no polygons or lines, or no whole one")
     return content
 
 
 def _end(content: bytes) -> int:
-    """Where a polygon, line or multipolygon ends by its counts.
+    """Where a geometry ends by its counts.
 
     Raises:
         struct.error: before a count.
         KeyError: it is none of them.
     """
     order, kind, _ = _head(content, 0)
-    if kind != _MULTIPOLYGON:
+    if kind not in _PARTS:
         return _end_of_part(content, 0, (_LINE, _POLYGON))
     (parts,) = struct.unpack_from(f"{order}I", content, 5)
     position = 9
     for _ in range(parts):
-        position = _end_of_part(content, position, (_POLYGON,))
+        position = _end_of_part(content, position, (_PARTS[kind],))
     return position
 
 

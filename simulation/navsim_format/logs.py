@@ -6,7 +6,7 @@ their own time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -39,7 +39,7 @@ _ID_TYPES = {int, str, np.int32, np.int64, np.str_}
 _MOST_GLOBAL, _MOST_LOCAL, _MOST_MOTION, _MOST_CAMERA = 1e8, 1e4, 1e3, 1e6
 _NORM_ERROR = 0.01  # of a quaternion, which is normalised before use
 
-_KINDS = {kind.name.lower(): int(kind) for kind in ObjectType}
+CLASSES = {kind.name.lower(): int(kind) for kind in ObjectType}  # by their names in a log
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def log_path(data_root: Path | str, split: str, log_name: str) -> Path:
     return Path(data_root) / "navsim_logs" / split / f"{log_name}.pkl"
 
 
-def read_log(path: Path) -> list[Frame]:
+def read_log(path: Path, required: Set[str] = _REQUIRED) -> list[Frame]:
     """The frames of a log, in time order.
 
     The contents of a frame are checked where they are read, so that a bad frame fails only the scenes that hold it.
+
+    Args:
+        required: keys that no frame may lack if they name scenes, and that not all may lack.
 
     Raises:
         MTDriveError: the file is missing or damaged, or is no NAVSIM log.
@@ -88,7 +91,7 @@ def read_log(path: Path) -> list[Frame]:
     frames = load_pickle(path)
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise MTDriveError(f"{path} is no NAVSIM log: it should hold a list of frames (dicts).")
-    lacking = [_REQUIRED - frame.keys() for frame in frames]
+    lacking = [required - frame.keys() for frame in frames]
     for index, missing in enumerate(lacking):
         if missing & _NAMING_KEYS or all(lacking):
             raise MTDriveError(f"Frame {index} of {path} lacks {', '.join(sorted(missing))}; NAVSIM logs hold them.")
@@ -214,7 +217,7 @@ def detections(frame: Frame) -> Detections:
         tokens, names, boxes, velocity = (annotations[key] for key in _ANNOTATIONS)
         tokens, names = list(tokens), np.asarray(names).tolist()
         distinct, lengths = len(set(tokens)), {len(tokens), len(names), len(boxes), len(velocity)}
-        unknown = [name for name in names if name not in _KINDS]
+        unknown = [name for name in names if name not in CLASSES]
     except (KeyError, TypeError, ValueError):
         raise MTDriveError(f"The annotations of {where} must be lists {', '.join(_ANNOTATIONS)}.") from None
     if len(lengths) > 1:
@@ -222,8 +225,8 @@ def detections(frame: Frame) -> Detections:
     if distinct < len(tokens):
         raise MTDriveError(f"track_tokens of {where} names a track twice.")
     if unknown:
-        raise MTDriveError(f"gt_names of {where} holds the unknown class {unknown[0]!r}; known: {', '.join(_KINDS)}.")
-    kind = np.array([_KINDS[name] for name in names], dtype=np.int8)
+        raise MTDriveError(f"gt_names of {where} holds the unknown class {unknown[0]!r}; known: {', '.join(CLASSES)}.")
+    kind = np.array([CLASSES[name] for name in names], dtype=np.int8)
     if not tokens:
         boxes, velocity = np.empty((0, 7)), np.empty((0, 3))
     boxes = numbers(boxes, f"gt_boxes of {where}", (None, 7), _MOST_LOCAL)

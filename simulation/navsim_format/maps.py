@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -25,10 +27,11 @@ from mtdrive.simulation.navsim_format.names import map_part
 from mtdrive.simulation.runtime.json_files import read_json
 
 VERSIONS_FILE = "nuplan-maps-v1.0.json"
-_ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
+ALIASES = {"las_vegas": "us-nv-las-vegas-strip"}
 _CRS = re.compile(r"epsg:[0-9]{4,6}", re.IGNORECASE)
 _MOST_SPEED = 1e3  # [m/s] that is a limit
 _SHOWN = 5  # ids that a note names
+_LINE_TYPES = [shapely.GeometryType.LINESTRING, shapely.GeometryType.MULTILINESTRING]
 _AREA_TYPES = [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON]
 
 
@@ -43,10 +46,10 @@ class Lane:
     """Id of the roadblock or roadblock connector that it belongs to."""
 
     polygon: shapely.Polygon | shapely.MultiPolygon | None
-    """Its area in UTM [m]; empty where the map has a row without a geometry for it, None where it has no row."""
+    """Its area in UTM [m]; empty where the map has a row without a geometry for it, None where it has not one row."""
 
-    line: shapely.LineString | None
-    """Its centre line in UTM [m]; None where the map has none."""
+    lines: tuple[shapely.LineString | shapely.MultiLineString | None, ...]
+    """Its centre lines in UTM [m], one for each row that the map has for it: one in a map that is whole."""
 
     speed_limit: float | None
     """[m/s]; None where the map has none."""
@@ -55,19 +58,28 @@ class Lane:
     """Ids of the lanes or connectors that follow."""
 
     @property
-    def center_line(self) -> shapely.LineString:
+    def center_line(self) -> shapely.LineString | shapely.MultiLineString:
         """The line.
 
         Raises:
-            MTDriveError: the map has no baseline path of some length for this lane.
+            MTDriveError: the map has no baseline path of some length for this lane, or several, as nuplan-devkit does.
         """
-        if self.line is None or self.line.length == 0.0:
+        (line, *others) = self.lines or (None,)
+        if others:
+            raise MTDriveError(f"Lane {self.id} has {len(self.lines)} baseline paths in the map; fetch the map again.")
+        if line is None or line.length == 0.0:
             raise MTDriveError(f"Lane {self.id} has no baseline path in the map; fetch the map again.")
-        return self.line
+        return line
 
     @cached_property
     def baseline(self) -> np.ndarray:
-        """(n, 3) x, y, heading to the next point; the last point repeats the heading before it. Raises as the line."""
+        """(n, 3) x, y, heading to the next point; the last point repeats the heading before it.
+
+        Raises:
+            MTDriveError: as `center_line`, or the line is in several parts, where nuplan-devkit fails as well.
+        """
+        if isinstance(self.center_line, shapely.MultiLineString):
+            raise MTDriveError(f"The baseline path of lane {self.id} is in several parts; fetch the map again.")
         points = shapely.get_coordinates(self.center_line)
         step = np.diff(points, axis=0)
         heading = np.arctan2(step[:, 1], step[:, 0])
@@ -190,7 +202,7 @@ def map_path(maps_root: Path | str, location: str) -> Path:
         raise MTDriveError(f"There is no {versions_file}; set nuplan_maps_root (NUPLAN_MAPS_ROOT).") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MTDriveError(f"{versions_file} is no list of maps and versions ({error}); fetch it again.") from error
-    location = map_part(_ALIASES.get(map_part(location), location))
+    location = map_part(ALIASES.get(map_part(location), location))
     if location not in known:
         raise MTDriveError(f"{versions_file} lists no map {location!r}, only {', '.join(known)}.")
     path = Path(maps_root) / location / known[location] / "map.gpkg"
@@ -297,12 +309,12 @@ def _read_map(location: str, package: _GeoPackage) -> RoadMap:
 def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     lines, *owners = package.read("baseline_paths", "geom", "lane_fid", "lane_connector_fid")
     present = [line for line in lines if line is not None]
-    _check_type("baseline_paths", np.array(present, dtype=object), [shapely.GeometryType.LINESTRING])
-    lane_lines, connector_lines = (dict(zip(id_numbers("baseline_paths", fids), lines, strict=True)) for fids in owners)
+    _check_type("baseline_paths", np.array(present, dtype=object), _LINE_TYPES)
+    lane_lines, connector_lines = (_grouped(id_numbers("baseline_paths", fids), lines) for fids in owners)
     connector_layer = "gen_lane_connectors_scaled_width_polygons"
     connector_area = package.read_area(connector_layer, "lane_connector_fid")
     (connector_fids,) = package.read(connector_layer, "lane_connector_fid")
-    connector_polygons = dict(zip(id_numbers(connector_layer, connector_fids), connector_area.polygons, strict=True))
+    connector_polygons = _grouped(id_numbers(connector_layer, connector_fids), connector_area.polygons)
     lane_area = package.read_area("lanes_polygons")
 
     lanes: dict[str, Lane] = {}
@@ -314,14 +326,15 @@ def _read_lanes(package: _GeoPackage) -> tuple[dict[str, Lane], Area, Area]:
     for fid, left, entered, block, limit in rows:
         id_ = str(fid)
         _check_limit(layer, limit)
-        lanes[id_] = Lane(id_, block, connector_polygons.get(fid), connector_lines.get(fid), limit, (entered,))
+        polygons, lines = connector_polygons.get(fid, ()), tuple(connector_lines.get(fid, ()))
+        lanes[id_] = Lane(id_, block, polygons[0] if len(polygons) == 1 else None, lines, limit, (entered,))
         successors.setdefault(left, []).append(id_)
     layer = "lanes_polygons"
     fids, blocks, limits = package.read(layer, "fid", "lane_group_fid", "speed_limit_mps")
     for fid, block, limit, polygon in zip(fids, id_texts(layer, blocks), limits, lane_area.polygons, strict=True):
         id_ = str(fid)
         _check_limit(layer, limit)
-        lanes[id_] = Lane(id_, block, polygon, lane_lines.get(fid), limit, tuple(successors.get(fid, ())))
+        lanes[id_] = Lane(id_, block, polygon, tuple(lane_lines.get(fid, ())), limit, tuple(successors.get(fid, ())))
     return lanes, lane_area, connector_area
 
 
@@ -356,6 +369,14 @@ def _by_number(ids: list[str], numbers: list[int | None]) -> dict[str, list[str]
     for id_, number in zip(ids, numbers, strict=True):
         members.setdefault(str(number), []).append(id_)
     return members
+
+
+def _grouped(owners: list[int | None], geometries: Iterable[Any]) -> dict[int | None, list]:
+    """The geometries by the id that they belong to."""
+    groups: dict[int | None, list] = {}
+    for owner, geometry in zip(owners, geometries, strict=True):
+        groups.setdefault(owner, []).append(geometry)
+    return groups
 
 
 def _check_type(layer: str, geometries: np.ndarray, wanted: list[shapely.GeometryType]) -> None:

@@ -19,12 +19,11 @@ from typing import Any
 import yaml
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format.logs import NUM_FUTURE, NUM_HISTORY
+from mtdrive.simulation.navsim_format.logs import LEAST_FUTURE, NUM_FUTURE, NUM_HISTORY
 from mtdrive.simulation.navsim_format.names import log_name, scene_token, split_name
 
 FILTERS = Path("navsim/planning/script/config/common/train_test_split")  # in a checkout of navsim
 ENDINGS = (".yaml", ".yml")
-LEAST_FUTURE = 8  # frames that the shortest score looks at
 COLUMN = "token"  # of a CSV file of tokens, as navsim's own tables call it
 
 # As text: PyYAML reads 104,000 tokens five times as fast, and one such as 0123456789012345 stays what it is.
@@ -241,8 +240,8 @@ def _mapping(file: Path) -> Mapping[str, Any]:
 def _filter(file: Path, data_split: str, fields: Mapping[str, Any]) -> SceneFilter:
     if unknown := sorted(str(key) for key in fields.keys() - _FIELDS):
         raise MTDriveError(f"{file} has {unknown[0]}, which navsim's SceneFilter does not know.")
-    past, future = _integer(file, fields, "num_history_frames", 4), _integer(file, fields, "num_future_frames", 10)
-    if past != NUM_HISTORY or future is None or future < LEAST_FUTURE:
+    past, future = _integer(file, fields, "num_history_frames", 4), _integer(file, fields, "num_future_frames", 10, 0)
+    if past != NUM_HISTORY or future is None or 0 < future < LEAST_FUTURE:  # private splits have none
         raise MTDriveError(
             f"{file} asks for {past} frames up to t0 and {future} after it; {NUM_HISTORY} and at least {LEAST_FUTURE} "
             "are what scores look at."
@@ -271,12 +270,12 @@ def _name_of(file: Path) -> str:
     return split_name(re.sub(r"[^A-Za-z0-9_-]", "-", file.stem))
 
 
-def _integer(file: Path, fields: Mapping[str, Any], key: str, default: int | None) -> int | None:
+def _integer(file: Path, fields: Mapping[str, Any], key: str, default: int | None, least: int = 1) -> int | None:
     text = fields.get(key, str(default) if default is not None else "null")
     if isinstance(text, str) and text in _NULL:
         return None
-    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10**6:
-        raise MTDriveError(f"{key} of {file} is {text!r}; it must be a whole number above 0, or null.")
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or not least <= int(text[:10]) <= 10**6:
+        raise MTDriveError(f"{key} of {file} is {text!r}; it must be a whole number above {least - 1}, or null.")
     return int(text)
 
 

@@ -62,7 +62,7 @@ def read_synthetic_scene(path: Path) -> list[Frame]:
     content = load_pickle(path, kind="synthetic scene", classes=CLASSES)
     try:
         metadata = content["scene_metadata"]
-        frames = [_stored_frame(frame, metadata) for frame in content["frames"]]
+        frames = [stored_frame(frame, metadata) for frame in content["frames"]]
         lights = content["extended_traffic_light_data"] or []
         for index, tracks in enumerate(content["extended_detections_tracks"] or []):
             frames.append(_extended_frame(frames[-1], tracks, lights[index] if index < len(lights) else None))
@@ -77,7 +77,13 @@ def read_synthetic_scene(path: Path) -> list[Frame]:
     return frames[: NUM_HISTORY + NUM_FUTURE]
 
 
-def _stored_frame(frame: Mapping, metadata: Mapping) -> Frame:
+def stored_frame(frame: Mapping, metadata: Mapping) -> Frame:
+    """A frame as a log would hold it.
+
+    Args:
+        frame: with the fields of navsim's `Frame`, its ego status in the map's frame.
+        metadata: with the fields of navsim's `SceneMetadata`.
+    """
     status, annotations = frame["ego_status"], frame["annotations"]
     x, y, heading = plain(status["ego_pose"], f"ego_pose of frame {frame['token']}", (3,))
     return {

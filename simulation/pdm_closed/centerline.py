@@ -46,7 +46,7 @@ def starting_lane(
     holding = np.flatnonzero(shapely.contains_xy(polygons, *center[:2]))
     for lane in lanes[: holding[0] if len(holding) else None]:
         if lane.polygon is None or lane.polygon.is_empty:  # the official search fails there too
-            raise MTDriveError(f"Lane {lane.id} of map {road_map.location} has no polygon.")
+            raise MTDriveError(f"Lane {lane.id} of map {road_map.location} has no polygon, or several.")
     return lanes[int(holding[0] if len(holding) else np.argmin(shapely.distance(polygons, footprint)))]
 
 

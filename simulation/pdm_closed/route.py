@@ -43,9 +43,11 @@ def correct_route(road_map: RoadMap, roadblock_ids: Sequence[str], ego_pose: np.
         Ids of the roadblocks and roadblock connectors, in order.
 
     Raises:
-        MTDriveError: a roadblock is not in the map.
+        MTDriveError: there is no route, where navsim fails as well, or a roadblock is not in the map.
     """
     route = list(dict.fromkeys(roadblock_ids))
+    if not route:
+        raise MTDriveError("The scene has no route (roadblock_ids is empty), and navsim cannot score it either.")
     for id_ in route:
         road_map.roadblock(id_)
     start, candidates = _current_roadblock(road_map, ego_pose, route)

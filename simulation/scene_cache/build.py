@@ -14,17 +14,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.simulation.navsim_format import logs
+from mtdrive.simulation.navsim_format import logs, official_loader
 from mtdrive.simulation.navsim_format.maps import load_map, map_path
 from mtdrive.simulation.navsim_format.names import scene_token
 from mtdrive.simulation.navsim_format.scene_filter import SceneFilter, SceneSet, all_windows
-from mtdrive.simulation.navsim_format.synthetic_scenes import read_synthetic_scene
+from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic, read_synthetic_scene
 from mtdrive.simulation.runtime.files import CannotWrite
 from mtdrive.simulation.runtime.locks import locked, only_run_in
 from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.scene_cache.compile import compile_scene
 from mtdrive.simulation.scene_cache.format import Fingerprint, is_current, save_scene
-from mtdrive.simulation.scene_cache.index import Index, check_same, merged, read_index, write_index
+from mtdrive.simulation.scene_cache.index import Index, check_same, merged, read_index, tokens_of, write_index
 from mtdrive.simulation.scene_cache.store import SYNTHETIC, scene_path
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ class CacheReport:
     """Tokens that a filter lists and no log has; navsim passes them over as well."""
 
     notes: list[str] = field(default_factory=list)
-    """What is left out of the maps of the scenes that were compiled, a sentence each."""
+    """What is left out of the maps of the scenes that were compiled, and which scenes navsim's own loader refuses
+    though they are compiled; a sentence each."""
 
     @property
     def scenes(self) -> list[str]:
@@ -83,6 +84,8 @@ def build_caches(
             write to, or the store holds other scenes.
     """
     chosen = all_windows(scenes) if isinstance(scenes, str) else scenes
+    if chosen.num_future < logs.LEAST_FUTURE:
+        raise MTDriveError(f"{chosen.scene_set} has {chosen.num_future} frames after t0: only mtdrive submit takes it.")
     available = logs.log_names(openscene_data_root, chosen.data_split)
     if log_names is not None and (unknown := set(log_names) - set(available)):
         raise MTDriveError(f"Split {chosen.data_split} has no log {', '.join(sorted(unknown))}.")
@@ -137,21 +140,29 @@ def build_synthetic_caches(
     source = Path(synthetic_scenes)
     if not source.is_dir():
         raise MTDriveError(f"There is no folder {source}; check synthetic_scenes.")
-    wanted = frozenset(tokens)
-    paths = [path for path in (source / f"{scene_token(token)}.pkl" for token in sorted(wanted)) if path.is_file()]
+    wanted, folder = frozenset(map(scene_token, tokens)), _made(Path(cache_root) / SYNTHETIC)
     build = _Build(
         scene_set=SceneSet(SYNTHETIC, SYNTHETIC, None),
         listed=None,
         whole=False,
-        folder=_made(Path(cache_root) / SYNTHETIC),
+        folder=folder,
         maps_root=Path(nuplan_maps_root),
         read=_synthetic_scene,
         wanted=wanted,
     )
-    report = build.run(paths, workers)
+    report = build.run(_synthetic_files(source, folder, wanted), workers)
     report.failed.update(dict.fromkeys(report.absent, NO_SUCH_SCENE))
     report.absent.clear()
     return report
+
+
+def _synthetic_files(source: Path, folder: Path, tokens: frozenset[str]) -> list[Path]:
+    """The files of synthetic scenes, as an earlier build found them; else all, as navsim calls them by other tokens."""
+    files = {path.stem: path for path in sorted(source.glob("*.pkl"))}
+    index = read_index(folder)
+    file_of = {} if index is None else tokens_of(index.logs)
+    names = {file_of.get(token, token) for token in tokens}
+    return [files[name] for name in sorted(names)] if names <= files.keys() else list(files.values())
 
 
 def _made(folder: Path) -> Path:
@@ -203,7 +214,10 @@ class _Build:
             built=[token for result in ordered for token in result.built],
             skipped=[token for result in ordered for token in result.skipped],
             failed={name: reason for result in ordered for name, reason in result.failed.items()},
-            notes=list(dict.fromkeys(note for result in ordered for note in result.notes)),
+            notes=[
+                *dict.fromkeys(note for result in ordered for note in result.notes),
+                *official_loader.notes({token: why for result in ordered for token, why in result.objections.items()}),
+            ],
         )
         report.absent.extend(sorted((self.wanted or set()) - {*report.scenes, *report.failed}))
         self._write_index(ordered, complete=self.whole and not report.failed)
@@ -236,11 +250,13 @@ class _Build:
                 fingerprint = Fingerprint(log_digest, _map_digest(map_file))
                 if is_current(target, fingerprint):
                     result.skipped.append(token)
-                    continue
-                road_map = load_map(map_file)
-                save_scene(target, compile_scene(frames, road_map, self.scene_set.data_split), fingerprint)
-                result.built.append(token)
-                result.notes.extend(note for note in road_map.notes if note not in result.notes)
+                else:
+                    road_map = load_map(map_file)
+                    save_scene(target, compile_scene(frames, road_map, self.scene_set.data_split), fingerprint)
+                    result.built.append(token)
+                    result.notes.extend(note for note in road_map.notes if note not in result.notes)
+                if not is_synthetic(token) and (why := official_loader.objection(frames)):
+                    result.objections[token] = why
             except CannotWrite:
                 raise  # nor would the others be written
             except Exception as error:
@@ -252,6 +268,7 @@ class _Build:
 class _LogResult(CacheReport):
     log_name: str = ""
     fingerprint: str = ""
+    objections: dict[str, str] = field(default_factory=dict)
 
 
 def _refuse_doubles(results: Sequence[_LogResult]) -> None:

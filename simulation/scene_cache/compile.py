@@ -11,7 +11,7 @@ from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import points_to_local, poses_to_local, translate_forward
 from mtdrive.simulation.metrics.registry import VERSIONS, RecordedTraffic
 from mtdrive.simulation.navsim_format import logs
-from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Frame
+from mtdrive.simulation.navsim_format.logs import NUM_FUTURE, NUM_HISTORY, Frame
 from mtdrive.simulation.navsim_format.maps import RoadMap
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.pdm_closed.centerline import centerline, starting_lane
@@ -28,11 +28,14 @@ from mtdrive.simulation.traffic.idm_paths import build_idm_paths
 def compile_scene(frames: Sequence[Frame], road_map: RoadMap, split: str) -> Scene:
     """Compile a window of frames (`logs.scene_windows`, `synthetic_scenes.read_synthetic_scene`).
 
-    It can be scored by the versions whose future it holds: a synthetic scene by epdms_v2 alone.
+    Frames after the tenth future one are not read. The scene can be scored by the versions whose future the window
+    holds: a window of 8 or 9 future frames, and so a synthetic scene, by epdms_v2 alone. There navsim v1.1 has no
+    score either: it raises.
 
     Raises:
         MTDriveError: the log and the map do not fit together, or a frame holds something that does not read.
     """
+    frames = frames[: NUM_HISTORY + NUM_FUTURE]
     logs.check_complete(frames)
     now, times = frames[NUM_HISTORY - 1], logs.timestamps(frames)
     utm_poses = logs.ego_poses(frames)

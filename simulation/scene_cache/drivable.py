@@ -50,7 +50,7 @@ def map_window(road_map: RoadMap, center: np.ndarray) -> MapWindow:
     Lanes and connectors are those of the roadblocks that meet it, but for those whose area is empty.
 
     Raises:
-        MTDriveError: a lane connector has no polygon.
+        MTDriveError: a lane connector has no polygon, or several.
     """
 
     def objects(area: Area, layer: MapLayer) -> list[tuple]:
@@ -69,7 +69,7 @@ def map_window(road_map: RoadMap, center: np.ndarray) -> MapWindow:
     ]
     for id_, _, polygon in rows:
         if polygon is None:
-            raise MTDriveError(f"Lane {id_} of map {road_map.location} has no polygon.")
+            raise MTDriveError(f"Lane {id_} of map {road_map.location} has no polygon, or several.")
     rows = [row for row in rows if not row[2].is_empty]
     if not rows:
         raise MTDriveError(f"Map {road_map.location} has no road within {RADIUS:.0f} m of {center[:2]}.")

@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 
 from mtdrive.simulation.metrics.registry import score_version
+from mtdrive.simulation.navsim_format.logs import LEAST_FUTURE, NUM_FUTURE
 from mtdrive.simulation.runtime.kernels import kernel
 from mtdrive.simulation.scene import (
     Camera,
@@ -208,7 +209,7 @@ def _steps(prefix: str) -> str:
 def is_consistent(scene: Scene) -> bool:
     """Whether the arrays and values of a scene agree with each other, where no single array shows it."""
     return (
-        len(scene.human_poses) in (0, 10)
+        len(scene.human_poses) in (0, *range(LEAST_FUTURE, NUM_FUTURE + 1))
         and len(scene.centerline) > 1
         and scene.history_timestamps[-1] == scene.timestamp
         and len(scene.observations) > 0

@@ -128,28 +128,28 @@ def _read_csv(path: Path) -> Submission:
     return Submission(np.array(tokens, dtype=np.str_), poses, SAMPLINGS.get(count, np.nan))
 
 
-class _TrajectorySampling(Record):
+class TrajectorySampling(Record):
     """Stands in for nuPlan's `TrajectorySampling` dataclass."""
 
     interval_length: float
     """[s] between poses."""
 
 
-class _Trajectory(Record):
+class Trajectory(Record):
     """Stands in for navsim's `Trajectory` dataclass."""
 
     poses: np.ndarray
     """(T, 3)."""
-    trajectory_sampling: _TrajectorySampling
+    trajectory_sampling: TrajectorySampling
     """The interval between poses."""
 
 
 CLASSES = {
-    ("navsim.common.dataclasses", "Trajectory"): _Trajectory,
+    ("navsim.common.dataclasses", "Trajectory"): Trajectory,
     (
         "nuplan.planning.simulation.trajectory.trajectory_sampling",
         "TrajectorySampling",
-    ): _TrajectorySampling,
+    ): TrajectorySampling,
 }
 
 
@@ -162,7 +162,7 @@ def _read_pickle(path: Path) -> Submission:
         raise MTDriveError(
             f"{path} is no navsim submission: it has no `{PREDICTIONS}` (v1.1), nor `{'`, `'.join(STAGES)}` (v2)."
         )
-    trajectories: dict[str, _Trajectory] = {}
+    trajectories: dict[str, Trajectory] = {}
     for stage in stages:
         predictions = content[stage]
         if not isinstance(predictions, list) or not all(isinstance(by_token, dict) for by_token in predictions):
@@ -174,7 +174,7 @@ def _read_pickle(path: Path) -> Submission:
         if twice := trajectories.keys() & predictions[0].keys():
             raise MTDriveError(f"{path} has {min(twice)} in both stages.")
         trajectories |= predictions[0]
-    if not all(isinstance(item, _Trajectory) for item in trajectories.values()):
+    if not all(isinstance(item, Trajectory) for item in trajectories.values()):
         raise MTDriveError(f"{path}: every prediction must be a navsim Trajectory.")
     try:
         poses = [np.asarray(item.poses) for item in trajectories.values()]

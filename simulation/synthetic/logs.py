@@ -1,4 +1,4 @@
-"""Log frames as OpenScene stores them: one dictionary every 0.5 s, 14 to a drive."""
+"""Log frames as OpenScene stores them: one dictionary every 0.5 s."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LogWriter:
     def frames(
         self, log_name: str, drive: RecordedDrive, features: SiteFeatures, placement: Placement, number: int
     ) -> list[dict]:
-        """The 14 frames of a drive, the fourth of which is t0."""
+        """The frames of a drive, 14 or more, the fourth of which is t0."""
         ego = placement.poses(drive.plan.poses)
         tokens = [token(log_name, "frame", k) for k in range(0, len(ego), STRIDE)]
         tracks = [token(log_name, "track", k) for k in range(len(drive.agents))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -87,6 +87,27 @@ class RecordedDrive:
     surprise: Surprise
     """What would become of a plan made from what shows at t0."""
 
+    def prolonged(self, steps: int) -> RecordedDrive:
+        """The same drive, `steps` of 0.1 s longer: everybody keeps the last velocity, lights keep their state."""
+        agents = [
+            replace(
+                agent,
+                poses=_straight_on(agent.poses, agent.velocity[-1], steps),
+                visible=_held(agent.visible, steps),
+            )
+            for agent in self.agents
+        ]
+        plan = self.plan
+        speed, heading = plan.speed[-1], plan.poses[-1, 2]
+        longer = Plan(
+            _straight_on(plan.poses, speed * np.array([np.cos(heading), np.sin(heading)]), steps),
+            _held(plan.speed, steps),
+            np.concatenate([plan.acceleration, np.zeros(steps)]),
+            np.concatenate([plan.s, plan.s[-1] + speed / RATE * np.arange(1, steps + 1)]),
+        )
+        lights = {group: [*states, *[states[-1]] * steps] for group, states in self.situation.lights.items()}
+        return replace(self, situation=replace(self.situation, lights=lights), plan=longer, agents=agents)
+
 
 def record(situation: Situation, rng: np.random.Generator) -> RecordedDrive | None:
     """Let the driver drive; None if the situation has no good way out or makes its actors overlap."""
@@ -105,6 +126,18 @@ def record(situation: Situation, rng: np.random.Generator) -> RecordedDrive | No
     if situation.following is not None:
         agents.append(_follower(path, plan, situation.following, rng))
     return RecordedDrive(situation, plan, agents, _command(path, situation.start), surprise)
+
+
+def _straight_on(poses: np.ndarray, velocity: np.ndarray, steps: int) -> np.ndarray:
+    """Poses (T, 3), and `steps` more at a velocity (2,) [m/s] and the last heading."""
+    ahead = np.zeros((steps, 3))
+    ahead[:, :2] = np.arange(1, steps + 1)[:, None] / RATE * velocity
+    return np.concatenate([poses, poses[-1] + ahead])
+
+
+def _held(values: np.ndarray, steps: int) -> np.ndarray:
+    """Values (T,), and the last one `steps` times more."""
+    return np.concatenate([values, np.repeat(values[-1:], steps)])
 
 
 def _surprise(plan: Plan, obstacles: Boxes) -> Surprise:

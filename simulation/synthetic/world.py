@@ -7,8 +7,7 @@ import os
 import pickle
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,46 +20,15 @@ from mtdrive.simulation.runtime.locks import LOCK, only_run_in
 from mtdrive.simulation.runtime.processes import map_unordered
 from mtdrive.simulation.synthetic.agents import NOW
 from mtdrive.simulation.synthetic.families import FAMILIES
-from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE, LogWriter
-from mtdrive.simulation.synthetic.map_files import Feature, SiteFeatures, write_maps
-from mtdrive.simulation.synthetic.placement import LOCATIONS, Placement
-from mtdrive.simulation.synthetic.recording import RecordedDrive, Surprise, record
-from mtdrive.simulation.synthetic.rendering import render_front_camera
-from mtdrive.simulation.synthetic.scenery import plant
-from mtdrive.simulation.synthetic.view import random_atmosphere, render_scene
+from mtdrive.simulation.synthetic.filters import FilterFile, write_filter
+from mtdrive.simulation.synthetic.logs import CURRENT, STRIDE
+from mtdrive.simulation.synthetic.map_files import Feature, write_maps
+from mtdrive.simulation.synthetic.recording import Surprise
+from mtdrive.simulation.synthetic.scenes import SPLITS, WorldConfig, WorldScene, choose_family
 
 VERSION = 1  # of the generator; the same version and configuration give the same world
-SPLITS = ("train", "val", "test")
-ATTEMPTS = 200  # redraws of a situation that has no good way out
-GOLDEN = 0.6180339887498949
 JPEG_QUALITY = 92
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """What to write."""
-
-    seed: int
-    """Seed of all that is drawn at random."""
-
-    scenes: Mapping[str, int]
-    """Split -> number of scenes."""
-
-    families: Mapping[str, tuple[float, float]]
-    """Scenario family -> its weight, and the share of its scenes with a hidden danger."""
-
-    close_calls: float = 0.55
-    """Share of the hidden dangers that end in a close call rather than a collision."""
-
-    images: bool = True
-    """Whether to render CAM_F0 at t0."""
-
-    history_images: bool = False
-    """Whether to render the three frames before t0 as well."""
-
-    image_size: tuple[int, int] = (640, 360)
-    """Width and height of the pictures [px]."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +39,7 @@ class SceneRecord:
     """Scene token."""
 
     log_name: str
-    """Name of the log, which holds this one scene."""
+    """Name of the log, which holds this one scene, and with adjacent frames the next."""
 
     split: str
     """Split that it belongs to."""
@@ -83,7 +51,7 @@ class SceneRecord:
     """Scenario family."""
 
     hidden_danger: bool
-    """Whether a danger shows only after t0."""
+    """Whether a danger shows only after t0 (of the log's first scene)."""
 
     surprise: str
     """Value of `recording.Surprise`."""
@@ -103,62 +71,34 @@ class SceneRecord:
     features: list[Feature] = field(repr=False)
     """Map features of the site; not in the manifest."""
 
+    follows: str | None = None
+    """Token of the scene 0.5 s before, if there is one."""
 
-def choose_family(config: WorldConfig, split: int, number: int) -> tuple[str, bool]:
-    """Family of a scene and whether it shall hide a danger, spread evenly over consecutive numbers."""
-    offsets = np.random.default_rng([config.seed, split]).uniform(size=2)
-    names = list(config.families)
-    shares = np.cumsum([config.families[name][0] for name in names])
-    place = (offsets[0] + GOLDEN * number) % 1.0 * shares[-1]
-    index = min(int(np.searchsorted(shares, place, side="right")), len(names) - 1)
-    low = shares[index - 1] if index else 0.0
-    # The place within the family's interval is spread just as evenly, which decides the second question.
-    dice = (offsets[1] + (place - low) / (shares[index] - low)) % 1.0
-    return names[index], bool(dice < config.families[names[index]][1])
+    @property
+    def row(self) -> dict[str, object]:
+        """What the manifest says."""
+        row = {key: value for key, value in vars(self).items() if key != "features"}
+        if self.follows is None:
+            del row["follows"]
+        return row
 
 
-def build_scene(config: WorldConfig, split: int, number: int) -> tuple[RecordedDrive, int]:
-    """Scene `number` of a split (index into SPLITS) and how often it was redrawn; depends on nothing else."""
-    family, hidden = choose_family(config, split, number)
-    close = np.random.default_rng([config.seed, split, number, ATTEMPTS + 1]).uniform() < config.close_calls
-    surprises = {Surprise.CLOSE_CALL, Surprise.COLLISION}
-    wanted = {Surprise.CLOSE_CALL if close else Surprise.COLLISION} if hidden else {Surprise.NONE}
-    for attempt in range(ATTEMPTS):
-        if hidden and attempt == ATTEMPTS // 2:
-            wanted = surprises  # some families hardly have close calls
-        rng = np.random.default_rng([config.seed, split, number, attempt])
-        drive = record(FAMILIES[family](rng, hidden), rng)
-        if drive is not None and drive.surprise in wanted:
-            return drive, attempt
-    raise RuntimeError(f"Family {family} (hidden={hidden}, close={close}) gave no situation in {ATTEMPTS} attempts.")
-
-
-def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneRecord:
-    """Build one scene and write its log and images."""
+def write_log(config: WorldConfig, root: Path, job: tuple[int, int]) -> list[SceneRecord]:
+    """Build one situation and write its log and images; the scene in it, or the two adjacent ones."""
     split, number = job
     family, _ = choose_family(config, split, number)
-    drive, attempt = build_scene(config, split, number)
-    rng = np.random.default_rng([config.seed, split, number, ATTEMPTS])
-    location = LOCATIONS[number % len(LOCATIONS)]
-    placement = Placement.of(location, split, number // len(LOCATIONS), len(SPLITS), float(rng.uniform(-np.pi, np.pi)))
-    features = SiteFeatures(drive.situation.site, placement)
+    scene = WorldScene(config, split, number)
+    drive = scene.drive.prolonged(STRIDE) if config.adjacent_frames else scene.drive
     log_name = f"{SPLITS[split]}-{config.seed}-{number:05d}"
-    width, height = config.image_size
-    writer = LogWriter((width, height))
-    frames = writer.frames(log_name, drive, features, placement, split * 100_000 + number)
+    frames = scene.frames(log_name, drive)
     log = root / "navsim_logs" / SPLITS[split] / f"{log_name}.pkl"
     log.write_bytes(pickle.dumps(frames, protocol=4))
     if config.images:
-        plant(drive.situation.site, rng, rng.uniform(0.2, 1.0))
-        atmosphere = random_atmosphere(rng)
-        for k in range(CURRENT + 1) if config.history_images else (CURRENT,):
-            view = render_scene(drive, placement, k * STRIDE, atmosphere, seed=split * 100_000 + number)
-            picture = render_front_camera(view, writer.camera())
+        first = 0 if config.history_images else CURRENT
+        for k in range(first, CURRENT + 1 + config.adjacent_frames):
             path = root / "sensor_blobs" / SPLITS[split] / frames[k]["cams"]["CAM_F0"]["data_path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            path.write_bytes(jpeg)  # cv2.imwrite does not say that a disk is full
-    return SceneRecord(
+            write_jpeg(path, scene.picture(drive, k * STRIDE))
+    row = SceneRecord(
         frames[CURRENT]["token"],
         log_name,
         SPLITS[split],
@@ -166,16 +106,29 @@ def write_scene(config: WorldConfig, root: Path, job: tuple[int, int]) -> SceneR
         family,
         drive.surprise is not Surprise.NONE,
         drive.surprise.value,
-        location.name,
+        scene.placement.location.name,
         round(float(drive.plan.speed[NOW]), 3),
         len(drive.agents),
-        attempt,
-        features.rows,
+        scene.attempt,
+        scene.features.rows,
     )
+    if not config.adjacent_frames:
+        return [row]
+    speed = round(float(drive.plan.speed[NOW + STRIDE]), 3)
+    return [row, replace(row, token=frames[CURRENT + 1]["token"], speed=speed, features=[], follows=row.token)]
+
+
+def write_jpeg(path: Path, picture: np.ndarray) -> None:
+    """Write a picture (height, width, 3) RGB and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    path.write_bytes(jpeg.tobytes())  # cv2.imwrite does not say that a disk is full
 
 
 def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecord]:
     """Write the world under out: `navsim_logs`, `sensor_blobs`, `maps`, manifest and one scene filter per split.
+
+    The filter of split `test` is `synthetic_test` in navsim's `train_test_split`.
 
     The folder appears when everything is in it. If it already holds this very world, nothing is done.
 
@@ -185,16 +138,15 @@ def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecor
     unknown = sorted(set(config.families) - set(FAMILIES))
     if unknown:
         raise MTDriveError(f"There is no scenario family {unknown[0]!r}; choose from {', '.join(FAMILIES)}.")
-    header = {"generator": "mtdrive synth", "version": VERSION, **json.loads(json.dumps(asdict(config)))}
     if out.exists():
-        return _existing(out, header)
+        return _existing(out, _header(config))
     partial_out = out.with_name(f".{out.name}.partial")
     with only_run_in(partial_out):
         if out.exists():  # by a run that has just ended
             shutil.rmtree(partial_out)
-            return _existing(out, header)
+            return _existing(out, _header(config))
         try:
-            records = _write(config, header, partial_out, workers)
+            records = _write(config, partial_out, workers)
             os.replace(partial_out, out)
         except BaseException:
             shutil.rmtree(partial_out, ignore_errors=True)
@@ -203,7 +155,7 @@ def write_world(config: WorldConfig, out: Path, workers: int) -> list[SceneRecor
     return records
 
 
-def _write(config: WorldConfig, header: dict, partial_out: Path, workers: int) -> list[SceneRecord]:
+def _write(config: WorldConfig, partial_out: Path, workers: int) -> list[SceneRecord]:
     """The world, in a folder that may hold what a killed run has left."""
     for left in partial_out.iterdir():
         if left.name != LOCK:
@@ -211,15 +163,24 @@ def _write(config: WorldConfig, header: dict, partial_out: Path, workers: int) -
     for split in SPLITS:
         (partial_out / "navsim_logs" / split).mkdir(parents=True)
     jobs = [(split, number) for split, name in enumerate(SPLITS) for number in range(config.scenes.get(name, 0))]
-    work = map_unordered(partial(write_scene, config, partial_out), jobs, workers)
-    records = list(tqdm(work, total=len(jobs), desc="scenes", unit="scene"))
-    records.sort(key=lambda scene: (SPLITS.index(scene.split), scene.number))
+    work = map_unordered(partial(write_log, config, partial_out), jobs, workers)
+    logs = list(tqdm(work, total=len(jobs), desc="scenes", unit="scene"))
+    logs.sort(key=lambda scenes: (SPLITS.index(scenes[0].split), scenes[0].number))
+    records = [scene for scenes in logs for scene in scenes]
     features: dict[str, list[Feature]] = defaultdict(list)
     for scene in records:
         features[scene.location] += scene.features
     write_maps(partial_out / "maps", features)
-    _write_lists(partial_out, header, records)
+    _write_lists(partial_out, _header(config), records)
     return records
+
+
+def _header(config: WorldConfig) -> dict:
+    """What the manifest says about the generator."""
+    settings = asdict(config)
+    if not config.adjacent_frames:  # worlds from before there was this key are the same
+        del settings["adjacent_frames"]
+    return {"generator": "mtdrive synth", "version": VERSION, **json.loads(json.dumps(settings))}
 
 
 def _existing(out: Path, header: dict) -> list[SceneRecord]:
@@ -235,12 +196,13 @@ def _existing(out: Path, header: dict) -> list[SceneRecord]:
 
 
 def _write_lists(out: Path, header: dict, records: list[SceneRecord]) -> None:
-    rows = [{key: value for key, value in vars(scene).items() if key != "features"} for scene in records]
+    rows = [scene.row for scene in records]
     (out / MANIFEST).write_text(json.dumps({"world": header, "scenes": rows}, indent=1))
     for split in SPLITS:
         chosen = [scene for scene in records if scene.split == split]
         folder = out / "splits" / split
         folder.mkdir(parents=True)
+        log_names, tokens = list(dict.fromkeys(scene.log_name for scene in chosen)), [scene.token for scene in chosen]
         lines = [
             f"{scene.token},{scene.log_name},{scene.family},{scene.hidden_danger},{scene.surprise}" for scene in chosen
         ]
@@ -250,7 +212,8 @@ def _write_lists(out: Path, header: dict, records: list[SceneRecord]) -> None:
         scene_filter = {
             "_target_": "navsim.common.dataclasses.SceneFilter", "_convert_": "all", "num_history_frames": 4,
             "num_future_frames": 10, "frame_interval": 1, "has_route": True, "max_scenes": None,
-            "log_names": [scene.log_name for scene in chosen], "tokens": [scene.token for scene in chosen],
+            "log_names": log_names, "tokens": tokens,
         }  # fmt: skip
         # JSON is YAML.
         (folder / "scene_filter.yaml").write_text(json.dumps(scene_filter, indent=1))
+        write_filter(out, FilterFile(f"synthetic_{split}", split, log_names, tokens))

@@ -36,7 +36,7 @@ def scene_card(
         token=scene.token,
         family=episode.family,
         reason=choice.reason,
-        camera_view=camera_view_jpeg(scene, image, plans, CAMERA_WIDTH),
-        bird_view=bird_view_png(scene, plans),
+        camera_view=camera_view_jpeg(scene, image, plans, CAMERA_WIDTH, recording.metric),
+        bird_view=bird_view_png(scene, plans, metric=recording.metric),
         turns=turns,
     )

@@ -1,0 +1,1 @@
+"""Hydra configuration that navsim's scripts find through `hydra_plugins/mtdrive_navsim`."""
