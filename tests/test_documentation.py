@@ -37,6 +37,7 @@ AT_MOST = {
     | {"max_parse_errors": 1.0},  # a planner that has learned nothing writes no plans
     "evaluate": {"turns": 2, "limit": 2, "resamples": 50},
     "submit": {},
+    "compare": {"page": 1, "resamples": 50},
     "visualize": {"limit": 1},
     "bench": {"scenes": 1},
     "doctor": {},
@@ -137,11 +138,11 @@ def shortened(verb: str, keys: list[str], demo: Path) -> list[str]:
         changed = [f"stages.synth.keys.{key}={value}" for key, value in small.items()]
         stages = [*changed, "stages.sft.keys.max_steps=3"] if any("stages." in key for key in keys) else []
         return [*keys, "preset=smoke", f"out={demo}", *stages]
-    given = dict(key.split("=", 1) for key in keys)
+    given, words = dict(key.split("=", 1) for key in keys if "=" in key), [key for key in keys if "=" not in key]
     for key, most in AT_MOST[verb].items():
         if key not in given or (not isinstance(most, str) and float(given[key]) > most):
             given[key] = str(most)
-    return [f"{key}={value}" for key, value in given.items()]
+    return [*words, *(f"{key}={value}" for key, value in given.items())]
 
 
 def run_tool(path: str, arguments: list[str], monkeypatch) -> int:
