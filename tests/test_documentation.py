@@ -49,6 +49,7 @@ SMALL_TOOLS = {  # arguments that are added
     "tools/teach_copying.py": ["--steps", "2"],
 }
 ELSEWHERE = {  # run by a test of their own
+    "tools/download_world.py": "tests/test_download_world.py::test_filters_list_more_than_the_world_holds",
     "tools/fuzz_files.py": "tests/test_fuzz_files.py::test_forged_files_do_no_harm",
     "tools/run_notebooks.py": "tests/test_notebooks.py::test_all_of_them_run",
     "tools/torture.py": "tests/test_torture.py::test_killed_and_started_again_ends_as_if_left_alone",
@@ -65,6 +66,7 @@ NOT_RUN = {  # in no test
     "train_test_split=private_test_e2e": "private splits; tests/test_submit.py writes one of their format",
     "mapping=navhard_two_stage.yaml": "navhard's files; tests/test_two_stage.py scores a set of their format",
     "tools/bench_training.py": "minutes of measuring",
+    "tools/bench_navtrain.py": "an hour of measuring",
     "tools/golden_curves.py": "five minutes; values hold on one machine alone",
     "make ": "sets up an environment from the network, for this very test run",
 }
