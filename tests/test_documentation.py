@@ -16,6 +16,9 @@ import pytest
 
 import mtdrive
 from mtdrive.cli import VERBS, main
+from mtdrive.simulation.navsim_format.scene_filter import FILTERS
+from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.simulation.synthetic.filters import FilterFile, write_filter
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -64,7 +67,7 @@ NOT_RUN = {  # in no test
     "git clone": "the network",
     "submit train_test_split=navhard_two_stage": "navhard's files; tests/test_submit.py writes scenes of their format",
     "train_test_split=private_test_e2e": "private splits; tests/test_submit.py writes one of their format",
-    "mapping=navhard_two_stage.yaml": "navhard's files; tests/test_two_stage.py scores a set of their format",
+    "score train_test_split=navhard_two_stage": "navhard's files; tests/test_two_stage.py scores a set of their format",
     "tools/bench_training.py": "minutes of measuring",
     "tools/bench_navtrain.py": "an hour of measuring",
     "tools/golden_curves.py": "five minutes; values hold on one machine alone",
@@ -120,7 +123,21 @@ def workplace(tmp_path_factory, smoke_run, world) -> Path:
     shutil.copy(demo / "scores" / "human.npz", folder / "plans.npz")
     roots = [f"openscene_data_root={night}/world", f"nuplan_maps_root={night}/world/maps", f"navsim_exp_root={night}"]
     assert main(["cache", "split=val", "workers=1", *roots]) == 0
+    write_devkit(folder, demo)
+    roots = [f"openscene_data_root={demo}/world", f"nuplan_maps_root={demo}/world/maps", f"navsim_exp_root={demo}"]
+    for name in ("navtrain", "navtest"):
+        keys = [f"train_test_split={name}", f"navsim_devkit_root={folder}/devkit", "workers=1"]
+        assert main(["cache", *keys, *roots]) == 0
     return folder
+
+
+def write_devkit(folder: Path, demo: Path) -> None:
+    """Filters of the demo's world by navsim's names, and a file of tokens."""
+    for name, store, data_split in (("navtrain", "train", "trainval"), ("navtest", "test", "test")):
+        scenes = SceneStore(demo / "scene_cache", store)
+        content = FilterFile(name, data_split, sorted(scenes.log_names), scenes.tokens)
+        write_filter((folder / "devkit" / FILTERS).parent, content)
+    (folder / "hard.csv").write_text("\n".join(["token", *scenes.tokens]))
 
 
 @pytest.fixture
@@ -131,6 +148,7 @@ def working_in(workplace, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OPENSCENE_DATA_ROOT", "outputs/quickstart/world")
     monkeypatch.setenv("NUPLAN_MAPS_ROOT", "outputs/quickstart/world/maps")
     monkeypatch.setenv("NAVSIM_EXP_ROOT", "outputs/quickstart")
+    monkeypatch.setenv("NAVSIM_DEVKIT_ROOT", "devkit")
 
 
 def shortened(verb: str, keys: list[str], demo: Path) -> list[str]:
