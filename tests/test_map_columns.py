@@ -21,7 +21,8 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.polygons import pack, polygons_to_local, unpack
 from mtdrive.simulation.metrics.polygon_index import build_polygon_index, mark_contained
 from mtdrive.simulation.navsim_format import logs
-from mtdrive.simulation.navsim_format.maps import RoadMap, load_map
+from mtdrive.simulation.navsim_format.maps import load_map
+from mtdrive.simulation.navsim_format.road_map import RoadMap
 from mtdrive.simulation.pdm_closed.route import correct_route
 from mtdrive.simulation.scene import DrivableMap, MapLayer
 from mtdrive.simulation.scene_cache.build import build_caches
@@ -215,7 +216,7 @@ def test_a_red_light_in_two_parts_stops_as_the_same_light_in_one():
     half = polygon & shapely.box(left, bottom, (left + right) / 2, top)
     parts = shapely.MultiPolygon([*shapely.get_parts(half), *shapely.get_parts(polygon - half)])
     cut = dataclasses.replace(road_map.lanes[light], polygon=parts)
-    cut_map = dataclasses.replace(road_map, lanes=road_map.lanes | {light: cut})
+    cut_map = dataclasses.replace(road_map, lanes={**road_map.lanes, light: cut})
     plans = {}
     for name, used, is_red in (("free", road_map, False), ("red", road_map, True), ("red parts", cut_map, True)):
         frames = [frame | {"traffic_lights": [(light, is_red)]} for frame in window()]

@@ -14,7 +14,8 @@ from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import points_to_global, translate_forward
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.logs import NUM_HISTORY, Detections
-from mtdrive.simulation.navsim_format.maps import Area, Lane, Roadblock, RoadMap, load_map, map_path
+from mtdrive.simulation.navsim_format.maps import load_map, map_path
+from mtdrive.simulation.navsim_format.road_map import Area, Geometries, Lane, Roadblock, RoadMap
 from mtdrive.simulation.pdm_closed.centerline import centerline, starting_lane
 from mtdrive.simulation.pdm_closed.forecast import forecast
 from mtdrive.simulation.pdm_closed.path import Path as LanePath
@@ -109,12 +110,12 @@ def _road(num_blocks: int) -> RoadMap:
             k: Roadblock(k, square, int(k) % 2 == 1, (f"lane{k}",), before, after)
             for k, square, before, after in zip(names, squares, leading, following, strict=True)
         },
-        lane_area=Area(names[::2], squares[::2]),
-        lane_connector_area=Area(names[1::2], squares[1::2]),
-        roadblock_area=Area(names[::2], squares[::2]),
-        connector_area=Area(names[1::2], squares[1::2]),
-        intersection_area=Area([], np.array([], dtype=object)),
-        carpark_area=Area([], np.array([], dtype=object)),
+        lane_area=Area(names[::2], Geometries(squares[::2])),
+        lane_connector_area=Area(names[1::2], Geometries(squares[1::2])),
+        roadblock_area=Area(names[::2], Geometries(squares[::2])),
+        connector_area=Area(names[1::2], Geometries(squares[1::2])),
+        intersection_area=Area([], Geometries(np.array([], dtype=object))),
+        carpark_area=Area([], Geometries(np.array([], dtype=object))),
         without_geometry={},
     )
 

@@ -24,7 +24,7 @@ from mtdrive.simulation.navsim_format.geopackage import unpack_geometry
 from mtdrive.simulation.navsim_format.maps import map_path
 
 APART = 0.05  # [degree] between the copies
-POINT_STEP = 2.5e-5  # [degree] between the points of the copies at most, about 2.5 m: as dense as a real map
+POINT_STEP = 2.2e-5  # [degree] between the points of the copies at most, about 2 m: as dense as a real map
 ID_STEP = 1_000_000  # between the ids of one copy and the next
 
 

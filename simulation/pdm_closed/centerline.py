@@ -10,7 +10,7 @@ import shapely
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import box_corners, normalize_angle, translate_forward
-from mtdrive.simulation.navsim_format.maps import Lane, RoadMap
+from mtdrive.simulation.navsim_format.road_map import Lane, RoadMap
 from mtdrive.simulation.pdm_closed.path import Path
 
 _SEARCH_DEPTH = 30  # roadblocks

@@ -13,7 +13,7 @@ import shapely
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.frames import normalize_angle
-from mtdrive.simulation.navsim_format.maps import Area, RoadMap
+from mtdrive.simulation.navsim_format.road_map import RoadMap
 
 _SEARCH_RADIUS = 1.0  # [m] half side of the square around the rear axle
 _MAX_HEADING_ERROR = np.pi / 4
@@ -83,11 +83,7 @@ def _nearby_roadblocks(road_map: RoadMap, ego_pose: np.ndarray) -> list[str]:
     """Ids of the roadblocks and connectors around the rear axle; where there are none, the nearest of each."""
     areas = (road_map.roadblock_area, road_map.connector_area)
     nearby = [area.ids[row] for area in areas for row in area.within_window(ego_pose, _SEARCH_RADIUS)]
-    return nearby or [_nearest(area, ego_pose) for area in areas if len(area.ids)]
-
-
-def _nearest(area: Area, ego_pose: np.ndarray) -> str:
-    return area.ids[int(np.argsort(shapely.distance(area.polygons, shapely.Point(ego_pose[:2])))[0])]
+    return nearby or [area.ids[area.nearest(shapely.Point(ego_pose[:2]))] for area in areas if len(area.ids)]
 
 
 def _join_route(road_map: RoadMap, route: list[str], start: str, candidates: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ from mtdrive.simulation.scene_cache.store import SYNTHETIC, scene_path
 logger = logging.getLogger(__name__)
 
 NO_SUCH_SCENE = "no such scene in these logs"
+KEPT_MAPS = ".maps"  # folder beside the stores, which the stores of all filters share
 INDEX_LOCK = ".index.lock"
 
 _Windows = dict[str, Sequence[logs.Frame]]  # frames of scenes, by token
@@ -247,11 +248,11 @@ class _Build:
             try:
                 target = scene_path(self.folder, path.stem, token)
                 map_file = map_path(self.maps_root, frames[logs.NUM_HISTORY - 1]["map_location"])
-                fingerprint = Fingerprint(log_digest, _map_digest(map_file))
+                fingerprint = Fingerprint(log_digest, map_digest := _map_digest(map_file))
                 if is_current(target, fingerprint):
                     result.skipped.append(token)
                 else:
-                    road_map = load_map(map_file)
+                    road_map = load_map(map_file, self.folder.parent / KEPT_MAPS / f"{map_digest}.map")
                     save_scene(target, compile_scene(frames, road_map, self.scene_set.data_split), fingerprint)
                     result.built.append(token)
                     result.notes.extend(note for note in road_map.notes if note not in result.notes)

@@ -12,7 +12,7 @@ from mtdrive.simulation.geometry.frames import points_to_local, poses_to_local, 
 from mtdrive.simulation.metrics.registry import VERSIONS, RecordedTraffic
 from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.navsim_format.logs import NUM_FUTURE, NUM_HISTORY, Frame
-from mtdrive.simulation.navsim_format.maps import RoadMap
+from mtdrive.simulation.navsim_format.road_map import RoadMap
 from mtdrive.simulation.navsim_format.synthetic_scenes import is_synthetic
 from mtdrive.simulation.pdm_closed.centerline import centerline, starting_lane
 from mtdrive.simulation.pdm_closed.forecast import forecast

@@ -11,7 +11,7 @@ import shapely
 
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.geometry.polygons import pack, polygons_to_local
-from mtdrive.simulation.navsim_format.maps import Area, RoadMap
+from mtdrive.simulation.navsim_format.road_map import Area, RoadMap
 from mtdrive.simulation.scene import DrivableMap, MapLayer
 
 RADIUS = 100.0  # [m] half side of the square around the ego centre

@@ -25,7 +25,7 @@ import shapely
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.geometry.frames import box_corners, poses_to_global, translate_forward
 from mtdrive.simulation.navsim_format.logs import Detections
-from mtdrive.simulation.navsim_format.maps import Area, Lane, RoadMap
+from mtdrive.simulation.navsim_format.road_map import Lane, RoadMap
 from mtdrive.simulation.scene import IdmPaths, ObjectType
 
 MAX_DEVIATION = 3.0  # [m] of a reactive vehicle from its baseline
@@ -105,23 +105,17 @@ def _find_place(road_map: RoadMap, pose: np.ndarray) -> tuple[bool, _Place | Non
     """Whether a vehicle at a UTM pose (3,) is in a lane or an intersection, and its place if it is on a lane."""
     point = shapely.Point(pose[:2])
     areas = (road_map.lane_area, road_map.lane_connector_area)
-    in_lane, in_intersection = (
-        len(area.tree.query(point, predicate="within")) > 0 for area in (areas[0], road_map.intersection_area)
-    )
+    in_lane, in_intersection = (bool(area.holding(point)) for area in (areas[0], road_map.intersection_area))
     if not (in_lane or in_intersection):
         return False, None
-    lanes = [road_map.lane(id_) for id_ in _holding(areas[0] if in_lane else areas[1], point)]
+    area = areas[0] if in_lane else areas[1]
+    lanes = [road_map.lane(area.ids[row]) for row in area.holding(point)]
     if not lanes:
         return True, None
     nearest = [_nearest_pose(lane, point) for lane in lanes]
     best = int(np.argmin([abs(candidate[2] - pose[2]) for candidate in nearest]))
     deviation = float(np.hypot(*(nearest[best][:2] - pose[:2])))
     return True, _Place(lanes[best], nearest[best], deviation)
-
-
-def _holding(area: Area, point: shapely.Point) -> list[str]:
-    """Ids of the polygons that strictly contain a point, in the order of the map."""
-    return [area.ids[row] for row in sorted(area.tree.query(point, predicate="within"))]
 
 
 def _nearest_pose(lane: Lane, point: shapely.Point) -> np.ndarray:
