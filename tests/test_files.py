@@ -66,7 +66,7 @@ def test_a_full_disk_ends_a_verb_with_one_sentence_that_names_the_file(world, tm
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
     assert len(said) == 1, done.stderr
-    assert said[0].startswith(f"mtdrive cache: Cannot write {tmp_path}/scene_cache/test/")
+    assert said[0].startswith(f"mtdrive cache: Cannot write {tmp_path}/scene_cache/")
     assert said[0].endswith("File too large.")
     assert not temporaries(tmp_path)
 
