@@ -16,6 +16,9 @@ import pytest
 
 import mtdrive
 from mtdrive.cli import VERBS, main
+from mtdrive.simulation.navsim_format.scene_filter import FILTERS
+from mtdrive.simulation.scene_cache.store import SceneStore
+from mtdrive.simulation.synthetic.filters import FilterFile, write_filter
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -37,6 +40,7 @@ AT_MOST = {
     | {"max_parse_errors": 1.0},  # a planner that has learned nothing writes no plans
     "evaluate": {"turns": 2, "limit": 2, "resamples": 50},
     "submit": {},
+    "compare": {"page": 1, "resamples": 50},
     "visualize": {"limit": 1},
     "bench": {"scenes": 1},
     "doctor": {},
@@ -48,6 +52,7 @@ SMALL_TOOLS = {  # arguments that are added
     "tools/teach_copying.py": ["--steps", "2"],
 }
 ELSEWHERE = {  # run by a test of their own
+    "tools/download_world.py": "tests/test_download_world.py::test_filters_list_more_than_the_world_holds",
     "tools/fuzz_files.py": "tests/test_fuzz_files.py::test_forged_files_do_no_harm",
     "tools/run_notebooks.py": "tests/test_notebooks.py::test_all_of_them_run",
     "tools/torture.py": "tests/test_torture.py::test_killed_and_started_again_ends_as_if_left_alone",
@@ -62,8 +67,9 @@ NOT_RUN = {  # in no test
     "git clone": "the network",
     "submit train_test_split=navhard_two_stage": "navhard's files; tests/test_submit.py writes scenes of their format",
     "train_test_split=private_test_e2e": "private splits; tests/test_submit.py writes one of their format",
-    "mapping=navhard_two_stage.yaml": "navhard's files; tests/test_two_stage.py scores a set of their format",
+    "score train_test_split=navhard_two_stage": "navhard's files; tests/test_two_stage.py scores a set of their format",
     "tools/bench_training.py": "minutes of measuring",
+    "tools/bench_navtrain.py": "an hour of measuring",
     "tools/golden_curves.py": "five minutes; values hold on one machine alone",
     "make ": "sets up an environment from the network, for this very test run",
 }
@@ -117,7 +123,21 @@ def workplace(tmp_path_factory, smoke_run, world) -> Path:
     shutil.copy(demo / "scores" / "human.npz", folder / "plans.npz")
     roots = [f"openscene_data_root={night}/world", f"nuplan_maps_root={night}/world/maps", f"navsim_exp_root={night}"]
     assert main(["cache", "split=val", "workers=1", *roots]) == 0
+    write_devkit(folder, demo)
+    roots = [f"openscene_data_root={demo}/world", f"nuplan_maps_root={demo}/world/maps", f"navsim_exp_root={demo}"]
+    for name in ("navtrain", "navtest"):
+        keys = [f"train_test_split={name}", f"navsim_devkit_root={folder}/devkit", "workers=1"]
+        assert main(["cache", *keys, *roots]) == 0
     return folder
+
+
+def write_devkit(folder: Path, demo: Path) -> None:
+    """Filters of the demo's world by navsim's names, and a file of tokens."""
+    for name, store, data_split in (("navtrain", "train", "trainval"), ("navtest", "test", "test")):
+        scenes = SceneStore(demo / "scene_cache", store)
+        content = FilterFile(name, data_split, sorted(scenes.log_names), scenes.tokens)
+        write_filter((folder / "devkit" / FILTERS).parent, content)
+    (folder / "hard.csv").write_text("\n".join(["token", *scenes.tokens]))
 
 
 @pytest.fixture
@@ -128,6 +148,7 @@ def working_in(workplace, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OPENSCENE_DATA_ROOT", "outputs/quickstart/world")
     monkeypatch.setenv("NUPLAN_MAPS_ROOT", "outputs/quickstart/world/maps")
     monkeypatch.setenv("NAVSIM_EXP_ROOT", "outputs/quickstart")
+    monkeypatch.setenv("NAVSIM_DEVKIT_ROOT", "devkit")
 
 
 def shortened(verb: str, keys: list[str], demo: Path) -> list[str]:
@@ -137,11 +158,11 @@ def shortened(verb: str, keys: list[str], demo: Path) -> list[str]:
         changed = [f"stages.synth.keys.{key}={value}" for key, value in small.items()]
         stages = [*changed, "stages.sft.keys.max_steps=3"] if any("stages." in key for key in keys) else []
         return [*keys, "preset=smoke", f"out={demo}", *stages]
-    given = dict(key.split("=", 1) for key in keys)
+    given, words = dict(key.split("=", 1) for key in keys if "=" in key), [key for key in keys if "=" not in key]
     for key, most in AT_MOST[verb].items():
         if key not in given or (not isinstance(most, str) and float(given[key]) > most):
             given[key] = str(most)
-    return [f"{key}={value}" for key, value in given.items()]
+    return [*words, *(f"{key}={value}" for key, value in given.items())]
 
 
 def run_tool(path: str, arguments: list[str], monkeypatch) -> int:

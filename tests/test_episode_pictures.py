@@ -145,7 +145,7 @@ def test_an_evaluation_reads_back_with_its_families_and_scores(evaluation):
     folder, scene, score = evaluation
     recording = read_evaluation(folder / "episodes.jsonl")
     (episode,) = recording.episodes
-    assert (recording.split, recording.source, episode.family, episode.status) == (
+    assert (recording.scene_set.name, recording.source, episode.family, episode.status) == (
         "test",
         "privileged",
         "cyclist",

@@ -93,7 +93,7 @@ def test_what_a_training_step_does_with_images(planner, world, tmp_path, monkeyp
     keys = {"planner.model": "any", "out": tmp_path / "out", "scoring_workers": workers, "max_steps": STEPS}
     keys |= {"scenes_per_step": SCENES, "group_size": GROUP, "turns": TURNS}
     config = load_settings("rl", [*world.overrides(), *(f"{key}={value}" for key, value in keys.items())])
-    store = SceneStore(world.exp_root / "scene_cache", config.split)
+    store = SceneStore(world.exp_root / "scene_cache", config.scene_filter.scene_set.store)
     scorer = partial(assess, metric=config.metric, source=config.feedback)
     before = locks()
     with rl.open_tasks(config, planner, store) as (load, _), open_assessor(scorer, store, workers) as assessor:

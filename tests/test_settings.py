@@ -24,6 +24,11 @@ NEEDED = {  # by each verb, besides
     "rl": [*ROOTS, "planner=outputs/sft", "out=out"],
     "evaluate": [*ROOTS, "planner=tiny"],
     "compare": [*ROOTS, "first", "second"],
+    "submit": [
+        *ROOTS,
+        "planner=tiny",
+        *(f"{key}=x" for key in ("team_name", "authors", "email", "institution", "country")),
+    ],
     "visualize": [*ROOTS, "out=out"],
     "bench": ROOTS,
     "doctor": ROOTS,

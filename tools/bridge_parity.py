@@ -7,9 +7,9 @@
 navsim and nuplan-devkit are plain checkouts, --python an interpreter in which both and mtdrive live (docs/navsim.md).
 Runs, with `agent=mtdrive_agent`, navsim's metric caching, submission script and evaluation script (v2.2: the
 one-stage script, or with --synthetic-scenes the two-stage one), and beside them `mtdrive evaluate` (one turn),
-`mtdrive submit` and `mtdrive score`. With --turns above 1, the evaluation script and `mtdrive evaluate` with perceived
-feedback alone. Prints how many plans are the same and, for every column, how many scores are; exits with 1 unless all
-plans are identical and no score differs by more than --tolerance.
+`mtdrive submit` and `mtdrive score`. With --turns above 1 there are no submissions, feedback is perceived, and the
+averages agree only if every scene has a plan of the planner's own. Prints how many plans are the same and, for every
+column, how many scores are; exits with 1 unless all plans are identical and no score differs by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from mtdrive.rollout.episode_file import read_episodes
 from mtdrive.simulation.submission.files import read_submission
 
 ROOT = Path(__file__).resolve().parents[1]
+FRESH = Path(__file__).with_name("fresh_metric_caches.py")
 METRIC = {"v1.1": "pdms_v1", "v2.2": "epdms_v2"}
 TEAM = ("team_name=mtdrive", "authors=mtdrive", "email=mtdrive", "institution=mtdrive", "country=mtdrive")
 Plans = dict[str, np.ndarray]
@@ -54,10 +55,12 @@ def official(arguments: argparse.Namespace, script: str, *overrides: str) -> Non
     """Run one of navsim's scripts; what it says is kept in a file."""
     checkouts = map(str, (arguments.navsim.resolve(), arguments.nuplan.resolve(), ROOT))
     common = "pkg://navsim.planning.script.config.common"
+    fresh = arguments.fresh_caches and script == "run_metric_caching"
     command = [
         str(arguments.python),
+        *([str(FRESH)] if fresh else []),
         str(arguments.navsim.resolve() / "navsim/planning/script" / f"{script}.py"),
-        f"hydra.searchpath=[{common},file://{arguments.filter.resolve().parents[1]}]",
+        f"hydra.searchpath=[file://{arguments.filter.resolve().parents[1]},{common}]",  # ours before one of that name
         f"train_test_split={arguments.filter.stem}",
         "worker=sequential",
         *overrides,
@@ -88,13 +91,15 @@ def run_ours(arguments: argparse.Namespace) -> None:
     ours(arguments, "cache", scenes)
     turns = [f"turns={arguments.turns}", "feedback=perceived"]
     ours(arguments, "evaluate", scenes, planner, metric, *turns, "baselines=[]", f"out={arguments.out}/evaluate")
-    if arguments.turns > 1:
-        return
-    version = f"navsim={arguments.version}"
-    ours(arguments, "submit", scenes, planner, version, *TEAM, *synthetic, f"out={arguments.out}/submit")
+    version, plans = f"navsim={arguments.version}", arguments.out / "submit" / "submission.pkl"
+    if arguments.turns == 1:
+        ours(arguments, "submit", scenes, planner, version, *TEAM, *synthetic, f"out={arguments.out}/submit")
+    else:
+        plans, (by_token, _) = arguments.out / "plans.npz", evaluated_plans(arguments)
+        np.savez(plans, token=list(by_token), poses=np.stack(list(by_token.values())), interval_length=0.5)
     stages = [*synthetic, f"mapping={arguments.filter.resolve()}", "traffic=idm"] if synthetic else []
-    trajectories, out = f"trajectories={arguments.out}/submit/submission.pkl", f"out={arguments.out}/scores.csv"
-    ours(arguments, "score", scenes, trajectories, metric, *stages, out)
+    out = f"out={arguments.out}/scores.csv"
+    ours(arguments, "score", scenes, f"trajectories={plans}", metric, *stages, out)
 
 
 def run_official(arguments: argparse.Namespace) -> Path:
@@ -179,6 +184,7 @@ def main() -> int:
     parser.add_argument("--maps-root", type=Path, required=True)
     parser.add_argument("--filter", type=Path, required=True, help="a file train_test_split/NAME.yaml")
     parser.add_argument("--synthetic-scenes", type=Path, help="v2.2: folder of the second stage's pickles")
+    parser.add_argument("--fresh-caches", action="store_true", help="caches that do not depend on the order of scenes")
     parser.add_argument("--turns", type=int, default=1, help="that the planner may take")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for everything that is written")
     parser.add_argument("--tolerance", type=float, default=1e-9)
@@ -193,17 +199,13 @@ def main() -> int:
     recorded = recorded_plans(out / "official_scores" / "mtdrive_agent")
     seen = {image: poses for image, poses in recorded.items() if image in by_image}  # not those of second stages
     agree = compare_plans("navsim's evaluation against mtdrive evaluate", seen, by_image, console)
-    if arguments.turns > 1:
-        table = pd.read_csv(out / "evaluate" / "scores.csv", dtype={"token": str})
-        table = table[(table["turn"] == arguments.turns) & table["token"].isin(list(by_token))]
-        scores = scores[scores["token"].isin(table["token"])]
-    else:
+    if arguments.turns == 1:
         submitted = submitted_plans(out / "submit" / "submission.pkl")
         first_stage = {token: poses for token, poses in submitted.items() if token in by_token}
         agree &= compare_plans("mtdrive submit against evaluate", first_stage, by_token, console)
         official_submission = submitted_plans(out / "official_submission" / "submission.pkl")
         agree &= compare_plans("navsim's submission against mtdrive submit", official_submission, submitted, console)
-        table = pd.read_csv(out / "scores.navsim.csv", dtype={"token": str}, index_col=0)
+    table = pd.read_csv(out / "scores.navsim.csv", dtype={"token": str}, index_col=0)
     agree &= compare_scores(table, scores, arguments.tolerance, console)
     return 0 if agree else 1
 

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -436,7 +436,7 @@ def jsonl_kind(folder: Path) -> Kind:
     def read(path: Path) -> None:
         header, episodes = read_episodes(path)
         first, *others = (json.loads(line) for line in path.open(encoding="utf-8"))
-        assert all(getattr(header, name) == first[name] for name in vars(header))
+        assert asdict(header) == {name: first[name] for name in vars(header)}
         assert [episode.scene_token for episode in episodes] == [document["token"] for document in others]
         for episode, document in zip(episodes, others, strict=True):
             for read_turn, plain in zip(episode.turns, document["turns"], strict=True):

@@ -22,6 +22,7 @@ from mtdrive.settings.evaluation import CompareSettings
 from mtdrive.simulation.navsim_format.images import read_image
 from mtdrive.simulation.runtime.files import atomic_path
 from mtdrive.simulation.runtime.locks import only_run_in
+from mtdrive.simulation.scene_cache.index import check_same
 from mtdrive.simulation.scene_cache.store import SceneStore
 from mtdrive.terminal import terminal
 from mtdrive.visualization.records import EpisodeRecord, Recording, last_plan, read_evaluation
@@ -110,6 +111,7 @@ def page_scenes(
     first = next(iter(recordings.values()))
     episodes = {name: {e.token: e for e in recording.episodes} for name, recording in recordings.items()}
     store = SceneStore(config.cache_root, first.scene_set.store)
+    check_same(config.cache_root / first.scene_set.store, store.scene_set, first.scene_set)
     for token in tokens:
         ends = tuple(last_plan(by_token[token], name) for name, by_token in episodes.items())
         record = EpisodeRecord(token, token, ends, next(iter(episodes.values()))[token].family)

@@ -27,7 +27,7 @@ class Evaluation:
     folder: Path
     """Its folder."""
     provenance: Mapping[str, Any]
-    """What the scores come from; what stands in groups there has keys such as "scenes.name" here."""
+    """What the scores come from; what stands in groups there has keys such as "scene_set.name" here."""
     table: pd.DataFrame
     """One row per scene, policy and turn, as `rows.as_table`."""
 
@@ -48,6 +48,7 @@ def open_evaluation(folder: Path) -> Evaluation:
             f"{folder} is not the folder of an evaluation, with a summary.json and a scores.csv ({error}); name one "
             "that mtdrive evaluate has written, or evaluate again."
         ) from error
+    provenance.pop("title", None)  # says in words what other keys say
     return Evaluation(folder, dict(_flat(provenance)), table)
 
 
