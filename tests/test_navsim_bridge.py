@@ -22,62 +22,14 @@ from mtdrive.planner.prompt import PROMPTS, SceneView, user_text
 from mtdrive.simulation.baselines import constant_velocity_plan
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
-from mtdrive.simulation.geometry.frames import poses_to_local
 from mtdrive.simulation.navsim_format import logs
-from mtdrive.simulation.navsim_format.images import decode_image, image_path
+from mtdrive.simulation.navsim_format.images import decode_image
 from mtdrive.simulation.scene_cache.store import SceneStore
+from support.navsim_objects import agent_input, navsim_scene
 from support.planners import tiny_config
 from support.reference import DATA_ROOT
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def ego_status(frame: logs.Frame, pose: np.ndarray) -> SimpleNamespace:
-    """Fields of navsim's `EgoStatus`."""
-    dynamics = np.array(frame["ego_dynamic_state"], dtype=np.float32)
-    return SimpleNamespace(
-        ego_pose=pose,
-        ego_velocity=dynamics[:2],
-        ego_acceleration=dynamics[2:],
-        driving_command=np.array(frame["driving_command"]),
-    )
-
-
-def agent_input(world, frames) -> SimpleNamespace:
-    """Fields of `AgentInput.from_scene_dict_list`: local poses in float32, the image as PIL decodes it."""
-    past = frames[:4]
-    poses = logs.ego_poses(past)
-    local = poses_to_local(poses, poses[-1]).astype(np.float32)
-    image = np.array(Image.open(image_path(world.data_root, "test", logs.front_camera(past[-1]).image)))
-    camera = SimpleNamespace(image=image)
-    return SimpleNamespace(
-        ego_statuses=[ego_status(frame, pose) for frame, pose in zip(past, local, strict=True)],
-        cameras=[*[SimpleNamespace(cam_f0=SimpleNamespace(image=None))] * 3, SimpleNamespace(cam_f0=camera)],
-    )
-
-
-def navsim_scene(frames) -> SimpleNamespace:
-    """Fields of `Scene.from_scene_dict_list`: poses in the map's frame."""
-    metadata = SimpleNamespace(log_name=frames[3]["log_name"], map_name=frames[3]["map_location"])
-    return SimpleNamespace(
-        scene_metadata=metadata,
-        frames=[
-            SimpleNamespace(
-                token=frame["token"],
-                timestamp=frame["timestamp"],
-                roadblock_ids=frame["roadblock_ids"],
-                traffic_lights=frame["traffic_lights"],
-                ego_status=ego_status(frame, pose),
-                annotations=SimpleNamespace(
-                    boxes=frame["anns"]["gt_boxes"],
-                    names=frame["anns"]["gt_names"],
-                    velocity_3d=frame["anns"]["gt_velocity_3d"],
-                    track_tokens=frame["anns"]["track_tokens"],
-                ),
-            )
-            for frame, pose in zip(frames, logs.ego_poses(frames), strict=True)
-        ],
-    )
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +69,7 @@ def test_other_arrays_are_refused():
 
 def test_the_prompt_is_that_of_the_compiled_scene(world, windows, store):
     for token, frames in windows.items():
-        sight = sight_of(agent_input(world, frames))
+        sight = sight_of(agent_input(world.data_root, frames))
         assert sight.image is not None
         compiled = SceneView.from_scene(store.load(token), sight.view.image_hash)
         for style in PROMPTS.values():
@@ -125,7 +77,7 @@ def test_the_prompt_is_that_of_the_compiled_scene(world, windows, store):
 
 
 def test_another_history_or_no_image_is_named(world, windows):
-    given = agent_input(world, next(iter(windows.values())))
+    given = agent_input(world.data_root, next(iter(windows.values())))
     given.cameras[-1].cam_f0.image = None
     assert sight_of(given).image is None
     given.ego_statuses = given.ego_statuses[1:]
@@ -141,7 +93,7 @@ def bridge(world, records: Path, **changes) -> Bridge:
 def test_an_unreadable_answer_is_replaced_counted_and_recorded(world, windows, store, tmp_path, caplog):
     made = bridge(world, tmp_path / "records")
     for token, frames in windows.items():
-        plan = made.plan(agent_input(world, frames))
+        plan = made.plan(agent_input(world.data_root, frames))
         assert plan.fallback == "missing_prefix"  # the planner has learned nothing
         np.testing.assert_allclose(plan.poses, constant_velocity_plan(store.load(token)))
     assert (made.made, made.replaced) == (len(windows), {"missing_prefix": len(windows)})
@@ -173,11 +125,11 @@ def test_what_comes_after_t0_is_not_read(world, windows):
 def test_several_turns_need_the_scene_and_do_without_where_it_does_not_compile(world, windows, tmp_path, caplog):
     frames = next(iter(windows.values()))
     made = bridge(world, tmp_path, turns=2)
-    assert made.plan(agent_input(world, frames), navsim_scene(frames)).fallback == "missing_prefix"
+    assert made.plan(agent_input(world.data_root, frames), navsim_scene(frames)).fallback == "missing_prefix"
     assert made.without_feedback == 0
     scene = navsim_scene(frames)
     scene.scene_metadata.map_name = "atlantis"
-    made.plan(agent_input(world, frames), scene)
+    made.plan(agent_input(world.data_root, frames), scene)
     assert (made.made, made.without_feedback) == (2, 1)
     assert "No feedback on a scene" in caplog.text
 
@@ -230,7 +182,7 @@ def test_the_agent_fits_both_versions(agent_class, world, windows, tmp_path):
     sensors = agent.get_sensor_config()
     assert (sensors.cam_f0, sensors.cam_l0) == ([3], False)
     agent.initialize()
-    trajectory = agent.compute_trajectory(agent_input(world, next(iter(windows.values()))))
+    trajectory = agent.compute_trajectory(agent_input(world.data_root, next(iter(windows.values()))))
     assert trajectory.poses.shape == (8, 3)
     assert (trajectory.trajectory_sampling.time_horizon, trajectory.trajectory_sampling.interval_length) == (4, 0.5)
 

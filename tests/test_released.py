@@ -1,5 +1,6 @@
 """The released MTDrive checkpoints: their prompt and answers, and folders of their layout through the verbs."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mtdrive.cli import main
+from mtdrive.navsim_bridge.planning import Bridge, BridgeSettings
 from mtdrive.planner.answer import AnswerError, format_answer
 from mtdrive.planner.card import read_card
 from mtdrive.planner.models import load_planner
@@ -24,9 +26,11 @@ from mtdrive.settings import planner_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.feedback.text import render_text
+from mtdrive.simulation.navsim_format import logs
 from mtdrive.simulation.scene import DrivingCommand, Scene
 from mtdrive.training.sft_trainer import finetune
 from support import fine_tuning
+from support.navsim_objects import agent_input
 from support.planners import tiny_config
 from support.released import LIGHT, SUBFOLDERS, released_config, write_released
 from support.scenes import straight_scene
@@ -189,6 +193,22 @@ def test_random_weights_are_evaluated_and_say_nothing(name, dtype, keys, tmp_pat
     assert (header.planner, header.prompt_style) == (f"{repository}/{SUBFOLDERS[name]}", VEL_AND_ACC.name)
     assert len(episodes) == header.scenes == 4
     assert {turn.error for episode in episodes for turn in episode.turns} <= {*AnswerError}
+
+
+def test_a_submission_and_an_agent_of_navsim_drive_it(world, keys, repository, tmp_path):
+    """Random weights write no plan: what stands in for one is counted."""
+    about = [f"{key}=x" for key in ("team_name", "authors", "email", "institution", "country")]
+    assert main(["submit", *keys, "planner=mtdrive_sft", *about]) == 0
+    submitted = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(submitted["constant_velocity"]) == 4
+    settings = BridgeSettings(
+        released_config("mtdrive_sft", repository), 1, "pdms_v1", None, Path(), tmp_path / "agent"
+    )
+    made = Bridge(settings)
+    name = logs.log_names(world.data_root, "test")[0]
+    windows = logs.scene_windows(logs.read_log(logs.log_path(world.data_root, "test", name)))
+    made.plan(agent_input(world.data_root, next(iter(windows.values()))))
+    assert (made.made, sum(made.replaced.values())) == (1, 1)
 
 
 def test_reinforcement_learning_goes_on_from_it(keys, tmp_path):
