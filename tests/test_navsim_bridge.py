@@ -178,7 +178,7 @@ def test_the_agent_fits_both_versions(agent_class, world, windows, tmp_path):
     keys = {"metric": "pdms_v1", "feedback_steps": None, "maps_root": str(world.maps_root), "records": str(tmp_path)}
     agent = agent_class(planner="tiny", planner_keys={"seed": 3}, turns=1, **keys)
     assert not agent.requires_scene
-    assert agent_class(planner="tiny", planner_keys={}, turns=2, **keys).requires_scene
+    assert agent_class(planner="tiny", planner_keys=None, turns=2, **keys).requires_scene
     sensors = agent.get_sensor_config()
     assert (sensors.cam_f0, sensors.cam_l0) == ([3], False)
     agent.initialize()
@@ -194,11 +194,17 @@ def test_hydra_finds_the_agent_by_its_name(tmp_path):
     (tmp_path / "agent" / "none.yaml").write_text("a: 1\n")
     code = (
         f"import hydra\nwith hydra.initialize_config_dir({str(tmp_path)!r}, version_base=None):\n"
-        "    agent = hydra.compose('main', ['agent=mtdrive_agent', 'agent.planner=outputs/sft']).agent\n"
-        "print(agent._target_, agent.planner, agent.records)"
+        "    agent = hydra.compose('main', ['agent=mtdrive_agent', 'agent.planner=outputs/sft', "
+        "'agent.planner_keys={device: cuda}']).agent\n"
+        "print(agent._target_, agent.planner, agent.planner_keys.device, agent.records)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["mtdrive.navsim_bridge.agent.MTDriveAgent", "outputs/sft", "out/mtdrive_agent"]
+    assert done.stdout.split() == [
+        "mtdrive.navsim_bridge.agent.MTDriveAgent",
+        "outputs/sft",
+        "cuda",
+        "out/mtdrive_agent",
+    ]
 
 
 def test_what_hydra_needs_is_installed():

@@ -24,7 +24,7 @@ class MTDriveAgent(AbstractAgent):
     def __init__(
         self,
         planner: str,
-        planner_keys: Mapping[str, Any],
+        planner_keys: Mapping[str, Any] | None,
         turns: int,
         metric: str,
         feedback_steps: bool | None,
@@ -35,7 +35,7 @@ class MTDriveAgent(AbstractAgent):
         taken = inspect.signature(AbstractAgent.__init__).parameters  # v1.1 knows no trajectory_sampling
         super().__init__(**{name: value for name, value in arguments.items() if name in taken})
         self._settings = BridgeSettings(
-            planner=planner_settings(planner, **planner_keys),
+            planner=planner_settings(planner, **(planner_keys or {})),
             turns=turns,
             metric=metric,
             feedback_steps=feedback_steps,
