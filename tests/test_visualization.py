@@ -227,3 +227,10 @@ def test_visualize_answers_bad_input_with_one_sentence(data, capsys, arguments, 
     error = capsys.readouterr().err.strip()
     assert sentence in error.splitlines()[-1]
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("metric", "title"), [("pdms_v1", "PDMS"), ("epdms_v2", "EPDMS")])
+def test_a_plan_names_the_score_that_it_has(metric, title):
+    scene = scene_with(RoadObject(22.0))
+    (assessed,) = assess(scene, constant_velocity_plan(scene)[None], metric=metric)
+    assert assessed_plan("turn 1", constant_velocity_plan(scene), assessed).summary.startswith(f"turn 1  {title} ")

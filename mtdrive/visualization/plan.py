@@ -12,7 +12,7 @@ import shapely
 from mtdrive.simulation import vehicle
 from mtdrive.simulation.feedback.assessment import Assessment
 from mtdrive.simulation.geometry.frames import box_corners, translate_forward
-from mtdrive.simulation.metrics.registry import all_metrics
+from mtdrive.simulation.metrics.registry import all_metrics, score_version
 from mtdrive.simulation.scene import NUM_STEPS, STEP, Scene
 
 
@@ -56,6 +56,8 @@ class Plan:
     """The violation to mark; None if there is none to mark."""
     role: Role = Role.TURN
     """Whose plan it is."""
+    score_title: str = "score"
+    """What the score is called, such as "PDMS"."""
 
     @property
     def path(self) -> np.ndarray:
@@ -69,7 +71,7 @@ class Plan:
         """One line: label, score, violation."""
         parts = [self.label]
         if np.isfinite(self.score):
-            parts.append(f"PDMS {self.score:.2f}")
+            parts.append(f"{self.score_title} {self.score:.2f}")
         if self.violation is not None:
             parts.append(f"{self.violation.name} at {self.violation.time:.1f} s")
         return "  ".join(parts)
@@ -84,7 +86,8 @@ def assessed_plan(label: str, poses: np.ndarray, assessment: Assessment, role: R
             violation = Violation(name, found.time, found.ego_position, found.object_position, found.side)
             break
     states = assessment.states if np.isfinite(assessment.states).all() else None
-    return Plan(label, np.asarray(poses, dtype=np.float64), states, assessment.score, violation, role)
+    title = score_version(assessment.feedback.metric).title
+    return Plan(label, np.asarray(poses, dtype=np.float64), states, assessment.score, violation, role, title)
 
 
 def violation_place(
