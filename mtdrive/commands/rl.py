@@ -18,7 +18,7 @@ from mtdrive.evaluation.report.panels import read_log
 from mtdrive.planner.card import Stage
 from mtdrive.planner.fits import feedback_steps_for
 from mtdrive.planner.image_inputs import ImageInputs
-from mtdrive.planner.models import TINY, Planner, load_planner
+from mtdrive.planner.models import EMBEDDED, Planner, load_planner
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.vllm_engine import VLLMSettings, check_installed
 from mtdrive.settings.training import RlSettings
@@ -62,8 +62,8 @@ def run(config: RlSettings) -> None:
     scenes = config.scene_filter.scene_set
     check_training(scenes, [config.cache_root, config.data_root / "navsim_logs"])
     check_arguments(config, RL)
-    if config.planner.model == TINY:
-        raise MTDriveError("planner=tiny has random weights and answers nothing; run mtdrive sft first.")
+    if config.planner.model in EMBEDDED:
+        raise MTDriveError(f"planner={config.planner.model} has random weights and answers nothing; run mtdrive sft first.")
     if config.engine == "vllm":
         check_installed()
     passes, settings = passes_per_step(config), mtgrpo_settings(config)

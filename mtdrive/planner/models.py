@@ -1,4 +1,4 @@
-"""Loading planners: the embedded `tiny` one, a folder that training saved, or a Hugging Face name."""
+"""Loading planners: a new one of the embedded kinds, a folder that training saved, or a Hugging Face name."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ from mtdrive.planner.pretrained import (
 from mtdrive.planner.processor import check_vocabulary, load_processor
 from mtdrive.planner.prompt import PromptStyle, SceneView, prompt_style
 from mtdrive.planner.settings import PlannerSettings
+from mtdrive.planner.step_flash import step_flash_model, step_flash_processor
 from mtdrive.planner.tiny import tiny_model, tiny_processor, tiny_tokenizer
 from mtdrive.planner.wording import answer_fingerprint, wording_fingerprint
 from mtdrive.simulation.errors import MTDriveError
 
-TINY = "tiny"
+TINY, STEP_FLASH_TINY = "tiny", "step_flash_tiny"
+EMBEDDED = (TINY, STEP_FLASH_TINY)  # made on the spot, with random weights
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,14 @@ def load_planner(config: PlannerSettings) -> Planner:
             finite, wants to run code of its own, is not a vision-language model or has another's tokenizer, sizes or
             LoRA settings that make no model, or an unknown prompt style, device or dtype.
     """
-    weights = TINY if config.model == TINY else locate(config.model, config.subfolder)
+    weights = config.model if config.model in EMBEDDED else locate(config.model, config.subfolder)
     card = _learned(config, weights)
     style, max_new_tokens = prompt_style(config.prompt or card.prompt), config.max_new_tokens or card.max_new_tokens
     if not config.allow_misfit:
         check_words(card, style, config.name)
     device, dtype = _device(config.device), _dtype(config.dtype or card.dtype)
-    if config.model == TINY:
-        processor, model = _tiny(config, dtype)
+    if config.model in EMBEDDED:
+        processor, model = _embedded(config, dtype)
     else:
         processor, model = _pretrained(weights, dtype)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
@@ -120,9 +122,9 @@ def _learned(config: PlannerSettings, weights: str) -> PlannerCard:
     """The card of the folder of weights; for others a new one, unless the configuration leaves values to it."""
     if config.prompt is None or config.max_new_tokens is None or config.dtype is None:
         return read_card(weights)
-    if config.model != TINY and has_card(weights):
+    if config.model not in EMBEDDED and has_card(weights):
         return read_card(weights)
-    base = f"{TINY}, seed {config.seed}" if config.model == TINY else config.name
+    base = f"{config.model}, seed {config.seed}" if config.model in EMBEDDED else config.name
     if os.path.isdir(config.model):
         base = Path(weights).resolve().name  # where a folder lies says nothing about what it holds
     return _card(base, prompt_style(config.prompt), config.max_new_tokens, _dtype(config.dtype))
@@ -144,14 +146,21 @@ def _card(
     )
 
 
-def _tiny(config: PlannerSettings, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
-    if config.tiny is None:
-        raise MTDriveError(f"planner.model={TINY} needs the sizes of a new model; say planner=tiny.")
+def _embedded(config: PlannerSettings, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel]:
     tokenizer = tiny_tokenizer()
-    model = tiny_model(config.tiny, tokenizer, config.seed)
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    if config.model == TINY and config.tiny is not None:
+        model = tiny_model(config.tiny, tokenizer, config.seed)
+        processor = tiny_processor(config.tiny, tokenizer)
+    elif config.model == STEP_FLASH_TINY and config.step_flash is not None:
+        model = step_flash_model(config.step_flash, tokenizer, config.seed)
+        processor = step_flash_processor(config.step_flash, tokenizer)
+    else:
+        raise MTDriveError(f"planner.model={config.model} needs the sizes of a new model; say planner={config.model}.")
     module: nn.Module = model
     module.to(dtype)
-    return tiny_processor(config.tiny, tokenizer), model
+    return processor, model
 
 
 def _with_lora(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:

@@ -11,9 +11,17 @@ from typing import Any
 
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5_VLConfig
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Step3p7Config,
+)
 
 from mtdrive.planner.pretrained import NEVER_RUN, reading
+from mtdrive.planner.step_flash_processor import StepFlashProcessor
 from mtdrive.simulation.errors import MTDriveError
 
 
@@ -41,6 +49,8 @@ class PlannerProcessor(ProcessorMixin):
 AutoProcessor.register(Qwen2_5_VLConfig, PlannerProcessor, exist_ok=True)
 
 
+# Processors of ours, by the kind of model; any other model has transformers' own.
+OURS = {Qwen2_5_VLConfig.model_type: PlannerProcessor, Step3p7Config.model_type: StepFlashProcessor}
 PADDING = 0.05  # largest share of an embedding's rows without a token; Qwen2.5-VL has 0.3 %
 
 
@@ -52,8 +62,8 @@ def load_processor(name_or_path: str) -> ProcessorMixin:
             planner would be trained that sees no images.
     """
     with reading("the processor of planner", name_or_path):
-        is_qwen = AutoConfig.from_pretrained(name_or_path, **NEVER_RUN).model_type == Qwen2_5_VLConfig.model_type
-        processor = (PlannerProcessor if is_qwen else AutoProcessor).from_pretrained(name_or_path, **NEVER_RUN)
+        kind = AutoConfig.from_pretrained(name_or_path, **NEVER_RUN).model_type
+        processor = OURS.get(kind, AutoProcessor).from_pretrained(name_or_path, **NEVER_RUN)
     if not isinstance(processor, ProcessorMixin) or not hasattr(processor, "image_processor"):
         raise MTDriveError(
             f"Planner {name_or_path!r} has only a tokenizer ({type(processor).__name__}), no image processor; "

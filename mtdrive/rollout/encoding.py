@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -40,6 +41,11 @@ def encode_prompt(planner: Planner, view: SceneView, images: Mapping[str, Tensor
     (ids,) = expand_image(processor, ids, images)
     [token_types] = processor.create_mm_token_type_ids([ids])
     return Prompt(np.array(ids), np.array(token_types), images, view.image_hash)
+
+
+def takes_token_types(model: PreTrainedModel) -> bool:
+    """Whether the forward call of `model`, without adapters, asks for `mm_token_type_ids` (Qwen-VL's positions do)."""
+    return "mm_token_type_ids" in inspect.signature(type(model).forward).parameters
 
 
 def position_ids(model: PreTrainedModel, prompt: Prompt) -> Tensor:

@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from mtdrive.rollout.encoding import Prompt
+from mtdrive.rollout.encoding import Prompt, takes_token_types
 from mtdrive.rollout.generation import Completion
 from mtdrive.rollout.sampling import SamplingParams
 from mtdrive.rollout.shared_prefix import core
@@ -77,7 +77,9 @@ class PaddedSession:
             start = ids.shape[1] - len(tokens)
             ids[row, start:], mask[row, start:] = tokens, 1
             types[row, start : start + len(prompt.ids)] = prompt.token_types
-        inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if takes_token_types(core(self.engine.model)):
+            inputs["mm_token_type_ids"] = types
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
         tensors |= {name: torch.cat([prompt.images[name] for prompt in prompts]) for name in prompts[0].images}
         return {name: tensor.to(self.engine.model.device) for name, tensor in tensors.items()}

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
-from mtdrive.rollout.encoding import Prompt, position_ids
+from mtdrive.rollout.encoding import Prompt, position_ids, takes_token_types
 from mtdrive.rollout.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,9 @@ def plain_inputs(model: PreTrainedModel, prompts: Sequence[Prompt], continuation
         types[row, :start] = prompts[c.scene].token_types
         scored_mask[row, start - 1 : len(tokens) - 1] = c.action_mask
     scored = np.flatnonzero(scored_mask)
-    inputs: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+    inputs: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": mask}
+    if takes_token_types(model):
+        inputs["mm_token_type_ids"] = types
     inputs |= {"scored": scored, "targets": ids.ravel()[scored + 1]}
     return {
         **{name: torch.as_tensor(value, device=device) for name, value in inputs.items()},
