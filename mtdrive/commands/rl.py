@@ -63,7 +63,9 @@ def run(config: RlSettings) -> None:
     check_training(scenes, [config.cache_root, config.data_root / "navsim_logs"])
     check_arguments(config, RL)
     if config.planner.model in EMBEDDED:
-        raise MTDriveError(f"planner={config.planner.model} has random weights and answers nothing; run mtdrive sft first.")
+        raise MTDriveError(
+            f"planner={config.planner.model} has random weights and answers nothing; run mtdrive sft first."
+        )
     if config.engine == "vllm":
         check_installed()
     passes, settings = passes_per_step(config), mtgrpo_settings(config)

@@ -173,9 +173,9 @@ class StepFlashArchitecture:
 
     def __post_init__(self) -> None:
         """Raises MTDriveError for values that no model can have."""
-        multiples = {"head_size": (None, 4), "vision_size": ("vision_heads", 4)}
-        multiples |= {name: ("key_value_heads", 1) for name in ("heads", "sliding_heads")}
-        multiples |= {name: ("patch_size", 1) for name in ("image_width", "image_height")}
+        multiples: dict[str, tuple[str | None, int]] = {"head_size": (None, 4), "vision_size": ("vision_heads", 4)}
+        multiples |= dict.fromkeys(("heads", "sliding_heads"), ("key_value_heads", 1))
+        multiples |= dict.fromkeys(("image_width", "image_height"), ("patch_size", 1))
         _check_sizes("planner.step_flash", vars(self), multiples)
         for part, whole in (("experts_per_token", "experts"), ("dense_layers", "layers"), ("clamped_layers", "layers")):
             if getattr(self, part) > getattr(self, whole):

@@ -78,9 +78,7 @@ def step_flash_model(
         return Step3p7ForConditionalGeneration(config)
 
 
-def step_flash_processor(
-    architecture: StepFlashArchitecture, tokenizer: PreTrainedTokenizerFast
-) -> StepFlashProcessor:
+def step_flash_processor(architecture: StepFlashArchitecture, tokenizer: PreTrainedTokenizerFast) -> StepFlashProcessor:
     """A processor that resizes every image to `image_width` x `image_height`."""
     image_processor = StepFlashImageProcessor(
         size={"height": architecture.image_height, "width": architecture.image_width},

@@ -7,7 +7,7 @@ that `AutoProcessor` and `AutoImageProcessor` load what a planner's folder names
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoImageProcessor, AutoProcessor, ProcessorMixin, Step3p7Config, Step3p7TextConfig
 from transformers.image_processing_backends import PilBackend
@@ -28,13 +28,13 @@ class StepFlashImageProcessor(PilBackend):
     """
 
     resample = PILImageResampling.BILINEAR
-    size = {"height": 728, "width": 728}
+    size: ClassVar = {"height": 728, "width": 728}
     patch_size = 14
     do_resize = do_rescale = do_normalize = do_convert_rgb = True
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
     valid_kwargs = _ImageSettings
-    model_input_names = ["pixel_values"]
+    model_input_names: ClassVar = ["pixel_values"]
 
 
 class StepFlashProcessor(ProcessorMixin):
