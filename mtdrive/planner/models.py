@@ -146,7 +146,7 @@ def _card(
     )
 
 
-def _embedded(config: PlannerSettings, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel]:
+def _embedded(config: PlannerSettings, dtype: torch.dtype) -> tuple[ProcessorMixin, PreTrainedModel | PeftModel]:
     tokenizer = tiny_tokenizer()
     model: PreTrainedModel
     processor: ProcessorMixin

@@ -32,7 +32,7 @@ def step_flash_model(
     size, token_ids = architecture, tokenizer.get_vocab()
     layer_types = [SLIDING if layer % PERIOD else FULL for layer in range(size.layers)]
     unclamped = size.layers - size.clamped_layers
-    config = Step3p7Config(
+    config = Step3p7Config(  # type: ignore[call-arg]  # takes the last two, but does not declare them
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": size.hidden_size,

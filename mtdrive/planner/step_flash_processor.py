@@ -28,13 +28,15 @@ class StepFlashImageProcessor(PilBackend):
     """
 
     resample = PILImageResampling.BILINEAR
-    size: ClassVar = {"height": 728, "width": 728}
-    patch_size = 14
+    patch_size: int
     do_resize = do_rescale = do_normalize = do_convert_rgb = True
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
     valid_kwargs = _ImageSettings
     model_input_names: ClassVar = ["pixel_values"]
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
 
 
 class StepFlashProcessor(ProcessorMixin):
