@@ -28,16 +28,8 @@ from mtdrive.rollout.sampling import sampling_params
 from mtdrive.settings import planner_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs
-from support.planners import tiny_config
+from support.planners import SMALL_STEP_FLASH, step_flash_config, tiny_config
 from support.training import load
-
-SMALL = {"hidden_size": 32, "head_size": 8, "mlp_size": 32, "expert_size": 16, "experts": 8, "vision_layers": 1}
-
-
-def made(**changes) -> Planner:
-    settings = planner_settings("step_flash_tiny")
-    assert settings.step_flash is not None
-    return load_planner(replace(settings, step_flash=replace(settings.step_flash, **SMALL), **changes))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +39,7 @@ def full_size() -> Planner:
 
 @pytest.fixture
 def planner() -> Planner:
-    return made()
+    return load_planner(step_flash_config())
 
 
 def layers_of(planner) -> torch.nn.ModuleList:
@@ -217,7 +209,7 @@ def test_images_of_any_shape_and_mode_become_the_size_and_as_many_tokens_as_feat
 
 
 def test_weights_follow_the_seed():
-    first, again, other = (made(seed=seed).model.lm_head.weight for seed in (3, 3, 4))
+    first, again, other = (load_planner(step_flash_config(seed=seed)).model.lm_head.weight for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -286,7 +278,7 @@ def test_rollout_and_loss_give_a_plain_passes_log_probs(planner):
 
 def test_the_verbs_train_and_evaluate_it(world, tmp_path, capsys):
     """Two steps of SFT, an evaluation over two turns, and one step of reinforcement learning on what SFT saved."""
-    sizes = [f"planner.step_flash.{name}={value}" for name, value in SMALL.items()]
+    sizes = [f"planner.step_flash.{name}={value}" for name, value in SMALL_STEP_FLASH.items()]
     keys = world.overrides()
     assert main(["rl", *keys, "planner=step_flash_tiny", f"out={tmp_path}/no"]) == 2
     assert "planner=step_flash_tiny has random weights" in capsys.readouterr().err

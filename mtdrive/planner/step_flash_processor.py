@@ -7,7 +7,7 @@ that `AutoProcessor` and `AutoImageProcessor` load what a planner's folder names
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from transformers import AutoImageProcessor, AutoProcessor, ProcessorMixin, Step3p7Config, Step3p7TextConfig
 from transformers.image_processing_backends import PilBackend
@@ -33,7 +33,7 @@ class StepFlashImageProcessor(PilBackend):
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
     valid_kwargs = _ImageSettings
-    model_input_names: ClassVar = ["pixel_values"]
+    model_input_names = ["pixel_values"]  # noqa: RUF012 - declared by the base class
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)

@@ -45,6 +45,7 @@ from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
+from mtdrive.training.expert_balance import BalancedExperts
 from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
@@ -105,7 +106,7 @@ def scene_order(tokens: Sequence[str], count: int, seed: int, left_out: Collecti
     return order[:count]
 
 
-class MTGRPOTrainer(GuardedSteps, Resumable, GRPOTrainer):
+class MTGRPOTrainer(BalancedExperts, GuardedSteps, Resumable, GRPOTrainer):
     """See the module docstring.
 
     Args:

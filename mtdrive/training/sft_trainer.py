@@ -30,6 +30,7 @@ from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import encode, expand_image
 from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
+from mtdrive.training.expert_balance import BalancedExperts
 from mtdrive.training.guards import GuardedSteps, check_counts
 
 ReadImage = Callable[[str], np.ndarray]  # name of an image -> (H, W, 3) uint8 RGB
@@ -124,7 +125,7 @@ def sample_order(lengths: Sequence[int], batch: int, count: int, seed: int) -> l
     return order[:count]
 
 
-class PlannerSFTTrainer(GuardedSteps, Resumable, SFTTrainer):
+class PlannerSFTTrainer(BalancedExperts, GuardedSteps, Resumable, SFTTrainer):
     """SFTTrainer whose losses are means over target tokens, and whose evaluation also answers every sample greedily.
 
     It projects only target positions on the vocabulary: TRL's fused head projects every position where there is no
