@@ -65,7 +65,7 @@ def test_tokens_of_training_count_and_padding_and_answers_do_not():
 
     def loads_of(ids, mask):
         planner.model(input_ids=ids, attention_mask=mask, pixel_values=prompt.images["pixel_values"])
-        return loads._step.clone()
+        return loads.step.clone()
 
     assert not loads_of(ids, torch.ones_like(ids)).any()  # in eval mode
     planner.model.train()
@@ -79,7 +79,7 @@ def test_the_step_is_balanced_by_the_loads_of_all_processes():
     loads = ExpertLoads(planner.model)
     ours, theirs = torch.zeros(2, SPARSE, EXPERTS + 1, dtype=torch.float64)
     ours[:, 0], theirs[:, 1] = 3.0, 100.0  # alone, ours would lower the first expert
-    loads._step += ours
+    loads.step += ours
     loads.balance(lambda step: step + theirs, 0.25)
     expected = torch.full((SPARSE, EXPERTS), 0.25)
     expected[:, 1] = -0.25
@@ -92,7 +92,7 @@ def test_biases_of_a_planner_in_bfloat16_keep_small_updates():
     planner = made(dtype="bfloat16")
     loads = ExpertLoads(planner.model)
     for _ in range(100):
-        loads._step[:, 0] += 1.0
+        loads.step[:, 0] += 1.0
         loads.balance(lambda step: step)
     torch.testing.assert_close(biases(planner)[:, 1], torch.full((SPARSE,), 100 * RATE))
 

@@ -58,18 +58,23 @@ class ExpertLoads:
 
     Routers that are not trained, as under LoRA adapters of other layers, are left alone. Biases are kept in float32,
     in which the rate is not lost to rounding.
+
+    Attributes:
+        routers: L modules of transformers with `weight` and `e_score_correction_bias`.
+        layers: (L,) index of each router's layer in the model.
+        step: (L, E + 1) float64 of this process since the last update: choices of each expert, sum of their scores.
     """
 
     def __init__(self, model: PreTrainedModel):
-        self.routers: list[Any] = []  # modules of transformers with `weight` and `e_score_correction_bias`
+        self.routers: list[Any] = []
         self.layers: list[int] = []
         for name, module in model.named_modules():
             if hasattr(module, "e_score_correction_bias") and module.weight.requires_grad:
                 self.routers.append(module)
                 self.layers.append(next(int(part) for part in name.split(".") if part.isdigit()))
         experts = len(self.routers[0].weight) if self.routers else 0
-        self._step = torch.zeros(len(self.routers), experts + 1, dtype=torch.float64)  # loads, and sum of the scores
-        self._since_log = self._step.clone()
+        self.step = torch.zeros(len(self.routers), experts + 1, dtype=torch.float64)
+        self._since_log = self.step.clone()
         self._valid: Tensor | None = None
         if self.routers:
             model.register_forward_pre_hook(self._see_padding, with_kwargs=True)
@@ -90,20 +95,20 @@ class ExpertLoads:
             scores = torch.sigmoid(logits.float()).gather(1, chosen)
             if self._valid is not None:
                 chosen, scores = chosen[self._valid], scores[self._valid]
-            self._step = self._step.to(chosen.device)
-            self._step[index, :-1] += torch.bincount(chosen.flatten(), minlength=self._step.shape[1] - 1)
-            self._step[index, -1] += scores.sum()
+            self.step = self.step.to(chosen.device)
+            self.step[index, :-1] += torch.bincount(chosen.flatten(), minlength=self.step.shape[1] - 1)
+            self.step[index, -1] += scores.sum()
 
         return count
 
     @torch.no_grad()
     def balance(self, reduce: Callable[[Tensor], Tensor], rate: float = RATE) -> None:
         """Move the biases after an optimiser step. reduce: sum of a tensor over all processes."""
-        totals = reduce(self._step)
+        totals = reduce(self.step)
         for router, update in zip(self.routers, bias_update(totals[:, :-1], rate), strict=True):
             router.e_score_correction_bias += update.to(router.e_score_correction_bias)
         self._since_log = self._since_log.to(totals.device) + totals
-        self._step = torch.zeros_like(totals)
+        self.step = torch.zeros_like(totals)
 
     def metrics(self) -> dict[str, float]:
         """What the module docstring lists, of all steps since the last call; nothing if there was none."""
