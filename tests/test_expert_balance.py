@@ -131,3 +131,18 @@ def test_other_planners_and_frozen_routers_are_left_alone(tmp_path):
     trainer = make_trainer(replace(dense, parse_answer=any_text, max_new_tokens=8), tmp_path, 1)
     trainer.train()
     assert not any(name.startswith("experts/") for name in steps_of(trainer)[0])
+
+
+def test_a_resumed_run_has_the_same_biases(tmp_path):
+    def train(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        planner = made()
+        samples = Dataset.from_list([fine_tuning.sample(planner, index, 1) for index in range(4)])
+        changes = {"max_steps": steps, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
+        finetune(planner, samples, None, fine_tuning.read, fine_tuning.arguments(tmp_path / out, **changes))
+        return biases(planner), planner.model.lm_head.weight
+
+    out = "whole"
+    whole = train(4)
+    out = "resumed"
+    train(2)
+    assert all(torch.equal(*pair) for pair in zip(whole, train(4), strict=True))
