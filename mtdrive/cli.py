@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 
+import yaml
+
 from mtdrive.interruption import ended_by_signals
 from mtdrive.settings import CONFIGS, load_settings
 from mtdrive.settings.verbs import VERBS
@@ -27,6 +29,13 @@ def usage() -> str:
     return f"usage: mtdrive VERB [key=value ...]\n\n{verbs}\n\nmtdrive VERB --help lists the keys of a verb."
 
 
+def keys_of(verb: str) -> str:
+    """The keys of a verb with what they mean: its own configuration, and those that it shares with other verbs."""
+    own = (CONFIGS / f"{verb}.yaml").read_text()
+    shared = [part for part in yaml.safe_load(own).get("defaults", []) if isinstance(part, str) and part != "_self_"]
+    return "\n".join([own, *((CONFIGS / f"{part}.yaml").read_text() for part in shared[::-1])])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. Without arguments this is the program, which signals end."""
     if arguments is None:
@@ -39,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mtdrive: there is no verb {verb!r}; choose from {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     if "-h" in overrides or "--help" in overrides:
-        print(f"mtdrive {verb}: {VERBS[verb].summary}\n\n{(CONFIGS / f'{verb}.yaml').read_text()}")
+        print(f"mtdrive {verb}: {VERBS[verb].summary}\n\n{keys_of(verb)}")
         return 0
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve the other processes of a machine

@@ -4,9 +4,11 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numba
@@ -33,7 +35,12 @@ from mtdrive.training.rewards import PdmsReward
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_and_a_configuration_that_composes(verb, capsys):
     assert main([verb, "--help"]) == 0
-    assert VERBS[verb].summary in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert VERBS[verb].summary in told
+    keys = {field.name for field in fields(VERBS[verb].settings)} - {"planner", "recipe"}  # choices of their own
+    assert {key for key in keys if not re.search(rf"^{key}:", told, re.MULTILINE)} <= (
+        {"turns"} if verb == "quickstart" else set()  # in the presets
+    )
     assert (CONFIGS / f"{verb}.yaml").is_file()
     assert callable(importlib.import_module(f"mtdrive.commands.{verb}").run)
 

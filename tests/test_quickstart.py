@@ -67,13 +67,15 @@ def test_a_stage_left_behind_holds_the_lock(tmp_path):
         pass
 
 
-def test_smoke_goes_from_nothing_to_a_report_and_is_done_the_second_time(smoke_run, capsys):
+def test_smoke_goes_from_nothing_to_a_report_and_is_done_the_second_time(smoke_run, capsys, monkeypatch):
     page = (smoke_run.folder / "report.html").read_text()
     assert "Answers that parse after SFT: " in smoke_run.printed
     assert "RL against SFT, last turn" in page
     assert page.count("<article") == 3  # every test scene is in the gallery
     planned = plan(load_settings("quickstart", smoke_run.arguments[1:]))
     assert all(stage.command in html.unescape(page) for stage in planned)
+    monkeypatch.setenv("NAVSIM_DEVKIT_ROOT", "elsewhere")  # or anything else of the user's own
+    monkeypatch.setenv("OPENSCENE_DATA_ROOT", "elsewhere")
     assert main(smoke_run.arguments) == 0
     assert capsys.readouterr().out.count("done before") == len(planned)
 

@@ -147,6 +147,7 @@ def main() -> None:
         "OPENSCENE_DATA_ROOT": str(run / "world"),
         "NUPLAN_MAPS_ROOT": str(run / "world" / "maps"),
         "NAVSIM_EXP_ROOT": str(run),
+        "NAVSIM_DEVKIT_ROOT": str(run / "world"),
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)),
     }
 
