@@ -1,7 +1,7 @@
 """The `step_flash_tiny` planner: the architecture of Step 3.5 Flash (arXiv 2602.10604) at a few million parameters.
 
 The model is transformers' `step3p7`, with random weights and the tokenizer of `tiny`; saved, it is an ordinary Hugging
-Face folder. As in the released model, every fourth layer attends to everything and those between within a window, with
+Face folder. Every fourth layer attends to everything and those between within a window, with
 more query heads; the first layers are dense and the others choose among routed experts beside a shared one; SwiGLU is
 clamped in the last layers.
 """
@@ -17,11 +17,12 @@ from mtdrive.planner.tiny import CHAT_TEMPLATE, END, IMAGE, PAD
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 PERIOD = 4  # layers from one with full attention to the next
-# The released model's values. Only layers with full attention meet long distances: they turn half of each head slowly.
+# Only layers with full attention meet long distances: they turn half of each head, and slowly.
 ROPE = {
     FULL: {"rope_type": "default", "rope_theta": 5_000_000.0, "partial_rotary_factor": 0.5},
     SLIDING: {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
 }
+# As transformers says of Step 3.7 Flash.
 LIMIT, SHARED_LIMIT = 7.0, 16.0  # of SwiGLU's two factors in clamped layers: routed experts, shared expert
 
 
