@@ -36,6 +36,7 @@ CHECKPOINT = "the weights of a checkpoint are loaded strictly, under whatever na
 SHARED = "attention over shared prompts falls back on it and takes its grouped heads"
 FLASH = "attention over shared prompts joins two parts by their log-sum-exp, which the public function keeps back"
 VLLM = "rollouts with vLLM"
+IMAGES = "an image processor without torchvision for planners with the architecture of Step 3.5 Flash"
 
 INTERNALS = (
     Internal(
@@ -54,6 +55,11 @@ INTERNALS = (
         "self generation_batch",
     ),
     Internal("trl.trainer.grpo_trainer:GRPOTrainer.ref_model", "the planner that training began with, for the KL term"),
+    Internal("transformers.image_processing_backends:PilBackend", IMAGES),
+    Internal("transformers.image_utils:PILImageResampling", IMAGES),
+    Internal("transformers.image_utils:OPENAI_CLIP_MEAN", IMAGES),
+    Internal("transformers.image_utils:OPENAI_CLIP_STD", IMAGES),
+    Internal("transformers.processing_utils:ImagesKwargs", IMAGES),
     Internal("transformers.trainer_utils:PREFIX_CHECKPOINT_DIR", "names of the folders of checkpoints"),
     Internal(
         "transformers.trainer_pt_utils:get_length_grouped_indices",

@@ -29,12 +29,17 @@ def typed(settings: type[Settings], values: Any) -> Settings:
         return adapter.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise MTDriveError(_sentence(adapter.json_schema(), values, problem["loc"])) from None
+        raise MTDriveError(_sentence(_schema(settings), values, problem["loc"])) from None
 
 
 @cache
 def _adapter(settings: Any) -> TypeAdapter[Any]:
     return TypeAdapter(settings)
+
+
+@cache
+def _schema(settings: Any) -> Schema:
+    return _adapter(settings).json_schema()
 
 
 def _sentence(schema: Schema, values: Any, place: tuple[int | str, ...]) -> str:
