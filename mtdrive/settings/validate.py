@@ -23,13 +23,14 @@ def typed(settings: type[Settings], values: Any) -> Settings:
     Raises:
         MTDriveError: a value is of the wrong type or out of bounds, or two do not go together.
     """
-    adapter: TypeAdapter[Settings] = _adapter(settings)  # type: ignore[arg-type]  # classes are hashable
+    kind: Any = settings  # mypy does not take classes for hashable
+    adapter: TypeAdapter[Settings] = _adapter(kind)
     try:
         # As JSON, so that a list is a tuple's form and everything else is taken strictly.
         return adapter.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise MTDriveError(_sentence(_schema(settings), values, problem["loc"])) from None
+        raise MTDriveError(_sentence(_schema(kind), values, problem["loc"])) from None
 
 
 @cache
