@@ -21,6 +21,7 @@ from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.encoding import Prompt, position_ids
 from mtdrive.rollout.generation import Completion, GenerationEngine
 from mtdrive.rollout.padded_engine import PaddedEngine
+from mtdrive.rollout.prefix_cache import EpisodeSegments, PrefixCache, PromptSegments
 from mtdrive.rollout.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -66,26 +67,23 @@ class Session:
 
     @torch.no_grad()
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None):
-        self.engine, self.group, self.generator = engine, group, generator
+        self.engine, self.generator = engine, generator
         self.device = device = engine.model.device
-        segments = shared_prefix.PromptSegments([len(prompt.ids) - 1 for prompt in prompts], group, device)
+        self.cache = PrefixCache([len(prompt.ids) - 1 for prompt in prompts], group, device)
         positions = [position_ids(shared_prefix.core(engine.model), prompt) for prompt in prompts]
         engine.model(
             **shared_prefix.packed_inputs(
                 np.concatenate([prompt.ids[:-1] for prompt in prompts]),
                 torch.cat([position[:, :-1] for position in positions], 1),
-                segments,
+                PromptSegments(self.cache),
             ),
             **{name: torch.cat([prompt.images[name] for prompt in prompts]).to(device) for name in prompts[0].images},
             logits_to_keep=1,
         )
-        self.prompts, self.layers = segments.rows, segments.layers
         self.axes = len(positions[0])
-        self.episode_index = torch.arange(len(prompts) * group, device=device)
-        self.lengths = torch.zeros_like(self.episode_index)
         self.offsets = torch.stack([position[0, -1] for position in positions]).repeat_interleave(group)
         self.pending = [prompt.ids[-1:] for prompt in prompts for _ in range(group)]
-        self.rows = list(range(len(self.episode_index)))
+        self.rows = list(range(len(self.offsets)))
 
     @torch.no_grad()
     def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
@@ -110,8 +108,8 @@ class Session:
             return [(self.rows[row], completions[row]) for row in rows]
 
         logits = self._forward(np.concatenate(fed), [len(ids) for ids in fed])
-        self.lengths += torch.tensor([len(ids) for ids in fed], device=self.device)
-        self.longest += max(map(len, fed))
+        self.cache.lengths += torch.tensor([len(ids) for ids in fed], device=self.device)
+        self.cache.longest += max(map(len, fed))
         with _decode_threads(self.engine.model):
             for step in range(limit):
                 tokens[:, step], log_probs[:, step] = sampling.draw(logits, self.generator)
@@ -120,8 +118,8 @@ class Session:
                 if len(completions) < len(fed):
                     # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
                     logits = self._forward(tokens[:, step], [1] * len(fed))
-                    self.lengths += open_rows
-                    self.longest += 1
+                    self.cache.lengths += open_rows
+                    self.cache.longest += 1
                 yield from new
                 if len(completions) == len(fed):
                     break
@@ -129,18 +127,14 @@ class Session:
 
     def _keep(self, rows: list[int], new_tokens: int) -> None:
         kept = torch.tensor(rows, device=self.device)
-        state = (self.episode_index, self.lengths, self.offsets)
-        self.episode_index, self.lengths, self.offsets = (x[kept] for x in state)
-        self.longest = int(self.lengths.max())
-        shared_prefix.keep(self.layers, kept, self.longest + new_tokens + self.engine.max_new_tokens)
+        self.offsets = self.offsets[kept]
+        self.cache.keep(kept, new_tokens + self.engine.max_new_tokens)
 
     def _forward(self, ids: np.ndarray | Tensor, counts: list[int]) -> Tensor:
         """Logits (N, V) after new tokens, `counts[i]` for each row, which are packed in `ids`."""
-        segments = shared_prefix.EpisodeSegments(
-            self.layers, self.prompts, self.episode_index, self.group, self.lengths, self.longest, counts
-        )
+        segments = EpisodeSegments(self.cache, counts)
         rows = segments.rows
-        positions = (self.offsets[:, None] + segments.slots)[rows.valid].expand(self.axes, -1)
+        positions = (self.offsets[:, None] + segments.steps)[rows.valid].expand(self.axes, -1)
         last = torch.cumsum(rows.lengths, 0) - 1
         inputs = shared_prefix.packed_inputs(ids, positions, segments)
         return self.engine.model(**inputs, logits_to_keep=last).logits[0]
