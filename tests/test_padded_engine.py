@@ -97,7 +97,7 @@ def test_a_model_that_cannot_share_prompts_is_trained_by_the_plain_pass_and_the_
     assert len(said) == 2
     assert all("Qwen2_5_VLForConditionalGeneration" in line and "caps its attention scores" in line for line in said)
     assert inputs_of(planner.model) is plain_inputs
-    assert engine_of(planner.model) is PaddedEngine
+    assert engine_of(planner) is PaddedEngine
     assert any(not torch.equal(before[name], value) for name, value in weights(planner).items())
     assert steps_of(trainer)[0]["clip_ratio/region_mean"] == 0.0  # old and new log-probabilities agree
 

@@ -124,7 +124,7 @@ def test_rollouts_have_the_log_probs_of_a_plain_pass(kind, window):
     planner, rng = planner_with(kind, window), np.random.default_rng(0)
     prompts = long_prompts(planner)
     params = replace(sampling_params(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
-    assert engine_of(planner.model) is Engine
+    assert engine_of(planner).func is Engine
     session = Engine(planner.model, params, 12).open(prompts, 2, torch.Generator().manual_seed(0))
     episodes, deltas = list(range(6)), [np.zeros(0, dtype=np.int64)] * 6
     said, checked = [np.zeros(0, dtype=np.int64) for _ in range(6)], [[] for _ in range(6)]
@@ -144,7 +144,7 @@ def test_rollouts_have_the_log_probs_of_a_plain_pass(kind, window):
 
 def test_windowed_layers_hold_no_more_than_the_window_and_a_turn():
     """Over many turns, while layers with full attention grow."""
-    cache, window, turn = PrefixCache([100, 60], 2), 16, 10
+    cache, window, turn = PrefixCache([100, 60], torch.tensor([100, 60]), 2), 16, 10
     for layer, reach in enumerate((None, window)):
         cache.add(layer, torch.randn(2, 160, 4), torch.randn(2, 160, 4), reach)
     rows = torch.arange(4)

@@ -42,19 +42,23 @@ class PrefixCache:
 
     Args:
         lengths: (S,) tokens of each prompt, without the last.
+        ends: (S,) int64 rotary position of each prompt's last token, with which its episodes begin.
         group: episodes per prompt.
 
     Attributes:
         layers: by index of the layer in the model.
         episode_index: (N,) int64 index of each active episode among all: scene * group + its place in the group.
-        lengths: (N,) int64 tokens of each active episode in the cache, of which `longest` is the largest.
+        offsets: (N,) int64 rotary position of each active episode's first token.
+        lengths: (N,) int64 tokens of each active episode in the cache.
+        longest: upper bound of `lengths`.
         dropped: (N,) int64 tokens by window: how many of an episode its layers have let go.
     """
 
-    def __init__(self, lengths: Sequence[int], group: int, device: torch.device | str = "cpu"):
-        self.prompts, self.group = Rows(lengths, device=device), group
+    def __init__(self, lengths: Sequence[int], ends: Tensor, group: int):
+        self.prompts, self.group = Rows(lengths, device=ends.device), group
         self.layers: dict[int, LayerCache] = {}
-        self.episode_index = torch.arange(len(lengths) * group, device=device)
+        self.episode_index = torch.arange(len(lengths) * group, device=ends.device)
+        self.offsets = ends.repeat_interleave(group)
         self.lengths = torch.zeros_like(self.episode_index)
         self.longest = 0
         self.dropped: dict[int, Tensor] = {}
@@ -69,7 +73,8 @@ class PrefixCache:
 
     def keep(self, rows: Tensor, new_tokens: int) -> None:
         """Keep the episodes `rows` (N',) of the active ones, and make room for `new_tokens` more of each."""
-        self.episode_index, self.lengths = self.episode_index[rows], self.lengths[rows]
+        state = (self.episode_index, self.offsets, self.lengths)
+        self.episode_index, self.offsets, self.lengths = (x[rows] for x in state)
         self.longest = int(self.lengths.max())
         moved = {}
         for window, before in self.dropped.items():
@@ -133,13 +138,18 @@ class _Layout:
 class EpisodeSegments:
     """A pass over new tokens of the active episodes, whose keys and values go into `cache`, behind what it holds.
 
-    counts: new tokens per row.
+    Args:
+        counts: (N,) new tokens per row.
+
+    Attributes:
+        positions: (1, T) int64 rotary positions of the new tokens, packed.
     """
 
     def __init__(self, cache: PrefixCache, counts: Sequence[int]):
         self._cache = cache
         self.rows = Rows(counts, device=cache.lengths.device)
         self.steps = cache.lengths[:, None] + torch.arange(self.rows.width, device=cache.lengths.device)  # (N, M)
+        self.positions = (cache.offsets[:, None] + self.steps)[self.rows.valid][None]
         self._all_active = len(cache.episode_index) == len(cache.prompts.lengths) * cache.group
         self._layouts: dict[int | None, _Layout] = {}
 

@@ -49,6 +49,11 @@ class Rows:
         tokens = padded.transpose(1, 2).flatten(0, 1)
         return tokens if self.dense else tokens.index_select(0, self.tokens)
 
+    def firsts(self, counts: Tensor) -> Tensor:
+        """Packed positions of the first `counts` (rows,) tokens of each row, at most all of them."""
+        steps = torch.arange(self.width, device=self.lengths.device)
+        return self.index.unflatten(0, self.valid.shape)[(steps < counts[:, None]) & self.valid]
+
     def tails(self, count: int) -> tuple[Tensor, Tensor]:
         """The last tokens of each row, at most `count` and at most the width.
 
