@@ -147,6 +147,9 @@ class StepFlashArchitecture:
     clamped_layers: int
     """Last layers, in which SwiGLU is clamped."""
 
+    draft_heads: int
+    """Heads that predict the tokens after the next one, to draft with; 0: none."""
+
     vision_size: int
     """Width of the vision tower."""
 
@@ -176,7 +179,16 @@ class StepFlashArchitecture:
         multiples: dict[str, tuple[str | None, int]] = {"head_size": (None, 4), "vision_size": ("vision_heads", 4)}
         multiples |= dict.fromkeys(("heads", "sliding_heads"), ("key_value_heads", 1))
         multiples |= dict.fromkeys(("image_width", "image_height"), ("patch_size", 1))
-        _check_sizes("planner.step_flash", vars(self), multiples)
+        sizes = dict(vars(self))
+        drafts = sizes.pop("draft_heads")
+        _check_sizes("planner.step_flash", sizes, multiples)
+        if type(drafts) is not int or not 0 <= drafts <= LARGEST:
+            raise MTDriveError(f"planner.step_flash.draft_heads={drafts} must be a whole number from 0 to {LARGEST}.")
+        if drafts and self.layers < 2:
+            raise MTDriveError(
+                f"planner.step_flash.draft_heads={drafts} attend within the window, as no layer of "
+                "planner.step_flash.layers=1 does; give it more layers, or no draft heads."
+            )
         for part, whole in (("experts_per_token", "experts"), ("dense_layers", "layers"), ("clamped_layers", "layers")):
             if getattr(self, part) > getattr(self, whole):
                 raise MTDriveError(
