@@ -119,11 +119,10 @@ def _read(model: PreTrainedModel, name: str | Path) -> MtpModel:
     try:
         return MtpModel.from_pretrained(model)
     except RuntimeError as error:
-        if "missing" not in str(error):
-            raise
         raise MTDriveError(
-            f"Planner {str(name)!r} lacks weights of its {config.get_text_config().num_nextn_predict_layers} draft "
-            "heads; copy it again, whole, or set num_nextn_predict_layers in its config.json to 0."
+            f"Planner {str(name)!r} lacks a weight of its {config.get_text_config().num_nextn_predict_layers} draft "
+            "heads, or has one of another shape; copy it again, whole, or set num_nextn_predict_layers in its "
+            "config.json to 0."
         ) from error
     finally:
         config.name_or_path, config.dtype = before

@@ -184,17 +184,17 @@ class StepFlashArchitecture:
         _check_sizes("planner.step_flash", sizes, multiples)
         if type(drafts) is not int or not 0 <= drafts <= LARGEST:
             raise MTDriveError(f"planner.step_flash.draft_heads={drafts} must be a whole number from 0 to {LARGEST}.")
-        if drafts and self.layers < 2:
-            raise MTDriveError(
-                f"planner.step_flash.draft_heads={drafts} attend within the window, as no layer of "
-                "planner.step_flash.layers=1 does; give it more layers, or no draft heads."
-            )
         for part, whole in (("experts_per_token", "experts"), ("dense_layers", "layers"), ("clamped_layers", "layers")):
             if getattr(self, part) > getattr(self, whole):
                 raise MTDriveError(
                     f"planner.step_flash.{part}={getattr(self, part)} must not be more than "
                     f"planner.step_flash.{whole}={getattr(self, whole)}."
                 )
+        if drafts > self.layers - self.clamped_layers:  # transformers clamps head k as it does layer k
+            raise MTDriveError(
+                f"planner.step_flash.draft_heads={drafts} must not be more than the layers that are not clamped, "
+                f"planner.step_flash.layers={self.layers} less planner.step_flash.clamped_layers={self.clamped_layers}."
+            )
 
 
 def _check_sizes(key: str, values: Mapping[str, Any], multiples: Mapping[str, tuple[str | None, int]]) -> None:
