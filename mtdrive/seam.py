@@ -36,6 +36,7 @@ CHECKPOINT = "the weights of a checkpoint are loaded strictly, under whatever na
 SHARED = "attention over shared prompts falls back on it and takes its grouped heads"
 FLASH = "attention over shared prompts joins two parts by their log-sum-exp, which the public function keeps back"
 VLLM = "rollouts with vLLM"
+DRAFT = "draft heads of planners with the architecture of Step 3.5 Flash"
 IMAGES = "an image processor without torchvision for planners with the architecture of Step 3.5 Flash"
 
 INTERNALS = (
@@ -49,12 +50,40 @@ INTERNALS = (
         "overridden: a loss or gradient that is not finite stops the run before it changes a weight",
         "self model grad_norm",
     ),
+    Internal("transformers.trainer:Trainer._save", "overridden: saves " + DRAFT, "self output_dir state_dict"),
+    Internal(
+        "transformers.trainer:Trainer._save_optimizer_and_scheduler",
+        "overridden: saves the optimizer of " + DRAFT,
+        "self output_dir",
+    ),
+    Internal(
+        "transformers.trainer:Trainer._load_optimizer_and_scheduler",
+        "overridden: loads the optimizer of " + DRAFT,
+        "self checkpoint",
+    ),
     Internal(
         "trl.trainer.grpo_trainer:GRPOTrainer._prepare_inputs",
         "overridden: multi-turn episodes take the place of TRL's generation",
         "self generation_batch",
     ),
     Internal("trl.trainer.grpo_trainer:GRPOTrainer.ref_model", "the planner that training began with, for the KL term"),
+    Internal(
+        "transformers.modeling_layers:MtpLayer", DRAFT, "config decoder_layer_cls norm_cls layer_idx use_post_norm"
+    ),
+    Internal("transformers.modeling_layers:MtpModel", "reads " + DRAFT, "main_model num_mtp_layers"),
+    Internal("transformers.modeling_utils:PreTrainedModel._init_weights", "random weights of " + DRAFT, "self module"),
+    Internal(
+        "transformers.masking_utils:create_causal_mask",
+        "training of " + DRAFT,
+        "config inputs_embeds attention_mask past_key_values position_ids or_mask_function and_mask_function "
+        "block_sequence_ids layer_idx allow_is_causal_skip",
+    ),
+    Internal(
+        "transformers.masking_utils:create_sliding_window_causal_mask",
+        "training of " + DRAFT,
+        "config inputs_embeds attention_mask past_key_values position_ids or_mask_function and_mask_function "
+        "block_sequence_ids layer_idx allow_is_causal_skip",
+    ),
     Internal("transformers.image_processing_backends:PilBackend", IMAGES),
     Internal("transformers.image_utils:PILImageResampling", IMAGES),
     Internal("transformers.image_utils:OPENAI_CLIP_MEAN", IMAGES),

@@ -20,6 +20,7 @@ from mtdrive.planner import prompt
 from mtdrive.planner.answer import Parsed
 from mtdrive.planner.card import PlannerCard, Stage, has_card, read_card, saving
 from mtdrive.planner.fits import check_words
+from mtdrive.planner.mtp import DraftHeads, has_draft_heads
 from mtdrive.planner.pretrained import (
     ADAPTER,
     check_loaded,
@@ -64,6 +65,9 @@ class Planner:
     parse_answer: Callable[[str], Parsed]
     """Reads a plan in the text of an answer; the style's own, if nobody replaces it."""
 
+    draft_heads: DraftHeads | None = None
+    """What guesses the tokens after the next one, on the model's device and of its type; None: the model has none."""
+
     def messages(self, view: SceneView, exchanges: Sequence[tuple[str, str]] = ()) -> list[dict]:
         """See `prompt.messages`."""
         return prompt.messages(view, exchanges, self.style)
@@ -83,9 +87,12 @@ class Planner:
         Raises:
             MTDriveError: a weight is NaN or infinite.
         """
-        check_saved(self.model.state_dict(), directory)
+        weights = self.model.state_dict()
+        if self.draft_heads is not None and not isinstance(self.model, PeftModel):  # an adapter's are its base's
+            weights |= self.draft_heads.saved_weights()
+        check_saved(weights, directory)
         with saving(directory, self.card):
-            self.model.save_pretrained(str(directory))
+            self.model.save_pretrained(str(directory), state_dict=weights)
             self.model.config.save_pretrained(directory)  # a LoRA adapter comes without it; the processor needs it
             self.processor.save_pretrained(directory)
 
@@ -110,12 +117,14 @@ def load_planner(config: PlannerSettings) -> Planner:
     else:
         processor, model = _pretrained(weights, dtype)
     processor.tokenizer.padding_side = "left"  # generation continues every row at the same column
+    heads = _draft_heads(config, model)
     if config.lora is not None and not isinstance(model, PeftModel):
         model = _with_lora(model, config.lora)
-    module: nn.Module = model  # whose `to` has types
-    module.to(device).eval()
-    check_loaded(model.state_dict(), config.name)
-    return Planner(model, processor, style, max_new_tokens, card, style.parse_answer)
+    modules: list[nn.Module] = [model] if heads is None else [model, heads]
+    for module in modules:
+        module.to(device).eval()
+        check_loaded(module.state_dict(), config.name)
+    return Planner(model, processor, style, max_new_tokens, card, style.parse_answer, heads)
 
 
 def _learned(config: PlannerSettings, weights: str) -> PlannerCard:
@@ -161,6 +170,21 @@ def _embedded(config: PlannerSettings, dtype: torch.dtype) -> tuple[ProcessorMix
     module: nn.Module = model
     module.to(dtype)
     return processor, model
+
+
+def _draft_heads(config: PlannerSettings, model: PreTrainedModel | PeftModel) -> DraftHeads | None:
+    """The heads that the model's configuration speaks of: of the folder that its weights are from, or new ones."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel), f"Adapters of {type(base).__name__}, which is no transformers model."
+    if not has_draft_heads(base):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        heads = DraftHeads(base)
+    if config.model not in EMBEDDED:
+        heads.load(base.config.name_or_path)
+    module: nn.Module = heads
+    return module.to(base.dtype)
 
 
 def _with_lora(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:

@@ -147,6 +147,9 @@ class StepFlashArchitecture:
     clamped_layers: int
     """Last layers, in which SwiGLU is clamped."""
 
+    draft_heads: int
+    """Heads that predict the tokens after the next one, to draft with; 0: none."""
+
     vision_size: int
     """Width of the vision tower."""
 
@@ -176,13 +179,22 @@ class StepFlashArchitecture:
         multiples: dict[str, tuple[str | None, int]] = {"head_size": (None, 4), "vision_size": ("vision_heads", 4)}
         multiples |= dict.fromkeys(("heads", "sliding_heads"), ("key_value_heads", 1))
         multiples |= dict.fromkeys(("image_width", "image_height"), ("patch_size", 1))
-        _check_sizes("planner.step_flash", vars(self), multiples)
+        sizes = dict(vars(self))
+        drafts = sizes.pop("draft_heads")
+        _check_sizes("planner.step_flash", sizes, multiples)
+        if type(drafts) is not int or not 0 <= drafts <= LARGEST:
+            raise MTDriveError(f"planner.step_flash.draft_heads={drafts} must be a whole number from 0 to {LARGEST}.")
         for part, whole in (("experts_per_token", "experts"), ("dense_layers", "layers"), ("clamped_layers", "layers")):
             if getattr(self, part) > getattr(self, whole):
                 raise MTDriveError(
                     f"planner.step_flash.{part}={getattr(self, part)} must not be more than "
                     f"planner.step_flash.{whole}={getattr(self, whole)}."
                 )
+        if drafts > self.layers - self.clamped_layers:  # transformers clamps head k as it does layer k
+            raise MTDriveError(
+                f"planner.step_flash.draft_heads={drafts} must not be more than the layers that are not clamped, "
+                f"planner.step_flash.layers={self.layers} less planner.step_flash.clamped_layers={self.clamped_layers}."
+            )
 
 
 def _check_sizes(key: str, values: Mapping[str, Any], multiples: Mapping[str, tuple[str | None, int]]) -> None:

@@ -3,7 +3,7 @@
 The model is transformers' `step3p7`, with random weights and the tokenizer of `tiny`; saved, it is an ordinary Hugging
 Face folder. Every fourth layer attends to everything and those between within a window, with
 more query heads; the first layers are dense and the others choose among routed experts beside a shared one; SwiGLU is
-clamped in the last layers.
+clamped in the last layers. Draft heads (`planner.mtp`) come with it: each attends within the window and is dense.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def step_flash_model(
             "share_expert_dim": size.expert_size,
             "swiglu_limits": [None] * unclamped + [LIMIT] * size.clamped_layers,
             "swiglu_limits_shared": [None] * unclamped + [SHARED_LIMIT] * size.clamped_layers,
+            "num_nextn_predict_layers": size.draft_heads,
+            "mtp_layer_types": [SLIDING] * size.draft_heads,
+            "mtp_mlp_layer_types": ["dense"] * size.draft_heads,
             "max_position_embeddings": 4096,
             "initializer_range": size.initializer_range,
             "tie_word_embeddings": True,

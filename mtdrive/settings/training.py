@@ -96,6 +96,7 @@ class RlSettings(Scenes):
     filter_groups: bool
     format_bonus: Number
     shared_prefix: bool
+    train_draft_heads: bool
     engine: Literal["hf", "vllm"]
     vllm: VllmSettings
     activation_checkpointing: bool

@@ -45,6 +45,7 @@ from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
+from mtdrive.training.draft_heads import DraftHeadTraining
 from mtdrive.training.expert_balance import BalancedExperts
 from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
@@ -83,6 +84,9 @@ class MTGRPOSettings:
     shared_prefix: bool = True
     """Compute image and prompt once a scene, in rollouts and loss, where the model can; False: for every episode."""
 
+    train_draft_heads: bool = True
+    """Whether the planner's draft heads, if it has any, go on learning."""
+
     vllm: VLLMSettings | None = None
     """How to generate with vLLM; None generates with the model in training."""
 
@@ -106,7 +110,7 @@ def scene_order(tokens: Sequence[str], count: int, seed: int, left_out: Collecti
     return order[:count]
 
 
-class MTGRPOTrainer(BalancedExperts, GuardedSteps, Resumable, GRPOTrainer):
+class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable, GRPOTrainer):
     """See the module docstring.
 
     Args:
@@ -146,6 +150,8 @@ class MTGRPOTrainer(BalancedExperts, GuardedSteps, Resumable, GRPOTrainer):
             train_dataset=Dataset.from_dict({"prompt": list(order)}),
             processing_class=planner.processor,
             callbacks=callbacks,
+            draft_heads=planner.draft_heads,
+            train_draft_heads=settings.train_draft_heads,
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._group = args.num_generations
@@ -305,7 +311,9 @@ class MTGRPOTrainer(BalancedExperts, GuardedSteps, Resumable, GRPOTrainer):
     def _score(self, model, batch: PolicyBatch) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies (M,) [nat] of the tokens that the planner wrote."""
         inner = core(self.accelerator.unwrap_model(model))
-        return model(**self._loss_arguments(inner, batch.prompts, batch.continuations))
+        arguments = self._loss_arguments(inner, batch.prompts, batch.continuations)
+        self.draft_from(arguments, arguments["scored"], batch.prompts if "segments" in arguments else ())
+        return model(**arguments)
 
     @torch.no_grad()
     def _reference_log_probs(self, batch: PolicyBatch) -> Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EvalPrediction, ProcessorMixin
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -30,6 +30,7 @@ from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import encode, expand_image
 from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
+from mtdrive.training.draft_heads import DraftHeadTraining
 from mtdrive.training.expert_balance import BalancedExperts
 from mtdrive.training.guards import GuardedSteps, check_counts
 
@@ -125,7 +126,7 @@ def sample_order(lengths: Sequence[int], batch: int, count: int, seed: int) -> l
     return order[:count]
 
 
-class PlannerSFTTrainer(BalancedExperts, GuardedSteps, Resumable, SFTTrainer):
+class PlannerSFTTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable, SFTTrainer):
     """SFTTrainer whose losses are means over target tokens, and whose evaluation also answers every sample greedily.
 
     It projects only target positions on the vocabulary: TRL's fused head projects every position where there is no
@@ -142,6 +143,7 @@ class PlannerSFTTrainer(BalancedExperts, GuardedSteps, Resumable, SFTTrainer):
             processing_class=planner.processor,
             data_collator=collator,
             compute_metrics=_mean_loss,
+            draft_heads=planner.draft_heads,
             **kwargs,
         )
         self._planner = planner
@@ -165,7 +167,9 @@ class PlannerSFTTrainer(BalancedExperts, GuardedSteps, Resumable, SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This pass's share of the mean cross-entropy over the targets of all devices and passes of a step."""
+        before = pad(inputs["labels"][:, 1:] != -100, (0, 1)).flatten().nonzero()[:, 0]
         losses, counts, outputs = _target_losses(model, inputs)
+        self.draft_from(inputs, before)
         self._since_log += torch.stack([losses.detach().sum(), counts.sum()])
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over devices
         return (loss, outputs) if return_outputs else loss
