@@ -13,8 +13,8 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
-from transformers.models.step3p7.modeling_step3p7 import Step3p7MLP, Step3p7RMSNorm
 from transformers.modeling_layers import MtpModel
+from transformers.models.step3p7.modeling_step3p7 import Step3p7MLP, Step3p7RMSNorm
 
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.mtp import DraftHeads
@@ -116,7 +116,7 @@ def test_their_attention_is_the_one_that_the_model_is_switched_to(planner):
     calls = []
 
     class Segments:
-        def attend(self, layer, query, key, value, scaling):
+        def attend(self, layer, query, key, value, scaling, window):
             calls.append(layer)
             return query.transpose(0, 1)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 from transformers import PreTrainedModel
@@ -77,9 +76,7 @@ class DraftHeads(nn.Module):
         by_kind = {"layer_type": kind} if isinstance(rope.get(kind), dict) else {}
         arguments: dict[str, Any] = {"attention_mask": None, "past_key_values": None, **attention}
         rotary = decoder.rotary_emb(embedded, position_ids, **by_kind)
-        return self.layers[depth](
-            embedded, hidden, position_embeddings=rotary, position_ids=position_ids, **arguments
-        )
+        return self.layers[depth](embedded, hidden, position_embeddings=rotary, position_ids=position_ids, **arguments)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) from `step` -> (..., V), by the model's language-model head, which gets no gradient."""

@@ -164,8 +164,10 @@ class DraftLearner:
             results = depth_losses(self.heads, draft, hidden, inputs)
         torch.stack([losses.sum() for losses, _ in results]).sum().backward()
         self._step += torch.stack(
-            [torch.stack([losses.detach().sum().double(), agreed.sum(), losses.new_tensor(len(losses))])
-             for losses, agreed in results]
+            [
+                torch.stack([losses.detach().sum().double(), agreed.sum(), losses.new_tensor(len(losses))])
+                for losses, agreed in results
+            ]
         )
 
     def update(self, learning_rate: float, reduce: Callable[[Tensor], Tensor]) -> None:
