@@ -193,6 +193,7 @@ def mtgrpo_settings(config: RlSettings) -> MTGRPOSettings:
         filter_groups=config.filter_groups,
         reward=PdmsReward(config.format_bonus),
         shared_prefix=config.shared_prefix,
+        draft=config.draft,
         train_draft_heads=config.train_draft_heads,
         max_scorer_errors=config.max_scorer_errors,
         max_parse_errors=config.max_parse_errors,

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from mtdrive.planner.models import Planner
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.answers import Answers
-from mtdrive.rollout.drafting import NONE, Drafter, drafter
+from mtdrive.rollout.drafting import DRAFTERS, NONE, Drafter
 from mtdrive.rollout.drafting.proposal import Draft, Progress, Proposer, nothing
 from mtdrive.rollout.drafting.verification import verify
 from mtdrive.rollout.encoding import Prompt, position_ids
@@ -59,7 +59,7 @@ def engine_of(planner: Planner, draft: str = NONE) -> Callable[..., GenerationEn
         if draft != NONE:
             raise MTDriveError(f"draft={draft} needs a model that can share prompts, but this one {reason}.")
         return PaddedEngine
-    return partial(Engine, drafter=drafter(draft, planner))
+    return partial(Engine, drafter=DRAFTERS[draft](planner))
 
 
 class Engine:

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import MetricName, Paths, Scenes
+from mtdrive.settings.shared import DrafterName, MetricName, Paths, Scenes
 from mtdrive.settings.types import (
     STRICT,
     Count,
@@ -96,6 +96,7 @@ class RlSettings(Scenes):
     filter_groups: bool
     format_bonus: Number
     shared_prefix: bool
+    draft: DrafterName
     train_draft_heads: bool
     engine: Literal["hf", "vllm"]
     vllm: VllmSettings
@@ -112,6 +113,8 @@ class RlSettings(Scenes):
     def __post_init__(self) -> None:
         """Raises MTDriveError where two numbers do not go together, or images are missing."""
         _ = self.data_root  # is needed
+        if self.draft != "none" and (self.engine == "vllm" or not self.shared_prefix):
+            raise MTDriveError(f"draft={self.draft} needs engine=hf and shared_prefix=true.")
         if self.save_steps % self.updates_per_step:
             raise MTDriveError(
                 f"save_steps={self.save_steps} must be a multiple of updates_per_step={self.updates_per_step}, "

@@ -34,7 +34,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mtdrive.planner.models import Planner
-from mtdrive.rollout.engine import engine_of
+from mtdrive.rollout.drafting import NONE
+from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.generation import GenerationEngine
 from mtdrive.rollout.multi_turn import Reward, Task, run_episodes
@@ -83,6 +84,9 @@ class MTGRPOSettings:
 
     shared_prefix: bool = True
     """Compute image and prompt once a scene, in rollouts and loss, where the model can; False: for every episode."""
+
+    draft: str = NONE
+    """Name of the drafter of rollouts, see `mtdrive.rollout.drafting`."""
 
     train_draft_heads: bool = True
     """Whether the planner's draft heads, if it has any, go on learning."""
@@ -161,7 +165,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
             processor, limit = planner.processor, planner.max_new_tokens
             self._vllm = VLLMEngine(planner.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
         else:
-            self._engine = engine_of(planner) if settings.shared_prefix else PaddedEngine
+            self._engine = engine_of(planner, settings.draft) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
             inner = core(self.accelerator.unwrap_model(model))
             if self._loss_arguments is shared_prefix_inputs:
@@ -209,6 +213,8 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
                 generator=self._generator(),
                 weights_version=self.state.global_step,
             )
+            if isinstance(engine, Engine):
+                self._logged_values["tokens_per_pass"].append(engine.written / engine.passes)
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
         advantages = np.stack([group_advantages(members, turns, self._settings) for members in groups])
