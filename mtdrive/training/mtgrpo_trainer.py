@@ -45,7 +45,7 @@ from mtdrive.rollout.vllm_engine import VLLMEngine, VLLMSettings
 from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
-from mtdrive.training.expert_balance import BalancedExperts
+from mtdrive.training.expert_balance import BalancedExperts, ExpertBalance
 from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
@@ -85,6 +85,9 @@ class MTGRPOSettings:
 
     vllm: VLLMSettings | None = None
     """How to generate with vLLM; None generates with the model in training."""
+
+    experts: ExpertBalance = field(default_factory=ExpertBalance)
+    """How experts are balanced, if the planner has any."""
 
     max_scorer_errors: float = 0.05
     """Share of episodes, in [0, 1], whose scoring may fail before the run ends (see `FailureGuard`)."""
@@ -146,6 +149,7 @@ class MTGRPOTrainer(BalancedExperts, GuardedSteps, Resumable, GRPOTrainer):
             train_dataset=Dataset.from_dict({"prompt": list(order)}),
             processing_class=planner.processor,
             callbacks=callbacks,
+            experts=settings.experts,
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._group = args.num_generations
@@ -294,7 +298,7 @@ class MTGRPOTrainer(BalancedExperts, GuardedSteps, Resumable, GRPOTrainer):
         # Gradients are averaged over processes.
         loss = losses.sum() / (inputs.denominator.clamp(min=1) / self.accelerator.num_processes)
         self._logged_values["seconds/forward"].append(time.perf_counter() - started)
-        return loss
+        return self.with_group_loss(loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer`'s, with the means of all `_logged_values` since the last time."""
