@@ -28,7 +28,7 @@ from trl import SFTConfig, SFTTrainer
 
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import Planner
-from mtdrive.planner.tokens import encode, expand_image
+from mtdrive.planner.tokens import encode, expand_image, join_images, model_images
 from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
 from mtdrive.training.expert_balance import BalancedExperts, ExpertBalance
 from mtdrive.training.guards import GuardedSteps, check_counts
@@ -96,7 +96,7 @@ class PlannerCollator:
         if "mm_token_type_ids" in self._processor.model_input_names:
             types = self._processor.create_mm_token_type_ids(batch["input_ids"].tolist())
             batch["mm_token_type_ids"] = torch.tensor(types)
-        return batch | {key: torch.cat([inputs[key] for inputs in image_inputs]) for key in image_inputs[0]}
+        return batch | join_images([model_images(self._processor, inputs) for inputs in image_inputs])
 
 
 def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:

@@ -164,12 +164,12 @@ def worker(rank: int, out: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     for passes in (1, 2):
         torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
+    torch.save(sft_step(out / "experts", experts=GROUPS), out / f"experts-{rank}.pt")
     for sharded in (False, True):  # transformers leaves the environment of FSDP behind
         for recompute in (False, True):
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
             result = step(out / name, sharded=sharded, recompute=recompute)
             torch.save(result, out / f"{name}-{rank}.pt")
-    for name, sharded in (("experts", False), ("experts-fsdp", True)):
-        torch.save(sft_step(out / name, sharded=sharded, experts=GROUPS), out / f"{name}-{rank}.pt")
+    torch.save(sft_step(out / "experts-fsdp", sharded=True, experts=GROUPS), out / f"experts-fsdp-{rank}.pt")
     torch.save(sft_step(out / "sft-fsdp", sharded=True), out / f"sft-fsdp-{rank}.pt")
     torch.distributed.destroy_process_group()
