@@ -57,6 +57,7 @@ INTERNALS = (
     Internal("trl.trainer.grpo_trainer:GRPOTrainer.ref_model", "the planner that training began with, for the KL term"),
     Internal("transformers.image_processing_backends:PilBackend", IMAGES),
     Internal("transformers.image_utils:PILImageResampling", IMAGES),
+    Internal("transformers.image_utils:SizeDict", IMAGES),
     Internal("transformers.image_utils:OPENAI_CLIP_MEAN", IMAGES),
     Internal("transformers.image_utils:OPENAI_CLIP_STD", IMAGES),
     Internal("transformers.processing_utils:ImagesKwargs", IMAGES),

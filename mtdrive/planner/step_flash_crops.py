@@ -71,7 +71,7 @@ class CropGrid:
         return self._snapped(self.width), self._snapped(self.height)
 
     def _snapped(self, side: int) -> int:
-        if side < self.window:
+        if not 0 < self.window <= side:
             return side
         whole, rest = divmod(side, self.window)
         return self.window * (whole + (rest > REST * self.window))

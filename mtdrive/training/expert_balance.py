@@ -202,7 +202,7 @@ class BalancedExperts(Trainer):
 
     def with_group_loss(self, loss: Tensor) -> Tensor:
         """The loss of this pass, with the balance of groups of experts if that is on. Ends every `compute_loss`."""
-        return self._experts.with_group_loss(loss, self.current_gradient_accumulation_steps)
+        return self._experts.with_group_loss(loss, self.args.gradient_accumulation_steps)
 
     def log(self, logs, start_time=None):
         """As `Trainer`'s; lines with the loss of training also have the experts' loads."""

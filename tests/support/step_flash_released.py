@@ -18,8 +18,8 @@ ADDED = ["<|im_start|>", "<|im_end|>", "<pad>", "<bos>", "<think>", "</think>"]
 ADDED += ["<im_start>", "<im_end>", "<im_patch>", "<patch_start>", "<patch_end>", "<patch_newline>"]
 VIEW, CROP = 112, 56  # px: 4 tokens of the whole and 1 of a crop; 728 and 504 in the original
 OPENS_A_THOUGHT = (
-    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}<|im_start|>assistant\n<think>\n"
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n<think>\n"
 )
 
 
@@ -98,6 +98,8 @@ def write_released(folder: Path) -> Path:
         weights |= {f"model.layers.{layer}.{name}.weight": torch.zeros(32) for name in ("enorm", "hnorm")}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     _write(folder / "config.json", config)
+    for name in ("configuration_step3p7", "processing_step3", "modeling_step3p7"):
+        (folder / f"{name}.py").write_text("raise AssertionError('the code of a planner was run')")
     _write(folder / "preprocessor_config.json", {"patch_size": CROP, "size": {"height": VIEW, "width": VIEW}})
     return folder
 
