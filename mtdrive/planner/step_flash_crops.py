@@ -146,14 +146,16 @@ class StepFlashCropProcessor(PilBackend):
                 image = self.normalize(image, image_mean, image_std)
             return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
 
+        view = size.height
+        assert view is not None  # the base class has made `size` of numbers
         whole, crops, counts, columns = [], [], [], []
         for image in images:
             height, width = image.shape[-2:]
-            grid = CropGrid.of(width, height, size.height, patch_size, max_image_size)
+            grid = CropGrid.of(width, height, view, patch_size, max_image_size)
             if is_thin(width, height):
                 side = max(width, height)
                 image = np.pad(image, ((0, 0), (0, side - height), (0, side - width)))
-            whole.append(finish(self._resized(image, grid.width, grid.height, resample), size.height))
+            whole.append(finish(self._resized(image, grid.width, grid.height, resample), view))
             cut = self._cut(image, grid, resample)
             crops += [finish(crop, patch_size) for crop in cut]
             counts.append(len(cut))
