@@ -12,7 +12,7 @@ from mtdrive.training.expert_balance import ExpertBalance, ExpertLoads, bias_upd
 from mtdrive.training.sft_trainer import finetune
 from support import fine_tuning
 from support.planners import step_flash_config, tiny_config
-from support.training import any_text, load, make_trainer, steps_of
+from support.training import SETTINGS, any_text, load, make_trainer, steps_of
 
 EXPERTS, CHOSEN, SPARSE, GROUPS = 8, 2, 3, 4
 RATE = ExpertBalance().balance_rate
@@ -204,6 +204,21 @@ def test_steps_of_reinforcement_learning_too(tmp_path):
     trainer.train()
     assert biases(planner).any()
     assert all("experts/dead" in line for line in steps_of(trainer))
+
+
+def test_reinforcement_learning_balances_groups_if_told_to(tmp_path):
+    def train(out: str, experts: ExpertBalance) -> tuple[torch.Tensor, dict]:
+        planner = replace(made(), parse_answer=any_text, max_new_tokens=8)
+        trainer = make_trainer(planner, tmp_path / out, 1, settings=replace(SETTINGS, experts=experts))
+        trainer.train()
+        return planner.model.model.language_model.layers[2].mlp.gate.weight, steps_of(trainer)[0]
+
+    first, line = train("off", ExpertBalance())
+    again, _ = train("weight 0", ExpertBalance(groups=GROUPS, group_weight=0.0))
+    other, grouped = train("on", ExpertBalance(groups=GROUPS, group_weight=1.0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert "experts/largest_group_share" in grouped.keys() - line.keys()
 
 
 def test_other_planners_and_frozen_routers_are_left_alone(tmp_path):
