@@ -29,6 +29,15 @@ Reporter = Literal["tensorboard", "trackio", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExpertSettings:
+    """How the experts of a planner are balanced."""
+
+    balance_rate: NotNegative
+    groups: Count
+    group_weight: NotNegative
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SftSettings(Paths):
     """`configs/sft.yaml`"""
 
@@ -48,6 +57,7 @@ class SftSettings(Paths):
     save_steps: Count
     logging_steps: Count
     activation_checkpointing: bool
+    experts: ExpertSettings
     report_to: list[Reporter]
     trl: dict[str, Any]
     seed: Seed
@@ -101,6 +111,7 @@ class RlSettings(Scenes):
     engine: Literal["hf", "vllm"]
     vllm: VllmSettings
     activation_checkpointing: bool
+    experts: ExpertSettings
     max_scorer_errors: Share
     max_parse_errors: Share
     save_steps: Count

@@ -47,7 +47,7 @@ from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
 from mtdrive.training.draft_heads import DraftHeadTraining
-from mtdrive.training.expert_balance import BalancedExperts
+from mtdrive.training.expert_balance import BalancedExperts, ExpertBalance
 from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
@@ -93,6 +93,9 @@ class MTGRPOSettings:
 
     vllm: VLLMSettings | None = None
     """How to generate with vLLM; None generates with the model in training."""
+
+    experts: ExpertBalance = field(default_factory=ExpertBalance)
+    """How experts are balanced, if the planner has any."""
 
     max_scorer_errors: float = 0.05
     """Share of episodes, in [0, 1], whose scoring may fail before the run ends (see `FailureGuard`)."""
@@ -156,6 +159,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
             callbacks=callbacks,
             draft_heads=planner.draft_heads,
             train_draft_heads=settings.train_draft_heads,
+            experts=settings.experts,
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._group = args.num_generations
@@ -306,7 +310,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
         # Gradients are averaged over processes.
         loss = losses.sum() / (inputs.denominator.clamp(min=1) / self.accelerator.num_processes)
         self._logged_values["seconds/forward"].append(time.perf_counter() - started)
-        return loss
+        return self.with_group_loss(loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer`'s, with the means of all `_logged_values` since the last time."""

@@ -17,15 +17,17 @@ from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.checkpoints import LogFile
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
 from support.fine_tuning import arguments, image, sample, worded
-from support.planners import tiny_config
+from support.planners import step_flash_config, tiny_config
 from support.training import SETTINGS, any_text, make_trainer
 
 SCENES, GROUP = 4, 4
 SAMPLES, UNSEEN = 8, 5  # of supervised fine-tuning; an odd number is evaluated
 PROCESSES = 2
 LONGEST = "scene1"
+GROUPS = ExpertBalance(groups=4, group_weight=1.0)
 
 
 def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: bool = True, passes: int = 1) -> dict:
@@ -58,14 +60,18 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
     return gradients.found
 
 
-def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
+def sft_step(
+    out: Path, *, passes: int = 1, sharded: bool = False, recompute: bool = False, experts: ExpertBalance | None = None
+) -> dict:
     """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged.
 
-    Evaluates unless it is sharded. Leaves a checkpoint and the planner.
+    Evaluates unless it is sharded or a planner with experts. Leaves a checkpoint and the planner.
+    experts: of a planner that has some; then with its routers' biases after the step.
     """
+    evaluates = not sharded and experts is None
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    planner = load_planner(tiny_config())
+    planner = load_planner(tiny_config() if experts is None else step_flash_config())
     rows = [sample(planner, i, 1) if i % 3 else worded(planner, i, "Yes.") for i in range(SAMPLES + UNSEEN)]
     gradients = Gradients(sharded)
     with fsdp_on_cpu(), ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
@@ -78,11 +84,12 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
                 per_device_train_batch_size=SAMPLES // (processes * passes),
                 per_device_eval_batch_size=2,
                 gradient_accumulation_steps=passes,
-                eval_strategy="no" if sharded else "steps",
+                eval_strategy="steps" if evaluates else "no",
                 eval_steps=1,
                 logging_steps=1,
                 max_grad_norm=0.0,
                 save_strategy="steps",
+                activation_checkpointing=recompute,
                 fsdp=sharded,
                 fsdp_config={"version": 2} if sharded else None,
                 dataset_kwargs={"skip_prepare_dataset": True},
@@ -92,6 +99,7 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
             train_dataset=tokenise(Dataset.from_list(rows[:SAMPLES]), planner.processor),
             eval_dataset=tokenise(Dataset.from_list(rows[SAMPLES:]), planner.processor),
             callbacks=[gradients, LogFile(out)],
+            experts=experts,
         )
         trainer.train()
         trainer.save_planner(planner.card)
@@ -99,7 +107,8 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
     losses = {
         key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens") if key in logged
     }
-    return gradients.found | losses
+    after = {name: bias for name, bias in planner.model.named_buffers() if name.endswith("e_score_correction_bias")}
+    return gradients.found | losses | after
 
 
 class Gradients(TrainerCallback):
@@ -155,10 +164,12 @@ def worker(rank: int, out: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     for passes in (1, 2):
         torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
+    torch.save(sft_step(out / "experts", experts=GROUPS), out / f"experts-{rank}.pt")
     for sharded in (False, True):  # transformers leaves the environment of FSDP behind
         for recompute in (False, True):
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
             result = step(out / name, sharded=sharded, recompute=recompute)
             torch.save(result, out / f"{name}-{rank}.pt")
+    torch.save(sft_step(out / "experts-fsdp", sharded=True, experts=GROUPS), out / f"experts-fsdp-{rank}.pt")
     torch.save(sft_step(out / "sft-fsdp", sharded=True), out / f"sft-fsdp-{rank}.pt")
     torch.distributed.destroy_process_group()
