@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing
+from safetensors.torch import load_file
 
 from mtdrive.planner.models import load_planner
 from mtdrive.training.checkpoints import latest_checkpoint
@@ -66,6 +67,18 @@ def test_fine_tuning_in_two_processes(plain_sft, two_processes, name):
     for rank in range(PROCESSES):
         check(torch.load(two_processes / f"{name}-{rank}.pt"), expected)
     assert load_planner(tiny_config(model=str(two_processes / name)))
+
+
+def test_draft_heads_learn_the_same_in_several_passes_and_in_two_processes(two_processes, tmp_path):
+    plain = sft_step(tmp_path / "plain", drafts=True)
+    assert len(plain) == 48 + 3
+    check(sft_step(tmp_path / "passes", passes=4, recompute=True, drafts=True), plain)
+    for rank in range(PROCESSES):
+        check(torch.load(two_processes / f"drafts-{rank}.pt"), plain)
+    whole, split = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "plain", two_processes / "drafts")
+    )
+    assert whole.keys() == split.keys()
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "sft-1", "sft-fsdp"])

@@ -17,7 +17,9 @@ EXPERTS, CHOSEN, SPARSE = 8, 2, 3
 
 
 def made(**changes) -> Planner:
-    return load_planner(step_flash_config(step_flash={"layers": SPARSE + 1, "experts": EXPERTS, "draft_heads": 0}, **changes))
+    return load_planner(
+        step_flash_config(step_flash={"layers": SPARSE + 1, "experts": EXPERTS, "draft_heads": 0}, **changes)
+    )
 
 
 def biases(planner) -> torch.Tensor:

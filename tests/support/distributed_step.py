@@ -16,10 +16,11 @@ from transformers import TrainerCallback
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.training import mtgrpo_trainer as mtgrpo
-from mtdrive.training.checkpoints import LogFile
+from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.draft_heads import OPTIMIZER
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
 from support.fine_tuning import arguments, image, sample, worded
-from support.planners import tiny_config
+from support.planners import step_flash_config, tiny_config
 from support.training import SETTINGS, any_text, make_trainer
 
 SCENES, GROUP = 4, 4
@@ -58,14 +59,15 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
     return gradients.found
 
 
-def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
+def sft_step(out: Path, *, passes: int = 1, sharded: bool = False, recompute: bool = False, drafts=False) -> dict:
     """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged.
 
-    Evaluates unless it is sharded. Leaves a checkpoint and the planner.
+    drafts: of draft heads, in place of the planner's own, and without evaluation, as if it is sharded. Leaves a
+    checkpoint and the planner.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    planner = load_planner(tiny_config())
+    planner = load_planner(step_flash_config() if drafts else tiny_config())
     rows = [sample(planner, i, 1) if i % 3 else worded(planner, i, "Yes.") for i in range(SAMPLES + UNSEEN)]
     gradients = Gradients(sharded)
     with fsdp_on_cpu(), ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
@@ -78,10 +80,11 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
                 per_device_train_batch_size=SAMPLES // (processes * passes),
                 per_device_eval_batch_size=2,
                 gradient_accumulation_steps=passes,
-                eval_strategy="no" if sharded else "steps",
+                eval_strategy="no" if sharded or drafts else "steps",
                 eval_steps=1,
                 logging_steps=1,
                 max_grad_norm=0.0,
+                activation_checkpointing=recompute,
                 save_strategy="steps",
                 fsdp=sharded,
                 fsdp_config={"version": 2} if sharded else None,
@@ -96,6 +99,10 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False) -> dict:
         trainer.train()
         trainer.save_planner(planner.card)
     logged = {key: value for line in trainer.state.log_history for key, value in line.items()}
+    if drafts:
+        first_moments = torch.load(latest_checkpoint(out) / OPTIMIZER)["state"]  # a tenth of the gradients
+        found = {f"weight {index}": moments["exp_avg"] for index, moments in first_moments.items()}
+        return found | {key: torch.tensor(value) for key, value in logged.items() if key.startswith("draft/loss")}
     losses = {
         key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens") if key in logged
     }
@@ -155,6 +162,7 @@ def worker(rank: int, out: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     for passes in (1, 2):
         torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
+    torch.save(sft_step(out / "drafts", passes=2, drafts=True), out / f"drafts-{rank}.pt")
     for sharded in (False, True):  # transformers leaves the environment of FSDP behind
         for recompute in (False, True):
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
