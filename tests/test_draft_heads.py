@@ -116,7 +116,7 @@ def test_their_attention_is_the_one_that_the_model_is_switched_to(planner):
     calls = []
 
     class Segments:
-        def attend(self, layer, query, key, value, scaling):
+        def attend(self, layer, query, key, value, scaling, window):
             calls.append(layer)
             return query.transpose(0, 1)
 

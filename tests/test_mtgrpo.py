@@ -16,6 +16,7 @@ from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.episode import Episode, EpisodeStatus, Turn, TurnStatus
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.rollout.sampling import sampling_params
+from mtdrive.rollout.training_segments import TrainingSegments
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.training.advantages import ESTIMATORS, AdvantageConfig, estimator
 from mtdrive.training.checkpoints import checkpoints, latest_checkpoint, train_from_latest
@@ -96,7 +97,7 @@ def test_prompt_and_own_tokens_attended_apart_and_joined_agree():
     weights = torch.randn(sum(episodes), 4, 8, dtype=torch.double)
     results = []
     for way in ("apart", "joined"):
-        segments = shared_prefix.TrainingSegments(prompts, episodes, scenes)
+        segments = TrainingSegments(prompts, episodes, scenes)
         out = getattr(segments, way)(*inputs, 0.3)
         results.append([out, *torch.autograd.grad(out, inputs, weights)])
     for apart, joined in zip(*results, strict=True):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GenerationConfig,
     InternVLConfig,
     InternVLForConditionalGeneration,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
 )
@@ -24,7 +24,7 @@ from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling_params
 from mtdrive.training.log_probs import inputs_of, plain_inputs
-from support.planners import tiny_config
+from support.planners import tiny_config, windowed_planner
 from support.rollouts import plain_log_probs
 from support.training import any_text, load, make_trainer, steps_of, weights
 
@@ -33,18 +33,7 @@ WINDOW = 16  # far shorter than a prompt
 
 @pytest.fixture
 def planner() -> Planner:
-    """The tiny planner with the same weights, whose second layer has a sliding window."""
-    made = load_planner(tiny_config())
-    text = made.model.config.get_text_config().to_dict()
-    text |= {
-        "use_sliding_window": True,
-        "sliding_window": WINDOW,
-        "layer_types": ["full_attention", "sliding_attention"],
-    }
-    config = Qwen2_5_VLConfig(**{**made.model.config.to_dict(), "text_config": text})
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.load_state_dict(made.model.state_dict())
-    return replace(made, model=model.eval(), max_new_tokens=8)
+    return replace(windowed_planner(WINDOW), max_new_tokens=8)
 
 
 def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(planner):
@@ -52,7 +41,7 @@ def test_the_log_probs_of_a_windowed_model_are_those_of_a_plain_forward_pass(pla
     rng, tasks = np.random.default_rng(0), list(load(planner).values())
     params = replace(sampling_params(planner.model, planner.processor.tokenizer, 0.8), stop=tuple(range(400, 480)))
     planner.model.generation_config = GenerationConfig(repetition_penalty=1.5, do_sample=True, top_k=5)
-    session = engine_of(planner.model)(planner.model, params, 12).open(
+    session = PaddedEngine(planner.model, params, 12).open(
         [task.prompt for task in tasks], 2, torch.Generator().manual_seed(0)
     )
     assert planner.model.generation_config.repetition_penalty == 1.5
@@ -97,16 +86,18 @@ def test_both_engines_draw_the_same_answers(attention):
         np.testing.assert_allclose(shared.log_probs, padded.log_probs, atol=1e-5)
 
 
-def test_a_windowed_model_is_trained_by_the_plain_pass_and_the_log_says_so(planner, tmp_path, caplog):
+def test_a_model_that_cannot_share_prompts_is_trained_by_the_plain_pass_and_the_log_says_so(planner, tmp_path, caplog):
     planner = replace(planner, parse_answer=any_text)
+    planner.model.config.get_text_config().attn_logit_softcapping = 50.0
     before = weights(planner)
     with caplog.at_level(logging.WARNING, "mtdrive"):
         trainer = make_trainer(planner, tmp_path, 2)
         trainer.train()
     said = [record.getMessage() for record in caplog.records if record.name.startswith("mtdrive")]
     assert len(said) == 2
-    assert all("Qwen2_5_VLForConditionalGeneration" in line and "sliding_attention" in line for line in said)
+    assert all("Qwen2_5_VLForConditionalGeneration" in line and "caps its attention scores" in line for line in said)
     assert inputs_of(planner.model) is plain_inputs
+    assert engine_of(planner) is PaddedEngine
     assert any(not torch.equal(before[name], value) for name, value in weights(planner).items())
     assert steps_of(trainer)[0]["clip_ratio/region_mean"] == 0.0  # old and new log-probabilities agree
 
@@ -115,14 +106,10 @@ def test_a_windowed_model_is_trained_by_the_plain_pass_and_the_log_says_so(plann
     ("model_class", "config", "text", "reason"),
     [
         (InternVLForConditionalGeneration, InternVLConfig, {"model_type": "qwen2"}, None),
-        (
-            InternVLForConditionalGeneration,
-            InternVLConfig,
-            {"model_type": "mistral", "sliding_window": 64},
-            "64 tokens",
-        ),
+        (InternVLForConditionalGeneration, InternVLConfig, {"model_type": "mistral", "sliding_window": 64}, None),
         (Qwen3_5ForConditionalGeneration, Qwen3_5Config, {"num_hidden_layers": 4}, "linear_attention"),
         (PaliGemmaForConditionalGeneration, PaliGemmaConfig, {"model_type": "gemma"}, "what follows them"),
+        (Gemma3ForConditionalGeneration, Gemma3Config, {"model_type": "gemma3_text"}, "what follows them"),
     ],
 )
 def test_which_models_can_share_prompts(model_class, config, text, reason):

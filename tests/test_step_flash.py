@@ -22,7 +22,6 @@ from mtdrive.planner.card import read_card
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.step_flash_processor import StepFlashImageProcessor, StepFlashProcessor
 from mtdrive.rollout.encoding import takes_token_types
-from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.padded_engine import PaddedEngine
 from mtdrive.rollout.sampling import sampling_params
 from mtdrive.settings import planner_settings
@@ -254,7 +253,6 @@ def test_rollout_and_loss_give_a_plain_passes_log_probs(planner):
         token_types=np.append(prompts[1].token_types, [0, 0, 0]),
     )
     params = replace(sampling_params(planner.model, planner.processor.tokenizer), stop=tuple(range(400, 480)))
-    assert engine_of(planner.model) is PaddedEngine
     session = PaddedEngine(planner.model, params, 12).open(prompts, 1, torch.Generator().manual_seed(1))
     said, masks, sampled = ([np.zeros(0, kind)] * 2 for kind in (np.int64, bool, np.float32))
     for turn in range(2):

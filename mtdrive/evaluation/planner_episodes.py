@@ -40,7 +40,7 @@ def planner_episodes(
     """
     greedy = temperature == 0
     params = sampling_params(planner.model, planner.processor.tokenizer, 1.0 if greedy else temperature, greedy)
-    engine = engine_of(planner.model)(planner.model, params, planner.max_new_tokens)
+    engine = engine_of(planner)(planner.model, params, planner.max_new_tokens)
     generator = torch.Generator(planner.model.device).manual_seed(seed)
     assessor = InProcessAssessor(partial(assess, metric=metric, source=source, steps=steps))
     for start in range(0, len(tokens), batch_size):

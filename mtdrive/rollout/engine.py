@@ -1,7 +1,8 @@
 """Generation for multi-turn episodes on Hugging Face models, with prompts shared between episodes.
 
 A scene's image is encoded and its prompt prefilled once for all episodes and turns; each turn prefills only the
-feedback's tokens; finished episodes leave the batch. Completions carry the log-probability of every token
+feedback's tokens; finished episodes leave the batch. A drafter may propose the next tokens of each answer, which one
+pass then checks together (`mtdrive.rollout.drafting`). Completions carry the log-probability of every token
 under the distribution that it was sampled from, and their ids are never decoded and encoded again.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,30 +19,47 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mtdrive.planner.models import Planner
 from mtdrive.rollout import shared_prefix
+from mtdrive.rollout.answers import Answers
+from mtdrive.rollout.drafting import NONE, Drafter, drafter
+from mtdrive.rollout.drafting.proposal import Draft, Progress, Proposer, nothing
+from mtdrive.rollout.drafting.verification import verify
 from mtdrive.rollout.encoding import Prompt, position_ids
 from mtdrive.rollout.generation import Completion, GenerationEngine
 from mtdrive.rollout.padded_engine import PaddedEngine
+from mtdrive.rollout.prefix_cache import EpisodeSegments, PrefixCache, PromptSegments
+from mtdrive.rollout.row_attention import Rows
 from mtdrive.rollout.sampling import SamplingParams
+from mtdrive.simulation.errors import MTDriveError
 
 logger = logging.getLogger(__name__)
 
 SMALL_MODEL = 50_000_000  # parameters
 
 
-def engine_of(model: PreTrainedModel | PeftModel) -> Callable[..., GenerationEngine]:
-    """The engine class for a model: `Engine`, or `PaddedEngine` where the model cannot share prompts, which is logged.
+def engine_of(planner: Planner, draft: str = NONE) -> Callable[..., GenerationEngine]:
+    """The engine for a planner: `Engine`, or `PaddedEngine` where its model cannot share prompts, which is logged.
 
-    Both take (model, sampling_params, max_new_tokens).
+    Args:
+        draft: name of a drafter in `mtdrive.rollout.drafting`, or "none".
+
+    Returns:
+        a function of (model, sampling_params, max_new_tokens); the model is the planner's, whichever way it is wrapped.
+
+    Raises:
+        MTDriveError: the planner cannot draft like that.
     """
-    if reason := shared_prefix.unsupported_reason(model):
+    if reason := shared_prefix.unsupported_reason(planner.model):
         logger.warning(
             "Rollouts of %s prefill the whole conversation of every episode in every turn, as it %s.",
-            shared_prefix.name_of(model),
+            shared_prefix.name_of(planner.model),
             reason,
         )
+        if draft != NONE:
+            raise MTDriveError(f"draft={draft} needs a model that can share prompts, but this one {reason}.")
         return PaddedEngine
-    return Engine
+    return partial(Engine, drafter=drafter(draft, planner))
 
 
 class Engine:
@@ -50,15 +69,33 @@ class Engine:
         model: its text part must run `shared_prefix` attention. It is called as a whole, since FSDP gathers parameters
             at its root.
         max_new_tokens: upper bound for the tokens of one answer.
+        drafter: makes the proposer of each session; None reads one token of each answer in a pass.
+
+    Attributes:
+        written: tokens of all answers so far.
+        passes: passes that they took, each answer's counted on its own: as many, without drafting.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, sampling_params: SamplingParams, max_new_tokens: int):
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        sampling_params: SamplingParams,
+        max_new_tokens: int,
+        drafter: Drafter | None = None,
+    ):
         shared_prefix.enable(model)
         self.model, self.sampling_params, self.max_new_tokens = model, sampling_params, max_new_tokens
+        self.drafter = drafter
+        self.written = self.passes = 0
 
     def open(self, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None = None) -> Session:
         """See `GenerationEngine.open`; the prompts are prefilled here."""
         return Session(self, prompts, group, generator)
+
+    def count(self, taken: Tensor) -> None:
+        """Add a pass after which so many tokens (N,) of each answer were appended."""
+        self.written += int(taken.sum())
+        self.passes += int(taken.count_nonzero())
 
 
 class Session:
@@ -66,84 +103,112 @@ class Session:
 
     @torch.no_grad()
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], group: int, generator: torch.Generator | None):
-        self.engine, self.group, self.generator = engine, group, generator
+        self.engine, self.generator = engine, generator
         self.device = device = engine.model.device
-        segments = shared_prefix.PromptSegments([len(prompt.ids) - 1 for prompt in prompts], group, device)
         positions = [position_ids(shared_prefix.core(engine.model), prompt) for prompt in prompts]
-        engine.model(
-            **shared_prefix.packed_inputs(
-                np.concatenate([prompt.ids[:-1] for prompt in prompts]),
-                torch.cat([position[:, :-1] for position in positions], 1),
-                segments,
-            ),
-            **{name: torch.cat([prompt.images[name] for prompt in prompts]).to(device) for name in prompts[0].images},
-            logits_to_keep=1,
-        )
-        self.prompts, self.layers = segments.rows, segments.layers
-        self.axes = len(positions[0])
-        self.episode_index = torch.arange(len(prompts) * group, device=device)
-        self.lengths = torch.zeros_like(self.episode_index)
-        self.offsets = torch.stack([position[0, -1] for position in positions]).repeat_interleave(group)
+        ends = torch.stack([position[0, -1] for position in positions])
+        self.cache = PrefixCache([len(prompt.ids) - 1 for prompt in prompts], ends, group)
+        packed = torch.cat([position[:, :-1] for position in positions], 1)
+        ids = np.concatenate([prompt.ids[:-1] for prompt in prompts])
+        images = {name: torch.cat([prompt.images[name] for prompt in prompts]).to(device) for name in prompts[0].images}
+        _, hidden = self._run(ids, packed, PromptSegments(self.cache), 1, **images)
+        self.proposer: Proposer | None = None
+        if engine.drafter is not None:
+            self.proposer = engine.drafter(self.cache, engine.sampling_params, generator)
+            self.proposer.read_prompts([prompt.ids for prompt in prompts], packed, hidden)
+        self.axes = len(packed)
         self.pending = [prompt.ids[-1:] for prompt in prompts for _ in range(group)]
-        self.rows = list(range(len(self.episode_index)))
+        self.rows = list(range(len(self.pending)))
 
     @torch.no_grad()
     def generate(self, episodes: Sequence[int], deltas: Sequence[np.ndarray]) -> Iterator[tuple[int, Completion]]:
         """See `GenerationSession.generate`."""
         row_of = {episode: row for row, episode in enumerate(self.rows)}
         fed = [np.concatenate([self.pending[row_of[e]], delta]) for e, delta in zip(episodes, deltas, strict=True)]
-        self._keep([row_of[episode] for episode in episodes], max(map(len, fed)))
-        self.rows = list(episodes)
-
-        limit, sampling = self.engine.max_new_tokens, self.engine.sampling_params
-        stop = torch.tensor(sampling.stop, device=self.device)
-        tokens = torch.zeros(len(fed), limit, dtype=torch.long, device=self.device)
-        log_probs = torch.zeros(len(fed), limit, device=self.device)
-        open_rows = torch.ones(len(fed), dtype=torch.bool, device=self.device)
+        self._begin(episodes, [row_of[episode] for episode in episodes], max(map(len, fed)))
+        answers = Answers(len(fed), self.engine.max_new_tokens, self.engine.sampling_params.stop, self.device)
         completions: dict[int, Completion] = {}
 
-        def ended(step: int) -> list[tuple[int, Completion]]:
-            rows = [row for row, still in enumerate(open_rows.tolist()) if not still and row not in completions]
-            for row in rows:
-                ids, values = tokens[row, : step + 1], log_probs[row, : step + 1]
-                completions[row] = Completion(ids.cpu().numpy(), values.cpu().numpy())
+        def ended() -> list[tuple[int, Completion]]:
+            rows = [row for row, still in enumerate(answers.open.tolist()) if not still and row not in completions]
+            completions.update({row: answers.completion(row) for row in rows})
             return [(self.rows[row], completions[row]) for row in rows]
 
-        logits = self._forward(np.concatenate(fed), [len(ids) for ids in fed])
-        self.lengths += torch.tensor([len(ids) for ids in fed], device=self.device)
-        self.longest += max(map(len, fed))
+        longest = self.cache.longest + max(map(len, fed))
+        tokens = torch.as_tensor(np.concatenate(fed), device=self.device)
+        counts = torch.tensor([len(ids) for ids in fed], device=self.device)
+        draft = nothing(counts)
+        logits, hidden = self._forward(tokens, counts, draft)
+        taken = answers.extend(verify(self.engine.sampling_params, logits, draft, self.generator))
+        stay = counts  # of the tokens that the pass has read
         with _decode_threads(self.engine.model):
-            for step in range(limit):
-                tokens[:, step], log_probs[:, step] = sampling.draw(logits, self.generator)
-                open_rows = open_rows & ~torch.isin(tokens[:, step], stop) & (step + 1 < limit)
-                new = ended(step)
+            while True:
+                self.engine.count(taken)
+                new = ended()
+                draft = self._propose(answers, tokens, counts, stay, hidden)
+                self.cache.lengths += stay
+                self.cache.longest = longest + int(answers.lengths.max()) - 1
                 if len(completions) < len(fed):
-                    # A row that has ended goes on with what it draws, into a slot that its next turn overwrites.
-                    logits = self._forward(tokens[:, step], [1] * len(fed))
-                    self.lengths += open_rows
-                    self.longest += 1
+                    # A row that has ended goes on with its last token, in a slot that its next turn overwrites.
+                    tokens, counts = draft.after(answers.newest)
+                    logits, hidden = self._forward(tokens, counts, draft)
                 yield from new
                 if len(completions) == len(fed):
                     break
+                stay = taken = answers.extend(verify(self.engine.sampling_params, logits, draft, self.generator))
         self.pending = [completions[row].ids[-1:] for row in range(len(fed))]
+        if self.proposer is not None:
+            self.proposer.end([completions[row].ids for row in range(len(fed))])
 
-    def _keep(self, rows: list[int], new_tokens: int) -> None:
-        kept = torch.tensor(rows, device=self.device)
-        state = (self.episode_index, self.lengths, self.offsets)
-        self.episode_index, self.lengths, self.offsets = (x[kept] for x in state)
-        self.longest = int(self.lengths.max())
-        shared_prefix.keep(self.layers, kept, self.longest + new_tokens + self.engine.max_new_tokens)
+    def _begin(self, episodes: Sequence[int], rows: list[int], new_tokens: int) -> None:
+        """Keep the rows of these episodes, with room for a turn with so many new tokens before the answer."""
+        self.rows = list(episodes)
+        drafted = 0 if self.proposer is None else self.proposer.most
+        self.cache.keep(torch.tensor(rows, device=self.device), new_tokens + self.engine.max_new_tokens + drafted)
+        if self.proposer is not None:
+            self.proposer.begin(self.rows)
 
-    def _forward(self, ids: np.ndarray | Tensor, counts: list[int]) -> Tensor:
-        """Logits (N, V) after new tokens, `counts[i]` for each row, which are packed in `ids`."""
-        segments = shared_prefix.EpisodeSegments(
-            self.layers, self.prompts, self.episode_index, self.group, self.lengths, self.longest, counts
+    def _propose(self, answers: Answers, tokens: Tensor, counts: Tensor, stay: Tensor, hidden: Tensor) -> Draft:
+        """What may follow the newest token of each answer.
+
+        Args:
+            tokens, hidden: (T,) int64 and (T, D), what the last pass has read and its last hidden states.
+            counts, stay: (N,) tokens of each row, and how many of them stay in the cache.
+        """
+        if self.proposer is None:
+            return nothing(counts)
+        index = Rows(counts.tolist(), device=self.device).firsts(stay.clamp(min=1))
+        progress = Progress(answers, tokens[index], stay.clamp(min=1).tolist(), hidden[index])
+        return self.proposer.propose(progress).cut(torch.where(answers.open, answers.room - 1, 0))
+
+    def _forward(self, tokens: Tensor, counts: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
+        """One pass over new tokens.
+
+        Args:
+            tokens: (T,) int64, packed.
+            counts: (N,) how many of them each row has.
+            draft: which of them are proposed: the last of each row.
+
+        Returns:
+            (N, k + 1, V) logits after a row's last token that is not proposed, and after each that is; (T, D) hidden.
+        """
+        segments = EpisodeSegments(self.cache, counts.tolist())
+        steps = torch.arange(draft.tokens.shape[1] + 1, device=self.device)
+        index = torch.cumsum(counts, 0)[:, None] - 1 - draft.counts[:, None] + steps.minimum(draft.counts[:, None])
+        logits, hidden = self._run(tokens, segments.positions.expand(self.axes, -1), segments, index.flatten())
+        return logits.unflatten(0, index.shape), hidden
+
+    def _run(self, ids, positions: Tensor, segments: shared_prefix.Segments, logits_to_keep, **images):
+        """The model's call: logits of the positions to keep (R, V), and last hidden states (T, D)."""
+        kept: list[Tensor] = []
+        hook = shared_prefix.core(self.engine.model).base_model.register_forward_hook(
+            lambda module, args, output: kept.append(output.last_hidden_state[0])
         )
-        rows = segments.rows
-        positions = (self.offsets[:, None] + segments.slots)[rows.valid].expand(self.axes, -1)
-        last = torch.cumsum(rows.lengths, 0) - 1
-        inputs = shared_prefix.packed_inputs(ids, positions, segments)
-        return self.engine.model(**inputs, logits_to_keep=last).logits[0]
+        try:
+            inputs = shared_prefix.packed_inputs(ids, positions, segments)
+            return self.engine.model(**inputs, **images, logits_to_keep=logits_to_keep).logits[0], kept[0]
+        finally:
+            hook.remove()
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Driver:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         params = sampling_params(planner.model, planner.processor.tokenizer, greedy=True)
-        self._engine = engine_of(planner.model)(planner.model, params, planner.max_new_tokens)
+        self._engine = engine_of(planner)(planner.model, params, planner.max_new_tokens)
 
     def single_turn(self, sights: Sequence[Sight]) -> list[FinalPlan]:
         """Plans of scenes: those of turn 1 of `run_episodes`."""

@@ -32,14 +32,18 @@ class SamplingParams:
     def draw(self, logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Next tokens (N,) for logits (N, V), and their log-probabilities (N,)."""
         log_probs = self.log_probs(logits)
-        if self.greedy:
-            tokens = log_probs.argmax(-1, keepdim=True)
-        else:
-            # By inversion: torch.multinomial draws a random number for every token of the vocabulary.
-            cumulative = log_probs.double().exp().cumsum(-1)
-            uniform = torch.rand(len(logits), 1, generator=generator, dtype=torch.double, device=logits.device)
-            tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        return tokens[:, 0], log_probs.gather(-1, tokens)[:, 0]
+        tokens = log_probs.argmax(-1) if self.greedy else by_inversion(log_probs.double().exp(), generator)
+        return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
+
+
+def by_inversion(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw one of V by weights (N, V) float64, which need not add up to 1: (N,) int64.
+
+    torch.multinomial draws a random number for every one of them.
+    """
+    cumulative = weights.cumsum(-1)
+    uniform = torch.rand(len(weights), 1, generator=generator, dtype=torch.double, device=weights.device)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
 
 
 def sampling_params(

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.encoding import Prompt, position_ids, takes_token_types
+from mtdrive.rollout.flex_segments import segments_for
 from mtdrive.rollout.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ def shared_prefix_inputs(
     prompt_lengths = [len(prompt.ids) - 1 for prompt in prompts]
     episodes = [np.concatenate([prompts[c.scene].ids[-1:], c.ids]) for c in continuations]
     lengths = [len(ids) for ids in episodes]
-    segments = shared_prefix.TrainingSegments(prompt_lengths, lengths, [c.scene for c in continuations], device)
+    scenes = [c.scene for c in continuations]
+    segments = segments_for(device)(prompt_lengths, lengths, scenes, device)
     action_mask = np.concatenate([np.append(c.action_mask, False) for c in continuations])
     scored = sum(prompt_lengths) + np.flatnonzero(action_mask)
     packed = np.concatenate([*(prompt.ids[:-1] for prompt in prompts), *episodes])

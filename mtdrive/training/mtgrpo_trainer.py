@@ -161,7 +161,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
             processor, limit = planner.processor, planner.max_new_tokens
             self._vllm = VLLMEngine(planner.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
         else:
-            self._engine = engine_of(planner.model) if settings.shared_prefix else PaddedEngine
+            self._engine = engine_of(planner) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
             inner = core(self.accelerator.unwrap_model(model))
             if self._loss_arguments is shared_prefix_inputs:
