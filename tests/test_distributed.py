@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing
+from safetensors.torch import load_file
 
 from mtdrive.planner.models import load_planner
 from mtdrive.training.checkpoints import latest_checkpoint
@@ -91,6 +92,18 @@ def test_only_routers_and_what_lies_below_them_feel_the_balance_of_groups(with_g
     changed = {name for name, gradient in without.items() if not torch.equal(gradient, with_groups[name])}
     assert sum(name.endswith("mlp.gate.weight") for name in changed) == 7
     assert not changed & {"model.language_model.norm.weight", "loss", "tokens"}
+
+
+def test_draft_heads_learn_the_same_in_several_passes_and_in_two_processes(two_processes, tmp_path):
+    plain = sft_step(tmp_path / "plain", drafts=True)
+    assert len(plain) == 48 + 3
+    check(sft_step(tmp_path / "passes", passes=4, recompute=True, drafts=True), plain)
+    for rank in range(PROCESSES):
+        check(torch.load(two_processes / f"drafts-{rank}.pt"), plain)
+    whole, split = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "plain", two_processes / "drafts")
+    )
+    assert whole.keys() == split.keys()
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "sft-1", "sft-fsdp"])

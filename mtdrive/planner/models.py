@@ -182,9 +182,9 @@ def _draft_heads(config: PlannerSettings, model: PreTrainedModel | PeftModel) ->
         torch.manual_seed(config.seed)
         heads = DraftHeads(base)
     if config.model not in EMBEDDED:
-        heads.load(base.config.name_or_path)
-    module: nn.Module = heads
-    return module.to(base.dtype)
+        heads.load(str(base.config.name_or_path))
+    heads.to(base.dtype)
+    return heads
 
 
 def _with_lora(model: PreTrainedModel, settings: Mapping[str, Any]) -> PeftModel:

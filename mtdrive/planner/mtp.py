@@ -38,14 +38,16 @@ class DraftHeads(nn.Module):
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
-        text, decoder = model.config.get_text_config(), model.get_decoder()
+        text = model.config.get_text_config()
+        decoder: Any = model.get_decoder()
         _name_query_heads(text)
         config = model.config.get_mtp_config()
         layer_class, norm_class = type(decoder.layers[-1]), type(decoder.norm)
         self.kinds: list[str] = list(config.layer_types)
-        self.layers = nn.ModuleList(MtpLayer(config, layer_class, norm_class, k) for k in range(len(self.kinds)))
-        for depth, layer in enumerate(self.layers):
-            attention = layer.mtp_block.self_attn
+        layers = [MtpLayer(config, layer_class, norm_class, depth) for depth in range(len(self.kinds))]
+        self.layers = nn.ModuleList(layers)
+        for depth, layer in enumerate(layers):
+            attention: Any = layer.mtp_block.self_attn
             attention.layer_idx = text.num_hidden_layers + depth
             attention.config = text  # which attention function to call, as `set_attn_implementation` leaves it
         self.apply(model._init_weights)
@@ -70,8 +72,9 @@ class DraftHeads(nn.Module):
         Returns:
             (B, L, D) for `logits` and for the next head.
         """
-        decoder, kind = self.model.get_decoder(), self.kinds[depth]
-        embedded = embedding(ids, self.model.get_input_embeddings().weight.detach())
+        decoder: Any = self.model.get_decoder()
+        kind = self.kinds[depth]
+        embedded = embedding(ids, decoder.get_input_embeddings().weight.detach())
         rope = decoder.config.rope_parameters or {}
         by_kind = {"layer_type": kind} if isinstance(rope.get(kind), dict) else {}
         arguments: dict[str, Any] = {"attention_mask": None, "past_key_values": None, **attention}

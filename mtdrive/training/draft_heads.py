@@ -218,20 +218,21 @@ class DraftHeadTraining(Trainer):
 
     def __init__(self, *args, draft_heads: DraftHeads | None, train_draft_heads: bool = True, **kwargs):
         super().__init__(*args, **kwargs)
-        self._draft_heads, self._learner, self._pass = draft_heads, None, None
+        self._draft_heads = draft_heads
+        self._learner: DraftLearner | None = None
+        self._pass: tuple[Mapping[str, Any], Tensor, Sequence[Prompt]] | None = None
         if draft_heads is None or not train_draft_heads:
             return
         if reason := self._cannot_learn():
             logger.warning("The draft heads stay as they are: %s.", reason)
             return
-        args = self.args
         optimizer = torch.optim.AdamW(
             draft_heads.parameters(),
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-            weight_decay=args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+            weight_decay=self.args.weight_decay,
         )
-        self._learner = DraftLearner(draft_heads, optimizer, args.max_grad_norm)
+        self._learner = DraftLearner(draft_heads, optimizer, self.args.max_grad_norm)
         self.add_callback(_AfterSteps(self._learner, self.accelerator.reduce))
 
     def _cannot_learn(self) -> str | None:
@@ -250,6 +251,7 @@ class DraftHeadTraining(Trainer):
         """As `Trainer`'s; then the heads learn from the pass that it has made."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self._learner is not None:
+            assert self._pass is not None, "compute_loss must say what the pass goes over (draft_from)"
             of_pass, before, prompts = self._pass
             draft = Draft(of_pass["input_ids"], before, prompts)
             self._learner.learn(draft, of_pass, self.compute_loss_context_manager())

@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import load_planner
 from mtdrive.training import mtgrpo_trainer as mtgrpo
-from mtdrive.training.checkpoints import LogFile
+from mtdrive.training.checkpoints import LogFile, latest_checkpoint
+from mtdrive.training.draft_heads import OPTIMIZER
 from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
 from support.fine_tuning import arguments, image, sample, worded
@@ -61,17 +62,24 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
 
 
 def sft_step(
-    out: Path, *, passes: int = 1, sharded: bool = False, recompute: bool = False, experts: ExpertBalance | None = None
+    out: Path,
+    *,
+    passes: int = 1,
+    sharded: bool = False,
+    recompute: bool = False,
+    experts: ExpertBalance | None = None,
+    drafts: bool = False,
 ) -> dict:
     """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged.
 
-    Evaluates unless it is sharded or a planner with experts. Leaves a checkpoint and the planner.
+    Evaluates a plain planner unless it is sharded. Leaves a checkpoint and the planner.
     experts: of a planner that has some; then with its routers' biases after the step.
+    drafts: of draft heads, in place of the planner's own.
     """
-    evaluates = not sharded and experts is None
+    evaluates = not (sharded or drafts) and experts is None
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    planner = load_planner(tiny_config() if experts is None else step_flash_config())
+    planner = load_planner(step_flash_config() if drafts or experts is not None else tiny_config())
     rows = [sample(planner, i, 1) if i % 3 else worded(planner, i, "Yes.") for i in range(SAMPLES + UNSEEN)]
     gradients = Gradients(sharded)
     with fsdp_on_cpu(), ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
@@ -104,6 +112,10 @@ def sft_step(
         trainer.train()
         trainer.save_planner(planner.card)
     logged = {key: value for line in trainer.state.log_history for key, value in line.items()}
+    if drafts:
+        first_moments = torch.load(latest_checkpoint(out) / OPTIMIZER)["state"]  # a tenth of the gradients
+        found = {f"weight {index}": moments["exp_avg"] for index, moments in first_moments.items()}
+        return found | {key: torch.tensor(value) for key, value in logged.items() if key.startswith("draft/loss")}
     losses = {
         key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens") if key in logged
     }
@@ -165,6 +177,7 @@ def worker(rank: int, out: Path, port: int) -> None:
     for passes in (1, 2):
         torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
     torch.save(sft_step(out / "experts", experts=GROUPS), out / f"experts-{rank}.pt")
+    torch.save(sft_step(out / "drafts", passes=2, drafts=True), out / f"drafts-{rank}.pt")
     for sharded in (False, True):  # transformers leaves the environment of FSDP behind
         for recompute in (False, True):
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
