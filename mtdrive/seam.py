@@ -86,6 +86,7 @@ INTERNALS = (
     ),
     Internal("transformers.image_processing_backends:PilBackend", IMAGES),
     Internal("transformers.image_utils:PILImageResampling", IMAGES),
+    Internal("transformers.image_utils:SizeDict", IMAGES),
     Internal("transformers.image_utils:OPENAI_CLIP_MEAN", IMAGES),
     Internal("transformers.image_utils:OPENAI_CLIP_STD", IMAGES),
     Internal("transformers.processing_utils:ImagesKwargs", IMAGES),

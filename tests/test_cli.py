@@ -28,6 +28,7 @@ from mtdrive.simulation.feedback.assessment import assess
 from mtdrive.simulation.installation import self_check
 from mtdrive.simulation.synthetic.scenes import WorldConfig
 from mtdrive.training.advantages import AdvantageConfig
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings
 from mtdrive.training.rewards import PdmsReward
 
@@ -115,6 +116,8 @@ def test_bench_measures_every_step_and_leaves_the_caches_alone(world, capsys):
         ("rl", None, MTGRPOSettings, {}),
         ("rl", None, PdmsReward, {}),
         ("rl", "vllm", VLLMSettings, {}),
+        ("rl", "experts", ExpertBalance, {}),
+        ("sft", "experts", ExpertBalance, {}),
         ("rl", None, assess, {"source": "feedback"}),
         ("evaluate", None, assess, {"source": "feedback"}),
         ("record", None, assess, {"source": "feedback", "steps": "feedback_steps"}),

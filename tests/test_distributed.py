@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from mtdrive.planner.models import load_planner
 from mtdrive.training.checkpoints import latest_checkpoint
-from support.distributed_step import PROCESSES, sft_step, step, worker
+from mtdrive.training.expert_balance import ExpertBalance
+from support.distributed_step import GROUPS, PROCESSES, sft_step, step, worker
 from support.planners import tiny_config
 
 
@@ -67,6 +68,30 @@ def test_fine_tuning_in_two_processes(plain_sft, two_processes, name):
     for rank in range(PROCESSES):
         check(torch.load(two_processes / f"{name}-{rank}.pt"), expected)
     assert load_planner(tiny_config(model=str(two_processes / name)))
+
+
+@pytest.fixture(scope="module")
+def with_groups(tmp_path_factory):
+    """One process, with the passes that two processes make."""
+    return sft_step(tmp_path_factory.mktemp("with_groups"), passes=PROCESSES, experts=GROUPS)
+
+
+@pytest.mark.parametrize("name", ["experts", "experts-fsdp"])
+def test_experts_are_balanced_over_two_processes(with_groups, two_processes, name):
+    """Loads of all processes move the biases, and groups of experts are balanced within every pass."""
+    for rank in range(PROCESSES):
+        check(torch.load(two_processes / f"{name}-{rank}.pt"), with_groups)
+
+
+def test_recomputed_activations_balance_groups_of_experts_alike(with_groups, tmp_path):
+    check(sft_step(tmp_path, passes=PROCESSES, recompute=True, experts=GROUPS), with_groups)
+
+
+def test_only_routers_and_what_lies_below_them_feel_the_balance_of_groups(with_groups, tmp_path):
+    without = sft_step(tmp_path, passes=PROCESSES, experts=ExpertBalance())
+    changed = {name for name, gradient in without.items() if not torch.equal(gradient, with_groups[name])}
+    assert sum(name.endswith("mlp.gate.weight") for name in changed) == 7
+    assert not changed & {"model.language_model.norm.weight", "loss", "tokens"}
 
 
 def test_draft_heads_learn_the_same_in_several_passes_and_in_two_processes(two_processes, tmp_path):

@@ -60,6 +60,7 @@ ELSEWHERE = {  # run by a test of their own
 NOT_RUN = {  # in no test
     "planner=qwen2_5_vl_7b": "weights of 7B parameters, from the network",
     "planner=mtdrive_": "the same; tests/test_released.py runs these verbs on a small model in the same layout",
+    "planner=step_flash ": "weights of 198B parameters; tests/test_step_flash_released.py runs a small model",
     "accelerate launch": "several GPUs",
     "engine=vllm": "vLLM, and a GPU",
     "--navsim ~/navsim": "checkouts of the official code",

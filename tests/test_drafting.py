@@ -10,11 +10,11 @@ from scipy.stats import chisquare
 
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.rollout.answers import Answers
-from mtdrive.rollout.drafting import DRAFTERS, drafter, verification
+from mtdrive.rollout.drafting import DRAFTERS, verification
 from mtdrive.rollout.drafting.previous import PreviousProposer
 from mtdrive.rollout.drafting.proposal import Draft, nothing
 from mtdrive.rollout.drafting.template import AnswerForm, padded
-from mtdrive.rollout.engine import Engine
+from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.sampling import SamplingParams, sampling_params
 from mtdrive.simulation.errors import MTDriveError
 from support.planners import step_flash_config, tiny_config
@@ -143,7 +143,7 @@ def drafters(planner, prompts, params) -> dict:
     plain, _ = drive(planner, prompts, params, None)
     future = {episode: [answer.ids.tolist() for _, answer in turns] for episode, turns in plain.items()}
     usable = [name for name in DRAFTERS if name != "mtp" or planner.draft_heads is not None]
-    found = {name: drafter(name, planner) for name in usable}
+    found = {name: DRAFTERS[name](planner) for name in usable}
     return {**found, "prophet": lambda cache, sampling, generator: Prophet(future)}
 
 
@@ -228,6 +228,8 @@ def test_a_revision_is_read_on_from_the_same_place_though_numbers_differ_in_leng
 
 def test_what_a_planner_cannot_draft_with_is_refused(planners):
     with pytest.raises(MTDriveError, match="draft=mtp needs a planner with draft heads"):
-        drafter("mtp", planners["tiny"])
-    with pytest.raises(MTDriveError, match="Unknown drafter draft=mpt; use one of none, template, previous, mtp"):
-        drafter("mpt", planners["tiny"])
+        engine_of(planners["tiny"], "mtp")
+    planner = load_planner(tiny_config())
+    planner.model.config.get_text_config().attn_logit_softcapping = 50.0
+    with pytest.raises(MTDriveError, match="draft=template needs a model that can share prompts, but this one caps"):
+        engine_of(planner, "template")

@@ -111,8 +111,8 @@ def test_a_wrong_value_of_any_key_ends_with_one_sentence(verb, tmp_path, monkeyp
         (
             "rl",
             "planner=nothing",
-            "planner=nothing is neither a planner (mtdrive_rl, mtdrive_sft, qwen2_5_vl_7b, step_flash_tiny, tiny) nor "
-            "the folder of one.",
+            "planner=nothing is neither a planner (mtdrive_rl, mtdrive_sft, qwen2_5_vl_7b, step_flash, "
+            "step_flash_tiny, tiny) nor the folder of one.",
         ),
     ],
 )

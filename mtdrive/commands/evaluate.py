@@ -133,6 +133,7 @@ def drive_planner(
         source=config.feedback,
         steps=evaluated.header.feedback_steps,
         temperature=config.temperature,
+        draft=config.draft,
         batch_size=config.batch_size,
         seed=config.seed,
     )

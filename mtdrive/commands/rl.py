@@ -35,6 +35,7 @@ from mtdrive.terminal import terminal
 from mtdrive.training.advantages import AdvantageConfig, estimator
 from mtdrive.training.arguments import RL, check_arguments, grpo_arguments
 from mtdrive.training.checkpoints import LOG_NAME, LogFile, train_from_latest
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer, scene_order
 from mtdrive.training.policy_losses import PolicyLossConfig, policy_loss
 from mtdrive.training.progress_bar import Progress, TokenBudget
@@ -193,7 +194,9 @@ def mtgrpo_settings(config: RlSettings) -> MTGRPOSettings:
         filter_groups=config.filter_groups,
         reward=PdmsReward(config.format_bonus),
         shared_prefix=config.shared_prefix,
+        draft=config.draft,
         train_draft_heads=config.train_draft_heads,
+        experts=ExpertBalance(**asdict(config.experts)),
         max_scorer_errors=config.max_scorer_errors,
         max_parse_errors=config.max_parse_errors,
     )

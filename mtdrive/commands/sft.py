@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from datasets import Dataset
@@ -22,6 +23,7 @@ from mtdrive.simulation.splits import check_held_out
 from mtdrive.terminal import terminal
 from mtdrive.training.arguments import SFT, check_arguments, sft_arguments
 from mtdrive.training.checkpoints import LOG_NAME
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.run import Run, is_main_process, settings_of
 from mtdrive.training.sft_trainer import ReadImage, finetune
 
@@ -66,7 +68,8 @@ def train(config: SftSettings, samples: Dataset, val: Dataset | None, read_image
                 check_dataset(read_manifest(Path(root)), planner.style, root)
         run.begin()
         arguments = sft_arguments(config, val is not None, on_cpu=planner.model.device.type == "cpu")
-        trainer = finetune(planner, samples, val, read_image, arguments)
+        experts = ExpertBalance(**asdict(config.experts))
+        trainer = finetune(planner, samples, val, read_image, arguments, experts)
         trainer.save_planner(planner.after(stage(config, manifest, trainer.state.global_step)).card)
         run.finish()
 

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from mtdrive.planner.models import Planner
+from mtdrive.rollout.drafting import NONE
 from mtdrive.rollout.engine import engine_of
 from mtdrive.rollout.episode import Episode
 from mtdrive.rollout.multi_turn import Task, run_episodes
@@ -27,6 +28,7 @@ def planner_episodes(
     source: Source,
     steps: bool,
     temperature: float,
+    draft: str = NONE,
     batch_size: int,
     seed: int,
 ) -> Iterator[Episode]:
@@ -37,10 +39,11 @@ def planner_episodes(
         turns: that an episode may have.
         metric, source, steps: of the scores and the feedback, see `assess`.
         temperature: of sampling; 0 takes the likeliest token, so that the same planner gives the same episodes.
+        draft: name of the drafter, see `mtdrive.rollout.drafting`.
     """
     greedy = temperature == 0
     params = sampling_params(planner.model, planner.processor.tokenizer, 1.0 if greedy else temperature, greedy)
-    engine = engine_of(planner)(planner.model, params, planner.max_new_tokens)
+    engine = engine_of(planner, draft)(planner.model, params, planner.max_new_tokens)
     generator = torch.Generator(planner.model.device).manual_seed(seed)
     assessor = InProcessAssessor(partial(assess, metric=metric, source=source, steps=steps))
     for start in range(0, len(tokens), batch_size):

@@ -30,6 +30,7 @@ from mtdrive.simulation.errors import MTDriveError
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")  # of a model, its tokenizer and its processor
 NEVER_RUN: dict[str, Any] = {"trust_remote_code": False}
+NATIVE = ("step3p7",)  # released with code beside weights that transformers' own classes read: the code is ignored
 KERNEL = re.compile(r'attn_implementation": (\{[^}]*|"[^"]*)/')  # the name of a repository
 LONGEST_REASON = 400  # characters; some name every weight of a model
 WELL_WORDED = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)  # whose messages are sentences
@@ -86,13 +87,16 @@ def locate(model: str, subfolder: str | None) -> str:
 def refuse_code(name: str | Path) -> None:
     """Refuse a planner that asks for code of its own, or for an attention kernel from elsewhere.
 
+    Models of `NATIVE` ask for code, too, and are loaded without it.
+
     Raises:
         MTDriveError: it does, or its configuration cannot be read.
     """
     with reading("planner", name):
-        config = json.dumps(PreTrainedConfig.get_config_dict(name)[0])
-        texts = [config, *(path.read_text() for path in Path(name).glob("*config.json"))]
-    if any('"auto_map"' in text for text in texts) or KERNEL.search(config):
+        config = PreTrainedConfig.get_config_dict(name)[0]
+        native, text = config.get("model_type") in NATIVE, json.dumps(config)
+        texts = [text, *(path.read_text() for path in Path(name).glob("*config.json"))]
+    if (any('"auto_map"' in text for text in texts) and not native) or KERNEL.search(text):
         raise MTDriveError(
             f"Planner {str(name)!r} asks to run code of its own (auto_map or attn_implementation), which is never "
             "done; give a model that transformers knows, and remove the key from its *config.json."

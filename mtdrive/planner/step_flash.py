@@ -52,6 +52,8 @@ def step_flash_model(
             "num_experts_per_tok": size.experts_per_token,
             "moe_intermediate_size": size.expert_size,
             "share_expert_dim": size.expert_size,
+            # The released model scales its routed experts' sum by 3; small ones learn that by themselves (4.1.2).
+            "moe_router_scaling_factor": 1.0,
             "swiglu_limits": [None] * unclamped + [LIMIT] * size.clamped_layers,
             "swiglu_limits_shared": [None] * unclamped + [SHARED_LIMIT] * size.clamped_layers,
             "num_nextn_predict_layers": size.draft_heads,

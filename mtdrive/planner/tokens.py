@@ -6,9 +6,10 @@ tokens as the processed image has. So the text is tokenised once per sample and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 from trl import get_training_chat_template
@@ -59,6 +60,19 @@ def expand_image(
     at = ids.index(processor.image_token_id)  # type: ignore[attr-defined]  # of every processor with images
     expanded = [*ids[:at], *replacement, *ids[at + 1 :]]
     return expanded, *([*extra[:at], *[extra[at]] * len(replacement), *extra[at + 1 :]] for extra in extras)
+
+
+def model_images(processor: ProcessorMixin, image_inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of an image processor's output the model takes; the rest only says which tokens the image has."""
+    return {name: tensor for name, tensor in image_inputs.items() if name not in processor.unused_input_names}
+
+
+def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The `model_images` of a batch, one after the other. What stays empty, as crops of which no image has any, is left
+    out: models take None for it, and no tensor without rows.
+    """
+    joined = {name: torch.cat([each[name] for each in images]) for name in images[0]}
+    return {name: tensor for name, tensor in joined.items() if len(tensor)}
 
 
 def feedback_delta_ids(processor: ProcessorMixin, feedback: str, *, closed: bool = True) -> list[int]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from mtdrive.planner.models import Planner
 from mtdrive.planner.prompt import SceneView
-from mtdrive.planner.tokens import expand_image
+from mtdrive.planner.tokens import expand_image, model_images
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def encode_prompt(planner: Planner, view: SceneView, images: Mapping[str, Tensor
     ids = processor.tokenizer.apply_chat_template(planner.messages(view), add_generation_prompt=True, return_dict=False)
     (ids,) = expand_image(processor, ids, images)
     [token_types] = processor.create_mm_token_type_ids([ids])
-    return Prompt(np.array(ids), np.array(token_types), images, view.image_hash)
+    return Prompt(np.array(ids), np.array(token_types), model_images(processor, images), view.image_hash)
 
 
 def takes_token_types(model: PreTrainedModel) -> bool:

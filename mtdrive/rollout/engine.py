@@ -20,9 +20,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mtdrive.planner.models import Planner
+from mtdrive.planner.tokens import join_images
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.answers import Answers
-from mtdrive.rollout.drafting import NONE, Drafter, drafter
+from mtdrive.rollout.drafting import DRAFTERS, NONE, Drafter
 from mtdrive.rollout.drafting.proposal import Draft, Progress, Proposer, nothing
 from mtdrive.rollout.drafting.verification import verify
 from mtdrive.rollout.encoding import Prompt, position_ids
@@ -59,7 +60,7 @@ def engine_of(planner: Planner, draft: str = NONE) -> Callable[..., GenerationEn
         if draft != NONE:
             raise MTDriveError(f"draft={draft} needs a model that can share prompts, but this one {reason}.")
         return PaddedEngine
-    return partial(Engine, drafter=drafter(draft, planner))
+    return partial(Engine, drafter=DRAFTERS[draft](planner))
 
 
 class Engine:
@@ -110,7 +111,7 @@ class Session:
         self.cache = PrefixCache([len(prompt.ids) - 1 for prompt in prompts], ends, group)
         packed = torch.cat([position[:, :-1] for position in positions], 1)
         ids = np.concatenate([prompt.ids[:-1] for prompt in prompts])
-        images = {name: torch.cat([prompt.images[name] for prompt in prompts]).to(device) for name in prompts[0].images}
+        images = {name: tensor.to(device) for name, tensor in join_images([p.images for p in prompts]).items()}
         _, hidden = self._run(ids, packed, PromptSegments(self.cache), 1, **images)
         self.proposer: Proposer | None = None
         if engine.drafter is not None:

@@ -17,6 +17,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from mtdrive.planner.tokens import join_images
 from mtdrive.rollout.encoding import Prompt, takes_token_types
 from mtdrive.rollout.generation import Completion
 from mtdrive.rollout.sampling import SamplingParams
@@ -81,7 +82,7 @@ class PaddedSession:
         if takes_token_types(core(self.engine.model)):
             inputs["mm_token_type_ids"] = types
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
-        tensors |= {name: torch.cat([prompt.images[name] for prompt in prompts]) for name in prompts[0].images}
+        tensors |= join_images([prompt.images for prompt in prompts])
         return {name: tensor.to(self.engine.model.device) for name, tensor in tensors.items()}
 
 

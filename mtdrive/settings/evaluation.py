@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import BaselineName, MetricName, Paths, Scenes
+from mtdrive.settings.shared import BaselineName, DrafterName, MetricName, Paths, Scenes
 from mtdrive.settings.types import (
     STRICT,
     Count,
@@ -84,6 +84,7 @@ class EvaluateSettings(Scenes):
     feedback: Source
     feedback_steps: bool | None
     temperature: NotNegative
+    draft: DrafterName
     batch_size: Count
     baselines: list[BaselineName]
     metric: MetricName

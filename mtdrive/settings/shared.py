@@ -20,6 +20,7 @@ from mtdrive.simulation.navsim_format.scene_filter import (
 )
 from mtdrive.simulation.scene_cache.store import SceneStore
 
+DrafterName = Annotated[str, OneOf("mtdrive.rollout.drafting:DRAFTERS")]
 MetricName = Annotated[str, OneOf("mtdrive.simulation.metrics.registry:VERSIONS")]
 BaselineName = Annotated[str, OneOf("mtdrive.simulation.baselines:BASELINES")]
 PromptStyleName = Annotated[str, OneOf("mtdrive.planner.prompt:PROMPTS")]

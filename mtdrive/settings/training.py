@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtdrive.planner.settings import PlannerSettings
-from mtdrive.settings.shared import MetricName, Paths, Scenes
+from mtdrive.settings.shared import DrafterName, MetricName, Paths, Scenes
 from mtdrive.settings.types import (
     STRICT,
     Count,
@@ -26,6 +26,15 @@ from mtdrive.simulation.feedback.structured import Source
 
 Schedule = Literal["constant", "linear", "cosine"]
 Reporter = Literal["tensorboard", "trackio", "wandb"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExpertSettings:
+    """How the experts of a planner are balanced."""
+
+    balance_rate: NotNegative
+    groups: Count
+    group_weight: NotNegative
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -48,6 +57,7 @@ class SftSettings(Paths):
     save_steps: Count
     logging_steps: Count
     activation_checkpointing: bool
+    experts: ExpertSettings
     report_to: list[Reporter]
     trl: dict[str, Any]
     seed: Seed
@@ -96,10 +106,12 @@ class RlSettings(Scenes):
     filter_groups: bool
     format_bonus: Number
     shared_prefix: bool
+    draft: DrafterName
     train_draft_heads: bool
     engine: Literal["hf", "vllm"]
     vllm: VllmSettings
     activation_checkpointing: bool
+    experts: ExpertSettings
     max_scorer_errors: Share
     max_parse_errors: Share
     save_steps: Count
@@ -112,6 +124,8 @@ class RlSettings(Scenes):
     def __post_init__(self) -> None:
         """Raises MTDriveError where two numbers do not go together, or images are missing."""
         _ = self.data_root  # is needed
+        if self.draft != "none" and (self.engine == "vllm" or not self.shared_prefix):
+            raise MTDriveError(f"draft={self.draft} needs engine=hf and shared_prefix=true.")
         if self.save_steps % self.updates_per_step:
             raise MTDriveError(
                 f"save_steps={self.save_steps} must be a multiple of updates_per_step={self.updates_per_step}, "

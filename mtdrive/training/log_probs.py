@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from mtdrive.planner.tokens import join_images
 from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.encoding import Prompt, position_ids, takes_token_types
 from mtdrive.rollout.flex_segments import segments_for
@@ -151,4 +152,4 @@ def plain_inputs(model: PreTrainedModel, prompts: Sequence[Prompt], continuation
 
 
 def _images(prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.cat([prompt.images[name] for prompt in prompts]).to(device) for name in prompts[0].images}
+    return {name: tensor.to(device) for name, tensor in join_images([prompt.images for prompt in prompts]).items()}

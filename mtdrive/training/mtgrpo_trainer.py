@@ -34,7 +34,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mtdrive.planner.models import Planner
-from mtdrive.rollout.engine import engine_of
+from mtdrive.rollout.drafting import NONE
+from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.episode import Episode, EpisodeStatus
 from mtdrive.rollout.generation import GenerationEngine
 from mtdrive.rollout.multi_turn import Reward, Task, run_episodes
@@ -46,7 +47,7 @@ from mtdrive.simulation.feedback.worker_pool import Assessor
 from mtdrive.training.advantages import AdvantageConfig, Estimator
 from mtdrive.training.checkpoints import Resumable
 from mtdrive.training.draft_heads import DraftHeadTraining
-from mtdrive.training.expert_balance import BalancedExperts
+from mtdrive.training.expert_balance import BalancedExperts, ExpertBalance
 from mtdrive.training.guards import GuardedSteps, check_counts
 from mtdrive.training.log_probs import add_scoring, inputs_of, plain_inputs, shared_prefix_inputs
 from mtdrive.training.metrics import FailureGuard, episode_metrics, merged
@@ -84,11 +85,17 @@ class MTGRPOSettings:
     shared_prefix: bool = True
     """Compute image and prompt once a scene, in rollouts and loss, where the model can; False: for every episode."""
 
+    draft: str = NONE
+    """Name of the drafter of rollouts, see `mtdrive.rollout.drafting`."""
+
     train_draft_heads: bool = True
     """Whether the planner's draft heads, if it has any, go on learning."""
 
     vllm: VLLMSettings | None = None
     """How to generate with vLLM; None generates with the model in training."""
+
+    experts: ExpertBalance = field(default_factory=ExpertBalance)
+    """How experts are balanced, if the planner has any."""
 
     max_scorer_errors: float = 0.05
     """Share of episodes, in [0, 1], whose scoring may fail before the run ends (see `FailureGuard`)."""
@@ -152,6 +159,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
             callbacks=callbacks,
             draft_heads=planner.draft_heads,
             train_draft_heads=settings.train_draft_heads,
+            experts=settings.experts,
         )
         self._planner, self._settings, self._load, self._assessor = planner, settings, load, assessor
         self._group = args.num_generations
@@ -161,7 +169,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
             processor, limit = planner.processor, planner.max_new_tokens
             self._vllm = VLLMEngine(planner.model, self.accelerator, processor, self._sampling, limit, settings.vllm)
         else:
-            self._engine = engine_of(planner) if settings.shared_prefix else PaddedEngine
+            self._engine = engine_of(planner, settings.draft) if settings.shared_prefix else PaddedEngine
         for model in filter(None, (self.model, self.ref_model)):
             inner = core(self.accelerator.unwrap_model(model))
             if self._loss_arguments is shared_prefix_inputs:
@@ -209,6 +217,8 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
                 generator=self._generator(),
                 weights_version=self.state.global_step,
             )
+            if isinstance(engine, Engine):
+                self._logged_values["tokens_per_pass"].append(engine.written / engine.passes)
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
         advantages = np.stack([group_advantages(members, turns, self._settings) for members in groups])
@@ -300,7 +310,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
         # Gradients are averaged over processes.
         loss = losses.sum() / (inputs.denominator.clamp(min=1) / self.accelerator.num_processes)
         self._logged_values["seconds/forward"].append(time.perf_counter() - started)
-        return loss
+        return self.with_group_loss(loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer`'s, with the means of all `_logged_values` since the last time."""

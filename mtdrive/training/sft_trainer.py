@@ -28,10 +28,10 @@ from trl import SFTConfig, SFTTrainer
 
 from mtdrive.planner.image_inputs import ImageInputs
 from mtdrive.planner.models import Planner
-from mtdrive.planner.tokens import encode, expand_image
+from mtdrive.planner.tokens import encode, expand_image, join_images, model_images
 from mtdrive.training.checkpoints import LogFile, Resumable, train_from_latest
 from mtdrive.training.draft_heads import DraftHeadTraining
-from mtdrive.training.expert_balance import BalancedExperts
+from mtdrive.training.expert_balance import BalancedExperts, ExpertBalance
 from mtdrive.training.guards import GuardedSteps, check_counts
 
 ReadImage = Callable[[str], np.ndarray]  # name of an image -> (H, W, 3) uint8 RGB
@@ -97,7 +97,7 @@ class PlannerCollator:
         if "mm_token_type_ids" in self._processor.model_input_names:
             types = self._processor.create_mm_token_type_ids(batch["input_ids"].tolist())
             batch["mm_token_type_ids"] = torch.tensor(types)
-        return batch | {key: torch.cat([inputs[key] for inputs in image_inputs]) for key in image_inputs[0]}
+        return batch | join_images([model_images(self._processor, inputs) for inputs in image_inputs])
 
 
 def _pad(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
@@ -172,6 +172,7 @@ class PlannerSFTTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resuma
         self.draft_from(inputs, before)
         self._since_log += torch.stack([losses.detach().sum(), counts.sum()])
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over devices
+        loss = self.with_group_loss(loss)
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -242,13 +243,19 @@ def answer_metrics(planner: Planner, collator: PlannerCollator, samples: Dataset
 
 
 def finetune(
-    planner: Planner, train: Dataset, val: Dataset | None, read_image: ReadImage, arguments: SFTConfig
+    planner: Planner,
+    train: Dataset,
+    val: Dataset | None,
+    read_image: ReadImage,
+    arguments: SFTConfig,
+    experts: ExpertBalance | None = None,
 ) -> PlannerSFTTrainer:
     """Train `planner` in place, from the newest complete checkpoint in `arguments.output_dir` if there is one.
 
     Args:
         train, val: samples as the module docstring describes.
         arguments: TRL's, with `max_steps`; what concerns the data path is set here.
+        experts: how experts are balanced, if the planner has any; None as `ExpertBalance` does by default.
 
     Returns:
         the trainer, whose `state.log_history` has the curves (also in `log.jsonl`); its images have been freed.
@@ -265,6 +272,7 @@ def finetune(
             train_dataset=tokenise(train, planner.processor),
             eval_dataset=None if val is None else tokenise(val, planner.processor),
             callbacks=[LogFile(arguments.output_dir)],
+            experts=experts,
         )
         train_from_latest(trainer)
     return trainer

@@ -18,6 +18,7 @@ from mtdrive.planner.models import load_planner
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.checkpoints import LogFile, latest_checkpoint
 from mtdrive.training.draft_heads import OPTIMIZER
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.sft_trainer import PlannerCollator, PlannerSFTTrainer, tokenise
 from support.fine_tuning import arguments, image, sample, worded
 from support.planners import step_flash_config, tiny_config
@@ -27,6 +28,7 @@ SCENES, GROUP = 4, 4
 SAMPLES, UNSEEN = 8, 5  # of supervised fine-tuning; an odd number is evaluated
 PROCESSES = 2
 LONGEST = "scene1"
+GROUPS = ExpertBalance(groups=4, group_weight=1.0)
 
 
 def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: bool = True, passes: int = 1) -> dict:
@@ -59,15 +61,25 @@ def step(out: Path, *, sharded: bool = False, recompute: bool = False, shared: b
     return gradients.found
 
 
-def sft_step(out: Path, *, passes: int = 1, sharded: bool = False, recompute: bool = False, drafts=False) -> dict:
+def sft_step(
+    out: Path,
+    *,
+    passes: int = 1,
+    sharded: bool = False,
+    recompute: bool = False,
+    experts: ExpertBalance | None = None,
+    drafts: bool = False,
+) -> dict:
     """Gradients of one step on plans and one-word answers by parameter, and the losses that are logged.
 
-    drafts: of draft heads, in place of the planner's own, and without evaluation, as if it is sharded. Leaves a
-    checkpoint and the planner.
+    Evaluates a plain planner unless it is sharded. Leaves a checkpoint and the planner.
+    experts: of a planner that has some; then with its routers' biases after the step.
+    drafts: of draft heads, in place of the planner's own.
     """
+    evaluates = not (sharded or drafts) and experts is None
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    planner = load_planner(step_flash_config() if drafts else tiny_config())
+    planner = load_planner(step_flash_config() if drafts or experts is not None else tiny_config())
     rows = [sample(planner, i, 1) if i % 3 else worded(planner, i, "Yes.") for i in range(SAMPLES + UNSEEN)]
     gradients = Gradients(sharded)
     with fsdp_on_cpu(), ImageInputs(planner.processor, lambda name: image(int(name) % 8), out) as images:
@@ -80,12 +92,12 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False, recompute: bo
                 per_device_train_batch_size=SAMPLES // (processes * passes),
                 per_device_eval_batch_size=2,
                 gradient_accumulation_steps=passes,
-                eval_strategy="no" if sharded or drafts else "steps",
+                eval_strategy="steps" if evaluates else "no",
                 eval_steps=1,
                 logging_steps=1,
                 max_grad_norm=0.0,
-                activation_checkpointing=recompute,
                 save_strategy="steps",
+                activation_checkpointing=recompute,
                 fsdp=sharded,
                 fsdp_config={"version": 2} if sharded else None,
                 dataset_kwargs={"skip_prepare_dataset": True},
@@ -95,6 +107,7 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False, recompute: bo
             train_dataset=tokenise(Dataset.from_list(rows[:SAMPLES]), planner.processor),
             eval_dataset=tokenise(Dataset.from_list(rows[SAMPLES:]), planner.processor),
             callbacks=[gradients, LogFile(out)],
+            experts=experts,
         )
         trainer.train()
         trainer.save_planner(planner.card)
@@ -106,7 +119,8 @@ def sft_step(out: Path, *, passes: int = 1, sharded: bool = False, recompute: bo
     losses = {
         key: torch.tensor(float(logged[key])) for key in ("loss", "train_loss", "eval_loss", "tokens") if key in logged
     }
-    return gradients.found | losses
+    after = {name: bias for name, bias in planner.model.named_buffers() if name.endswith("e_score_correction_bias")}
+    return gradients.found | losses | after
 
 
 class Gradients(TrainerCallback):
@@ -162,11 +176,13 @@ def worker(rank: int, out: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     for passes in (1, 2):
         torch.save(sft_step(out / f"sft-{passes}", passes=passes), out / f"sft-{passes}-{rank}.pt")
+    torch.save(sft_step(out / "experts", experts=GROUPS), out / f"experts-{rank}.pt")
     torch.save(sft_step(out / "drafts", passes=2, drafts=True), out / f"drafts-{rank}.pt")
     for sharded in (False, True):  # transformers leaves the environment of FSDP behind
         for recompute in (False, True):
             name = f"{'fsdp' if sharded else 'ddp'}{'-recompute' if recompute else ''}"
             result = step(out / name, sharded=sharded, recompute=recompute)
             torch.save(result, out / f"{name}-{rank}.pt")
+    torch.save(sft_step(out / "experts-fsdp", sharded=True, experts=GROUPS), out / f"experts-fsdp-{rank}.pt")
     torch.save(sft_step(out / "sft-fsdp", sharded=True), out / f"sft-fsdp-{rank}.pt")
     torch.distributed.destroy_process_group()

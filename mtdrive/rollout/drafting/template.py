@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtdrive.planner.answer import NUM_POSES
 from mtdrive.planner.models import Planner
 from mtdrive.rollout.drafting.proposal import Draft, Progress
+from mtdrive.simulation.baselines import NUM_POSES
 
 EXAMPLES = 256
 CONTEXT = 8  # tokens that say where in the form an answer stands
