@@ -127,12 +127,10 @@ class _Layout:
     """(N, M) int64 places of the new tokens in the episodes' part of the cache."""
     held: slice
     """Places of that part, W in all, that any of them sees."""
-    visible: Tensor
-    """(N, M, F + W) bool, without the first F where no token sees a prompt any more."""
+    bias: Tensor
+    """(N, 1, M, F + W), added to scores; without the first F where no token sees a prompt any more."""
     sees_prompts: bool
     """Whether any token does."""
-    bias: Tensor | None = None
-    """(N, 1, M, F + W), `visible` as what is added to scores."""
 
 
 class EpisodeSegments:
@@ -151,40 +149,41 @@ class EpisodeSegments:
         self.steps = cache.lengths[:, None] + torch.arange(self.rows.width, device=cache.lengths.device)  # (N, M)
         self.positions = (cache.offsets[:, None] + self.steps)[self.rows.valid][None]
         self._all_active = len(cache.episode_index) == len(cache.prompts.lengths) * cache.group
-        self._layouts: dict[int | None, _Layout] = {}
+        self._layouts: dict[tuple[int | None, torch.dtype], _Layout] = {}
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
         """See `Segments.attend`."""
-        if window not in self._layouts:
-            self._layouts[window] = self._layout(window)
-        cache, layout = self._cache.layers[layer], self._layouts[window]
+        kind = (window, query.dtype)
+        if kind not in self._layouts:
+            self._layouts[kind] = self._layout(*kind)
+        cache, layout = self._cache.layers[layer], self._layouts[kind]
         row = torch.arange(len(self._cache.episode_index), device=query.device)[:, None]
         cache.key[row, :, layout.slots] = self.rows.pad(key).transpose(1, 2)
         cache.value[row, :, layout.slots] = self.rows.pad(value).transpose(1, 2)
-        if layout.bias is None or layout.bias.dtype != query.dtype:
-            layout.bias = additive(layout.visible, query.dtype)[:, None]
         attend = self._few if self.rows.width <= FEW else self._many
         return self.rows.unpad(attend(cache, layout, self.rows.pad(query), scaling))
 
-    def _layout(self, window: int | None) -> _Layout:
-        held = self._cache
-        scenes = held.episode_index // held.group
+    def _layout(self, window: int | None, dtype: torch.dtype) -> _Layout:
+        cache, device = self._cache, self.steps.device
+        scenes = cache.episode_index // cache.group
         if window is None:
-            width = held.longest + self.rows.width
-            own = torch.arange(width, device=self.steps.device) <= self.steps[..., None]
-            prompt = held.prompts.valid[scenes, None].expand(-1, self.rows.width, -1)
-            return _Layout(self.steps, slice(0, width), torch.cat([prompt, own], -1), True)
-        slots = self.steps - held.dropped[window][:, None]
-        used = slots[self.rows.valid]
-        reached = slice(max(0, int(used.min()) - window + 1), int(used.max()) + 1)
-        distance = slots[..., None] - torch.arange(reached.start, reached.stop, device=slots.device)
-        _, valid = held.prompts.tails(window - 1)
-        places = torch.arange(-valid.shape[1], 0, device=slots.device)  # seen from an episode's first token
-        prompt = valid[scenes, None] & (self.steps[..., None] - places < window)
-        own, sees_prompts = (distance >= 0) & (distance < window), bool(prompt.any())
-        return _Layout(slots, reached, torch.cat([prompt, own], -1) if sees_prompts else own, sees_prompts)
+            slots, reached = self.steps, slice(0, cache.longest + self.rows.width)
+            own = torch.arange(reached.stop, device=device) <= slots[..., None]
+            prompt = cache.prompts.valid[scenes, None].expand(-1, self.rows.width, -1)
+        else:
+            slots = self.steps - cache.dropped[window][:, None]
+            used = slots[self.rows.valid]
+            reached = slice(max(0, int(used.min()) - window + 1), int(used.max()) + 1)
+            distance = slots[..., None] - torch.arange(reached.start, reached.stop, device=device)
+            own = (distance >= 0) & (distance < window)
+            _, valid = cache.prompts.tails(window - 1)
+            places = torch.arange(-valid.shape[1], 0, device=device)  # seen from an episode's first token
+            prompt = valid[scenes, None] & (self.steps[..., None] - places < window)
+        sees_prompts = window is None or bool(prompt.any())
+        visible = torch.cat([prompt, own], -1) if sees_prompts else own
+        return _Layout(slots, reached, additive(visible, dtype)[:, None], sees_prompts)
 
     def _many(self, cache: LayerCache, layout: _Layout, query: Tensor, scaling: float) -> Tensor:
         """Queries (N, H, M, D) -> (N, H, M, D), over a copy of each episode's whole context."""

@@ -144,13 +144,17 @@ class _Window:
 
     def prompts(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Packed prompts, query (H, T, D), key and value (K, T, D) -> (T, H, D)."""
-        padded = (self._prompts.pad(x) for x in (query, key, value))
-        return self._prompts.unpad(self._within_prompts.attend(*padded, scaling))
+        query, key, value = (self._prompts.pad(x) for x in (query, key, value))
+        return self._prompts.unpad(self._within_prompts.attend(query, key, value, scaling))
 
     def episodes(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
         """Packed episodes, query (H, T, D), key and value (K, T, D), and packed prompts (K, T, D) -> (T, H, D)."""
-        context = (self._context(*pair) for pair in ((prompt_key, key), (prompt_value, value)))
-        return self._episodes.unpad(self._within_episodes.attend(self._episodes.pad(query), *context, scaling))
+        query, key, value = (
+            self._episodes.pad(query),
+            self._context(prompt_key, key),
+            self._context(prompt_value, value),
+        )
+        return self._episodes.unpad(self._within_episodes.attend(query, key, value, scaling))
 
     def _context(self, prompts: Tensor, packed: Tensor) -> Tensor:
         """The end of each episode's prompt and the episode (N, K, F + L, D)."""

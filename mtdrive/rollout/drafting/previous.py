@@ -56,7 +56,8 @@ class PreviousProposer:
     def end(self, answers: list[np.ndarray]) -> None:
         """See `Proposer`."""
         for episode, answer in zip(self._episodes, answers, strict=True):
-            place, index = (0, 0), {}
+            place: Place = (0, 0)
+            index: dict[Place, int] = {}
             for number, token in enumerate(answer.tolist()):
                 index.setdefault(place, number)
                 place = self._after(place, token)
