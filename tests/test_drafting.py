@@ -10,12 +10,13 @@ from scipy.stats import chisquare
 
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.rollout.answers import Answers
-from mtdrive.rollout.drafting import DRAFTERS, verification
+from mtdrive.rollout.drafting import DRAFTERS
 from mtdrive.rollout.drafting.previous import PreviousProposer
 from mtdrive.rollout.drafting.proposal import Draft, nothing
 from mtdrive.rollout.drafting.template import AnswerForm, padded
+from mtdrive.rollout.drafting.verification import verify
 from mtdrive.rollout.engine import Engine, engine_of
-from mtdrive.rollout.sampling import SamplingParams, sampling_params
+from mtdrive.rollout.sampling import SamplingParams, by_inversion, sampling_params
 from mtdrive.simulation.errors import MTDriveError
 from support.planners import step_flash_config, tiny_config
 from support.released import released_config, write_released
@@ -28,7 +29,7 @@ CHAIN = torch.tensor([[0.3, 1.2, -0.5, 9.0, 0.1], [1.0, -1.0, 0.4, 9.0, 0.6], [0
 TOY = SamplingParams(stop=(4,), suppressed=(3,), temperature=0.7)
 
 
-def toy_answers(draft_of, sampling: SamplingParams = TOY) -> dict[tuple[int, ...], int]:
+def toy_answers(draft_of, sampling: SamplingParams = TOY, check=verify) -> dict[tuple[int, ...], int]:
     """How often a toy model says what, if `draft_of` (generator, newest tokens) proposes; a token decides the next."""
     generator = torch.Generator().manual_seed(0)
     answers = Answers(DRAWS, LENGTH, sampling.stop, torch.device("cpu"))
@@ -36,7 +37,7 @@ def toy_answers(draft_of, sampling: SamplingParams = TOY) -> dict[tuple[int, ...
     while answers.open.any():
         draft = draft_of(generator, newest)
         follow = torch.cat([newest[:, None], draft.tokens], 1)
-        answers.extend(verification.verify(sampling, CHAIN[follow.clamp(max=2)], draft, generator))
+        answers.extend(check(sampling, CHAIN[follow.clamp(max=2)], draft, generator))
         newest = answers.newest
     ended = torch.arange(LENGTH) >= answers.lengths[:, None]
     said, counts = answers.tokens.masked_fill(ended, -1).unique(dim=0, return_counts=True)
@@ -74,12 +75,19 @@ def test_answers_are_distributed_as_without_drafting(draft_of):
 
 
 @pytest.mark.parametrize("draft_of", [certain, by_chance])
-def test_a_wrong_rule_for_what_follows_a_refused_token_is_found(draft_of, monkeypatch):
-    monkeypatch.setattr(verification, "_remaining", lambda log_probs, draft, counts: log_probs.double().exp())
-    assert p_value(toy_answers(draft_of)) < 1e-9
+def test_a_wrong_rule_for_what_follows_a_refused_token_is_found(draft_of):
+    """As if a refused token could still be drawn as often as before."""
+
+    def check(sampling, logits, draft, generator):
+        verified, rows = verify(sampling, logits, draft, generator), torch.arange(DRAWS)
+        weights = sampling.log_probs(logits[rows, verified.counts - 1]).double().exp()
+        verified.tokens[rows, verified.counts - 1] = by_inversion(weights, generator)
+        return verified
+
+    assert p_value(toy_answers(draft_of, check=check)) < 1e-9
 
 
-def test_a_wrong_rule_of_acceptance_is_found(monkeypatch):
+def test_a_wrong_rule_of_acceptance_is_found():
     def as_if_certain(generator, newest):
         draft = by_chance(generator, newest)
         return replace(draft, probabilities=torch.ones_like(draft.probabilities))

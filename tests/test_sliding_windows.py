@@ -87,7 +87,7 @@ def test_the_loss_has_the_log_probs_and_gradients_of_the_plain_pass(kind, window
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_flex_attention_sees_the_same_tokens(window, monkeypatch):
+def test_flex_attention_sees_the_same_tokens(window):
     """FlexAttention has no gradients on a CPU."""
     planner, rng = planner_with("step_flash", window), np.random.default_rng(0)
     prompts = long_prompts(planner)
@@ -96,9 +96,10 @@ def test_flex_attention_sees_the_same_tokens(window, monkeypatch):
     episodes = [(0, 3), (0, 130), (1, 29), (2, 8), (2, 8)]
     continuations = [Continuation(scene, rng.integers(50, 300, n), np.ones(n, dtype=bool)) for scene, n in episodes]
     with torch.no_grad():
-        usual, _ = planner.model(**shared_prefix_inputs(planner.model, prompts, continuations))
-        monkeypatch.setattr("mtdrive.training.log_probs.segments_for", lambda device: FlexSegments)
-        by_flex, _ = planner.model(**shared_prefix_inputs(planner.model, prompts, continuations))
+        inputs = shared_prefix_inputs(planner.model, prompts, continuations)
+        usual, _ = planner.model(**inputs)
+        lengths = [len(prompt.ids) - 1 for prompt in prompts], [1 + n for _, n in episodes]
+        by_flex, _ = planner.model(**inputs | {"segments": FlexSegments(*lengths, [scene for scene, _ in episodes])})
     torch.testing.assert_close(by_flex, usual, atol=1e-5, rtol=1e-5)
 
 

@@ -149,12 +149,8 @@ class _Window:
 
     def episodes(self, query: Tensor, key: Tensor, value: Tensor, prompt_key: Tensor, prompt_value: Tensor, scaling):
         """Packed episodes, query (H, T, D), key and value (K, T, D), and packed prompts (K, T, D) -> (T, H, D)."""
-        query, key, value = (
-            self._episodes.pad(query),
-            self._context(prompt_key, key),
-            self._context(prompt_value, value),
-        )
-        return self._episodes.unpad(self._within_episodes.attend(query, key, value, scaling))
+        key, value = self._context(prompt_key, key), self._context(prompt_value, value)
+        return self._episodes.unpad(self._within_episodes.attend(self._episodes.pad(query), key, value, scaling))
 
     def _context(self, prompts: Tensor, packed: Tensor) -> Tensor:
         """The end of each episode's prompt and the episode (N, K, F + L, D)."""
