@@ -33,6 +33,7 @@ from mtdrive.simulation.feedback.text import render_text
 from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.advantages import estimator
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer
 
@@ -184,7 +185,8 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
     trainer = MTGRPOTrainer(
         planner,
         arguments(workload, out),
-        MTGRPOSettings(turns=workload.turns, estimator=estimator("mtgrpo")),
+        # Stock leaves the routers' biases where they are.
+        MTGRPOSettings(workload.turns, estimator("mtgrpo"), experts=ExpertBalance(balance_rate=0.0)),
         list(tasks) * STEPS,
         tasks.__getitem__,
         InProcessAssessor(lambda scene, poses: scored(meter, given, scene, poses)),
