@@ -135,7 +135,7 @@ def test_transformers_own_reader_finds_the_same_heads(saved):
             shifted = ids[:, depth + 1 : depth - 2 or None]
             positions = torch.arange(depth + 1, depth + 48)[None]  # of the shifted tokens; only differences matter
             hidden = theirs.forward_layer(depth, hidden, positions, DynamicCache(config=theirs.config), shifted)
-            torch.testing.assert_close(theirs._project_to_logits(hidden), expected[depth], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(theirs.shared_head(hidden), expected[depth], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [None, "100KB"], ids=["", "in_shards"])

@@ -30,7 +30,7 @@ TOY = SamplingParams(stop=(4,), suppressed=(3,), temperature=0.7)
 
 def toy_answers(draft_of, sampling: SamplingParams = TOY) -> dict[tuple[int, ...], int]:
     """How often a toy model says what, if `draft_of` (generator, newest tokens) proposes; a token decides the next."""
-    generator, counts = torch.Generator().manual_seed(0), {}
+    generator = torch.Generator().manual_seed(0)
     answers = Answers(DRAWS, LENGTH, sampling.stop, torch.device("cpu"))
     newest = torch.zeros(DRAWS, dtype=torch.int64)
     while answers.open.any():
@@ -38,10 +38,9 @@ def toy_answers(draft_of, sampling: SamplingParams = TOY) -> dict[tuple[int, ...
         follow = torch.cat([newest[:, None], draft.tokens], 1)
         answers.extend(verification.verify(sampling, CHAIN[follow.clamp(max=2)], draft, generator))
         newest = answers.newest
-    for tokens, length in zip(answers.tokens.tolist(), answers.lengths.tolist(), strict=True):
-        answer = tuple(tokens[:length])
-        counts[answer] = counts.get(answer, 0) + 1
-    return counts
+    ended = torch.arange(LENGTH) >= answers.lengths[:, None]
+    said, counts = answers.tokens.masked_fill(ended, -1).unique(dim=0, return_counts=True)
+    return {tuple(t for t in answer if t >= 0): n for answer, n in zip(said.tolist(), counts.tolist(), strict=True)}
 
 
 def certain(generator, newest) -> Draft:

@@ -4,6 +4,7 @@ import fcntl
 import html
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from mtdrive.datasets.reader import read_manifest
 from mtdrive.evaluation.report.collect import check_agreement, read_evaluations
 from mtdrive.planner.card import read_card
 from mtdrive.rollout.episode_file import read_episodes
-from mtdrive.settings import load_settings
+from mtdrive.settings import load_settings, planner_settings
 from mtdrive.simulation.errors import MTDriveError
 from mtdrive.simulation.runtime.locks import only_run_in
 from mtdrive.stages.stage import Stage
@@ -47,6 +48,17 @@ def test_a_changed_setting_concerns_its_stage_and_those_after_it():
     names = [stage.name for stage in before]
     assert changed == names[names.index("sft") :]
     assert "max_steps=77" in after[names.index("sft")].command
+
+
+def test_the_planner_is_the_one_asked_for_with_its_sizes():
+    planned = {
+        stage.name: stage for stage in stages("planner=step_flash_tiny", "planner.step_flash.experts=8", "seed=3")
+    }
+    made = load_settings("sft", list(planned["sft"].overrides)).planner
+    expected = planner_settings("step_flash_tiny")
+    assert made == replace(expected, step_flash=replace(expected.step_flash, experts=8), seed=3)
+    with pytest.raises(MTDriveError, match="trains a new planner, tiny or step_flash_tiny"):
+        load_settings("quickstart", ["planner=qwen2_5_vl_7b"])
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

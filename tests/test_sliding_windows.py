@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mtdrive.planner.models import Planner, load_planner
-from mtdrive.rollout import shared_prefix
+from mtdrive.rollout import experts, shared_prefix
 from mtdrive.rollout.encoding import Prompt
 from mtdrive.rollout.engine import Engine, engine_of
 from mtdrive.rollout.flex_segments import FlexSegments
@@ -168,6 +168,22 @@ def test_experts_get_all_tokens_of_a_packed_pass_at_once():
     session = Engine(planner.model, params, 2).open(prompts, 4, torch.Generator().manual_seed(0))
     list(session.generate(range(12), [np.zeros(0, np.int64)] * 12))
     assert sizes == [n for n in (sum(len(p.ids) - 1 for p in prompts), 12, 12) for _ in range(7)]
+
+
+def test_experts_on_few_tokens_give_the_same_numbers_and_gradients():
+    layer = planner_with("step_flash", 7).model.model.language_model.layers[-1].mlp
+    torch.manual_seed(0)
+    hidden, weights = torch.randn(50, 32), torch.randn(50, 32)
+    results = []
+    for patch in (lambda module: None, experts.enable):
+        patch(layer)
+        inputs = hidden.clone().requires_grad_()
+        gates = layer.gate(inputs)[1]
+        chosen = torch.stack([torch.arange(50) % 3 // 2, torch.arange(50) % 5 + 2], 1)  # expert 7 gets none
+        out = layer.experts(inputs, chosen, gates)
+        results.append([out, *torch.autograd.grad(out, [inputs, *layer.experts.parameters()], weights)])
+    for usual, together in zip(*results, strict=True):
+        torch.testing.assert_close(together, usual, atol=1e-6, rtol=1e-5)
 
 
 def test_a_window_that_only_a_mask_knows_is_refused():

@@ -117,7 +117,10 @@ def test_the_released_layout_loads_whole_without_its_code(folder, planner):
     assert [layer.mlp.experts.limit for layer in layers[1:]] == [*[float("inf")] * 3, 7.0]
     stored = load_file(folder / "model.safetensors")
     ahead = {name for name in stored if any(f".layers.{layer}." in name for layer in range(LAYERS, LAYERS + MTP))}
-    assert len(ahead) == 2 * MTP
+    heads = planner.draft_heads.saved_weights()
+    assert len(ahead) == len(heads) == 16 * MTP
+    for name, weight in heads.items():
+        assert torch.equal(weight, stored[name.replace("language_model.", "")].float())
     kept = sum(tensor.numel() for name, tensor in stored.items() if name not in ahead)
     router_biases = 4 * 8  # which are buffers
     assert kept == planner.model.num_parameters() + router_biases

@@ -21,7 +21,7 @@ from rich.text import Text
 from mtdrive.evaluation.report.collect import collect
 from mtdrive.evaluation.report.headline import headlines
 from mtdrive.evaluation.report.page import duration, size, write_report
-from mtdrive.settings import load_settings
+from mtdrive.settings import load_settings, planner_settings
 from mtdrive.settings.quickstart import QuickstartSettings
 from mtdrive.simulation.baselines import BASELINES, INTERVAL
 from mtdrive.simulation.runtime.files import atomic_path
@@ -69,14 +69,15 @@ def execute_with_status(stage: Stage, markers: Path, lock: int | None, console: 
 
 
 def plan(config: QuickstartSettings) -> list[Stage]:
-    """The stages of the configuration.
-
+    """The stages of the configuration; fine-tuning makes its planner, with the sizes that were asked for.
 
     Raises:
         MTDriveError: a verb does not accept the settings of a stage.
     """
+    out, usual = Path(config.out), asdict(planner_settings(config.planner.model))
+    changed = {f"planner.{key}": value for key, value in asdict(config.planner).items() if value != usual[key]}
     commands = (
-        Command(name, stage.verb, stage.keys, Path(config.out) / stage.makes)
+        Command(name, stage.verb, changed | stage.keys if stage.verb == "sft" else stage.keys, out / stage.makes)
         for name, stage in config.stages.items()
         if stage is not None
     )

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from mtdrive.planner.models import Planner
 from mtdrive.planner.tokens import join_images
-from mtdrive.rollout import shared_prefix
+from mtdrive.rollout import experts, shared_prefix
 from mtdrive.rollout.answers import Answers
 from mtdrive.rollout.drafting import DRAFTERS, NONE, Drafter
 from mtdrive.rollout.drafting.proposal import Draft, Progress, Proposer, nothing
@@ -85,6 +85,7 @@ class Engine:
         drafter: Drafter | None = None,
     ):
         shared_prefix.enable(model)
+        experts.enable(model)
         self.model, self.sampling_params, self.max_new_tokens = model, sampling_params, max_new_tokens
         self.drafter = drafter
         self.written = self.passes = 0
@@ -150,8 +151,10 @@ class Session:
                 self.cache.lengths += stay
                 self.cache.longest = longest + int(answers.lengths.max()) - 1
                 if len(completions) < len(fed):
-                    # A row that has ended goes on with its last token, in a slot that its next turn overwrites.
-                    tokens, counts = draft.after(answers.newest)
+                    # Without drafts, a row that has ended goes on with its last token, in a slot that its next turn
+                    # overwrites: all rows make one batch.
+                    read = answers.open if self.proposer else torch.ones_like(answers.open)
+                    tokens, counts = draft.after(answers.newest, read)
                     logits, hidden = self._forward(tokens, counts, draft)
                 yield from new
                 if len(completions) == len(fed):
@@ -178,8 +181,8 @@ class Session:
         """
         if self.proposer is None:
             return nothing(counts)
-        index = Rows(counts.tolist(), device=self.device).firsts(stay.clamp(min=1))
-        progress = Progress(answers, tokens[index], stay.clamp(min=1).tolist(), hidden[index])
+        index = Rows(counts.tolist(), device=self.device).firsts(stay)
+        progress = Progress(answers, tokens[index], stay.tolist(), hidden[index])
         return self.proposer.propose(progress).cut(torch.where(answers.open, answers.room - 1, 0))
 
     def _forward(self, tokens: Tensor, counts: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:

@@ -125,14 +125,14 @@ class _Layout:
 
     slots: Tensor
     """(N, M) int64 places of the new tokens in the episodes' part of the cache."""
-    width: int
-    """Places of that part that are in use."""
+    held: slice
+    """Places of that part, W in all, that any of them sees."""
     visible: Tensor
-    """(N, M, F + width) bool, without the first F where no token sees a prompt any more."""
+    """(N, M, F + W) bool, without the first F where no token sees a prompt any more."""
     sees_prompts: bool
     """Whether any token does."""
     bias: Tensor | None = None
-    """(N, 1, M, F + width), `visible` as what is added to scores."""
+    """(N, 1, M, F + W), `visible` as what is added to scores."""
 
 
 class EpisodeSegments:
@@ -175,20 +175,21 @@ class EpisodeSegments:
             width = held.longest + self.rows.width
             own = torch.arange(width, device=self.steps.device) <= self.steps[..., None]
             prompt = held.prompts.valid[scenes, None].expand(-1, self.rows.width, -1)
-            return _Layout(self.steps, width, torch.cat([prompt, own], -1), True)
+            return _Layout(self.steps, slice(0, width), torch.cat([prompt, own], -1), True)
         slots = self.steps - held.dropped[window][:, None]
-        width = int(slots.max()) + 1
-        distance = slots[..., None] - torch.arange(width, device=slots.device)
+        used = slots[self.rows.valid]
+        reached = slice(max(0, int(used.min()) - window + 1), int(used.max()) + 1)
+        distance = slots[..., None] - torch.arange(reached.start, reached.stop, device=slots.device)
         _, valid = held.prompts.tails(window - 1)
         places = torch.arange(-valid.shape[1], 0, device=slots.device)  # seen from an episode's first token
         prompt = valid[scenes, None] & (self.steps[..., None] - places < window)
         own, sees_prompts = (distance >= 0) & (distance < window), bool(prompt.any())
-        return _Layout(slots, width, torch.cat([prompt, own], -1) if sees_prompts else own, sees_prompts)
+        return _Layout(slots, reached, torch.cat([prompt, own], -1) if sees_prompts else own, sees_prompts)
 
     def _many(self, cache: LayerCache, layout: _Layout, query: Tensor, scaling: float) -> Tensor:
         """Queries (N, H, M, D) -> (N, H, M, D), over a copy of each episode's whole context."""
         scenes, groups = self._cache.episode_index // self._cache.group, query.shape[1] // cache.key.shape[1]
-        key, value = cache.key[:, :, : layout.width], cache.value[:, :, : layout.width]
+        key, value = cache.key[:, :, layout.held], cache.value[:, :, layout.held]
         if layout.sees_prompts:
             key = torch.cat([cache.prompt_key.index_select(0, scenes), key], 2)
             value = torch.cat([cache.prompt_value.index_select(0, scenes), value], 2)
@@ -199,13 +200,14 @@ class EpisodeSegments:
         """Queries (N, H, M, D) -> (N, H, M, D), reading each prompt once for its whole group."""
         shape, new = query.shape, query.shape[2]
         query = (query * scaling).reshape(len(query), cache.key.shape[1], -1, query.shape[-1])  # (N, K, H / K * M, D)
-        scores = torch.matmul(query, cache.key[:, :, : layout.width].transpose(-1, -2))
+        own = cache.key[:, :, layout.held]
+        scores = torch.matmul(query, own.transpose(-1, -2))
         if layout.sees_prompts:
             scores = torch.cat([self._over_prompts(query, cache.prompt_key.transpose(-1, -2)), scores], -1)
         scores.unflatten(2, (-1, new)).add_(layout.bias[:, :, None])
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-        split = weights.shape[-1] - layout.width
-        out = torch.matmul(weights[..., split:], cache.value[:, :, : layout.width])
+        split = weights.shape[-1] - own.shape[2]
+        out = torch.matmul(weights[..., split:], cache.value[:, :, layout.held])
         if layout.sees_prompts:
             out += self._over_prompts(weights[..., :split], cache.prompt_value)
         return out.reshape(shape)

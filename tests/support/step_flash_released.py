@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Step3p7Config, Step3p7ForConditionalGeneration
 
+from mtdrive.planner.mtp import DraftHeads
 from mtdrive.planner.prompt import PROMPTS
 
 LAYERS, MTP = 5, 3
@@ -92,11 +92,9 @@ def write_released(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Step3p7ForConditionalGeneration(Step3p7Config.from_pretrained(folder))
-    model.to(torch.bfloat16).save_pretrained(folder)  # under the names of the release
-    weights = load_file(folder / "model.safetensors")
-    for layer in range(LAYERS, LAYERS + MTP):
-        weights |= {f"model.layers.{layer}.{name}.weight": torch.zeros(32) for name in ("enorm", "hnorm")}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        heads = DraftHeads(model)
+    weights = model.to(torch.bfloat16).state_dict() | heads.to(torch.bfloat16).saved_weights()
+    model.save_pretrained(folder, state_dict=weights)  # under the names of the release
     _write(folder / "config.json", config)
     for name in ("configuration_step3p7", "processing_step3", "modeling_step3p7"):
         (folder / f"{name}.py").write_text("raise AssertionError('the code of a planner was run')")

@@ -53,23 +53,28 @@ class MtpProposer:
     def propose(self, progress: Progress) -> Draft:
         """See `Proposer`."""
         counts = torch.tensor(progress.counts, device=progress.read.device)
-        last = torch.cumsum(counts, 0) - 1
+        rows = counts.nonzero()[:, 0]
+        last = torch.cumsum(counts, 0)[rows] - 1
         segments = EpisodeSegments(self._cache, progress.counts)
         # ids[i]: the token after the one that position i read at this depth; known tokens first, then drafted ones.
-        ids, hidden, behind = progress.read, progress.hidden, progress.answers.newest
+        ids, hidden, behind = progress.read, progress.hidden, progress.answers.newest[rows]
         drafts, probabilities = [], []
         for depth in range(self.most):
             ids = ids.roll(-1)
             ids[last] = behind
             hidden = self._step(depth, hidden, ids, segments.positions, segments)
             logits = self._heads.logits(hidden[last])
-            log_probs = self._sampling.log_probs(logits)
             behind, _ = self._sampling.draw(logits, self._generator)
             drafts.append(behind)
-            probabilities.append(log_probs.exp())
-        certain = torch.full_like(counts, self.most)
-        chances = None if self._sampling.greedy else torch.stack(probabilities, 1)
-        return Draft(torch.stack(drafts, 1), certain, chances)
+            if not self._sampling.greedy:
+                probabilities.append(self._sampling.log_probs(logits).exp())
+
+        def of_all(drafted: list[Tensor]) -> Tensor:
+            stacked = torch.stack(drafted, 1)
+            return stacked.new_zeros(len(counts), *stacked.shape[1:]).index_copy_(0, rows, stacked)
+
+        chances = of_all(probabilities) if probabilities else None
+        return Draft(of_all(drafts), torch.where(counts > 0, self.most, 0), chances)
 
     def end(self, answers: list[np.ndarray]) -> None:
         """See `Proposer`."""

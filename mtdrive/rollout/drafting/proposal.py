@@ -35,11 +35,15 @@ class Draft:
         chances = None if self.probabilities is None else self.probabilities[:, :width]
         return Draft(self.tokens[:, :width], counts, chances)
 
-    def after(self, newest: Tensor) -> tuple[Tensor, Tensor]:
-        """Each row's newest token (N,) with what is proposed to follow: (T,) int64 packed, and (N,) how many."""
+    def after(self, newest: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """The newest token (N,) of the rows to be `read` (N,) bool, with what is proposed to follow it.
+
+        Returns:
+            (T,) int64 packed, and (N,) how many tokens of each row.
+        """
         tokens = torch.cat([newest[:, None], self.tokens], 1)
-        steps = torch.arange(tokens.shape[1], device=newest.device)
-        return tokens[steps <= self.counts[:, None]], self.counts + 1
+        counts = torch.where(read, self.counts + 1, 0)
+        return tokens[torch.arange(tokens.shape[1], device=newest.device) < counts[:, None]], counts
 
 
 def nothing(like: Tensor) -> Draft:
@@ -56,7 +60,7 @@ class Progress:
     read: Tensor
     """(T,) int64 tokens that the pass read and that stay, packed by row; the newest token follows a row's last."""
     counts: list[int]
-    """(N,) how many of them each row has, at least 1."""
+    """(N,) how many of them each row has; none if its answer had ended before."""
     hidden: Tensor
     """(T, D) last hidden states of the model at `read`."""
 
