@@ -51,6 +51,12 @@ def test_three_sliding_layers_to_one_with_full_attention(full_size):
     assert [layer.self_attn.sliding_window for layer in layers_of(full_size)] == 2 * [None, 32, 32, 32]
 
 
+def test_every_layer_can_have_full_attention():
+    planner = load_planner(step_flash_config(step_flash={"full_attention_every": 1}))
+    assert set(planner.model.config.text_config.layer_types) == {"full_attention"}
+    assert [layer.self_attn.sliding_window for layer in layers_of(planner)] == 8 * [None]
+
+
 def test_the_window_is_shorter_than_half_a_prompt_and_hides_the_rest(planner):
     prompt = load(planner)["scene0"].prompt
     assert len(prompt.ids) > 2 * 32

@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
-from training_workload import GRIDS, SIZES, Workload, as_dict
+from training_workload import GRIDS, SIZES, STEP_SIZES, Workload, as_dict
 
 from mtdrive.simulation.installation.timing import Spread
 
@@ -214,7 +214,7 @@ def main() -> int:
     parser.add_argument("--exp-root", type=Path, required=True, help="holds scene_cache/<split>")
     parser.add_argument("--data-root", type=Path, required=True, help="holds sensor_blobs/<split>")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--model", choices=SIZES, default="tiny", help="sizes in training_workload.py, random weights")
+    parser.add_argument("--model", choices=[*SIZES, *STEP_SIZES], default="tiny", help="in training_workload.py")
     parser.add_argument("--image-tokens", type=int, nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--scenes", type=int, default=4, help="of a step")
     parser.add_argument("--group", type=int, default=8, help="episodes of a scene")
@@ -240,7 +240,8 @@ def main() -> int:
     parameters = next(iter(results.values()))["ours"][0]["parameters"]
     size = f"{parameters / 1e6:.1f} M parameters, {base.scenes} scenes x {base.group} episodes x {base.turns} turns"
     show(console, results, f"One RL step, {size} of {base.answer_tokens} tokens")
-    show_roofline(console, results)
+    if all(step["decode_bytes"] for result in results.values() for name in SIDES for step in result[name]):
+        show_roofline(console, results)
     everything: dict = {"side_by_side": results}
     if base.dtype == "float32":
         everything["equality"] = {}

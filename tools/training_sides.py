@@ -27,11 +27,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mtdrive.planner.answer import Parsed
 from mtdrive.planner.tokens import feedback_delta_ids
+from mtdrive.rollout import shared_prefix
 from mtdrive.rollout.multi_turn import Task
 from mtdrive.simulation.feedback.text import render_text
 from mtdrive.simulation.feedback.worker_pool import InProcessAssessor
 from mtdrive.training import mtgrpo_trainer as mtgrpo
 from mtdrive.training.advantages import estimator
+from mtdrive.training.expert_balance import ExpertBalance
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.mtgrpo_trainer import MTGRPOSettings, MTGRPOTrainer
 
@@ -97,7 +99,7 @@ class Meter:
                 took = self.now() - started.pop()
                 self.seconds["prefill" if width(kwargs) > 1 else "decode forward"] += took
 
-        for part, after in ((model.model.visual, after_vision), (model.model.language_model, after_text)):
+        for part, after in ((model.get_encoder("image"), after_vision), (model.get_decoder(), after_text)):
             part.register_forward_pre_hook(before, with_kwargs=True)
             part.register_forward_hook(after, with_kwargs=True)
 
@@ -183,7 +185,8 @@ def ours(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[M
     trainer = MTGRPOTrainer(
         planner,
         arguments(workload, out),
-        MTGRPOSettings(turns=workload.turns, estimator=estimator("mtgrpo")),
+        # Stock leaves the routers' biases where they are.
+        MTGRPOSettings(workload.turns, estimator("mtgrpo"), experts=ExpertBalance(balance_rate=0.0)),
         list(tasks) * STEPS,
         tasks.__getitem__,
         InProcessAssessor(lambda scene, poses: scored(meter, given, scene, poses)),
@@ -215,15 +218,16 @@ def stock(workload: Workload, given: Material, meter: Meter, out: str) -> tuple[
             prompts, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", padding=True
         )
         real = encoded.pop("attention_mask").bool()
-        ids, types = (
-            [row[mask].tolist() for row, mask in zip(encoded.pop(name), real, strict=True)]
-            for name in ("input_ids", "mm_token_type_ids")
-        )
+        ids = [row[mask].tolist() for row, mask in zip(encoded.pop("input_ids"), real, strict=True)]
+        types = encoded.pop("mm_token_type_ids", None)  # of models that ask for them
         spoken: list[list[int]] = [[] for _ in prompts]
         written: list[list[int]] = [[] for _ in prompts]
         rewards = np.zeros(len(prompts))
         for turn in range(workload.turns):
-            fields = {**encoded, "mm_token_type_ids": [t + [0] * len(s) for t, s in zip(types, spoken, strict=True)]}
+            fields = dict(encoded)
+            if types is not None:
+                rows = zip(types, real, spoken, strict=True)
+                fields["mm_token_type_ids"] = [t[mask].tolist() + [0] * len(so_far) for t, mask, so_far in rows]
             context = [prompt + so_far for prompt, so_far in zip(ids, spoken, strict=True)]
             answers, _ = trainer._generate_single_turn(context, None, fields, 1)
             processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -301,12 +305,15 @@ def equality(workload: Workload, given: Material) -> dict[str, float]:
     }
 
 
-def decode_bytes(model, side: str, prompts: list[int], said: list) -> float:
+def decode_bytes(model, side: str, prompts: list[int], said: list) -> float | None:
     """What a decode step reads at least, on average: the language model, and the keys and values of all contexts.
 
+    None for a model with sliding layers or experts, of which a step reads parts that depend on its tokens.
     prompts: tokens of each scene's prompt. said: by episode, the ids after the prompt and which of them were written.
     """
     text, group = model.config.text_config, len(said) // len(prompts)
+    if shared_prefix.SLIDING in text.layer_types:
+        return None
     size = model.lm_head.weight.element_size()
     a_token = (
         2 * size * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)

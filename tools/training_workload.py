@@ -10,6 +10,7 @@ from PIL import Image
 
 from mtdrive.planner.models import Planner, load_planner
 from mtdrive.planner.prompt import SceneView
+from mtdrive.planner.settings import PlannerSettings
 from mtdrive.rollout.sampling import SamplingParams, sampling_params
 from mtdrive.settings import planner_settings
 from mtdrive.simulation.feedback.assessment import Assessment, assess
@@ -18,8 +19,7 @@ from mtdrive.simulation.navsim_format.images import image_hash, read_image
 from mtdrive.simulation.scene import Scene
 from mtdrive.simulation.scene_cache.store import SceneStore
 
-TINY = Path(__file__).parent.parent / "configs/planner/tiny.yaml"
-SIZES = {  # what differs from the tiny planner
+SIZES = {  # what differs from the planner `tiny`
     "tiny": {},
     "8m": {"hidden_size": 256, "layers": 8, "heads": 4, "mlp_size": 768, "vision_size": 128, "vision_layers": 4},
     "600m": {
@@ -27,6 +27,7 @@ SIZES = {  # what differs from the tiny planner
         **{"vision_size": 640, "vision_layers": 8, "vision_heads": 10, "vision_mlp_size": 2560},
     },
 }
+STEP_SIZES = {"step": {}, "step-full": {"full_attention_every": 1}}  # from `step_flash_tiny` without draft heads
 GRIDS = {300: (25, 12), 600: (30, 20), 1200: (48, 25)}  # image tokens: across, down
 TOKEN = 28  # [px] side of what an image token covers
 
@@ -42,7 +43,7 @@ class Workload:
     split: str
     """Split of the scenes."""
     model: str = "tiny"
-    """Name of the model's size, in SIZES."""
+    """Name of the model's size, in SIZES or STEP_SIZES."""
     image_tokens: int = 300
     """Tokens of an image, in GRIDS."""
     scenes: int = 4
@@ -102,15 +103,23 @@ class Material:
     plans: FixedPlans
 
 
+def sized_planner(model: str, width: int, height: int) -> PlannerSettings:
+    """Settings of a new planner that sees images of width x height [px]. model: see `Workload.model`."""
+    if model in STEP_SIZES:
+        settings = planner_settings("step_flash_tiny")
+        changes = {"draft_heads": 0, "image_width": width, "image_height": height, **STEP_SIZES[model]}
+        return replace(settings, step_flash=replace(settings.step_flash, **changes))
+    settings = planner_settings("tiny")
+    return replace(settings, tiny=replace(settings.tiny, **SIZES[model], image_pixels=width * height))
+
+
 def material(workload: Workload) -> Material:
     """Everything in memory before the clock starts: scenes, images in their final size, weights."""
     torch.set_num_threads(workload.threads)
-    across, down = GRIDS[workload.image_tokens]
-    tiny = planner_settings("tiny")
+    width, height = (TOKEN * tokens for tokens in GRIDS[workload.image_tokens])
     planner = load_planner(
         replace(
-            tiny,
-            tiny=replace(tiny.tiny, **SIZES[workload.model], image_pixels=across * down * TOKEN**2),
+            sized_planner(workload.model, width, height),
             device=workload.device,
             dtype=workload.dtype,
             max_new_tokens=workload.answer_tokens,
@@ -124,7 +133,7 @@ def material(workload: Workload) -> Material:
     images, views = {}, {}
     for token, scene in scenes.items():
         image = read_image(workload.data_root, workload.split, scene.camera.image)
-        images[token] = cv2.resize(image, (across * TOKEN, down * TOKEN))
+        images[token] = cv2.resize(image, (width, height))
         views[token] = SceneView.from_scene(scene, image_hash(images[token]))
     plans = FixedPlans({token: varied_plans(scene, workload.group) for token, scene in scenes.items()})
     return Material(planner, params, scenes, images, views, plans)

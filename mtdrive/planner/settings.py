@@ -112,7 +112,10 @@ class StepFlashArchitecture:
     """Width of the language model, whose input and output embeddings are tied."""
 
     layers: int
-    """Layers of the language model: one with full attention, then three within the window, and so on."""
+    """Layers of the language model."""
+
+    full_attention_every: int
+    """Layers from one with full attention, the first, to the next; those between attend within the window. 1: none."""
 
     sliding_window: int
     """Tokens that a sliding layer attends to, the token itself among them."""

@@ -3,7 +3,8 @@
 The model is transformers' `step3p7`, with random weights and the tokenizer of `tiny`; saved, it is an ordinary Hugging
 Face folder. Every fourth layer attends to everything and those between within a window, with
 more query heads; the first layers are dense and the others choose among routed experts beside a shared one; SwiGLU is
-clamped in the last layers. Draft heads (`planner.mtp`) come with it: each attends within the window and is dense.
+clamped in the last layers. Draft heads (`planner.mtp`) come with it: each attends within the window, if any layer does,
+and is dense.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from mtdrive.planner.step_flash_processor import StepFlashImageProcessor, StepFl
 from mtdrive.planner.tiny import CHAT_TEMPLATE, END, IMAGE, PAD
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-PERIOD = 4  # layers from one with full attention to the next
 # Only layers with full attention meet long distances: they turn half of each head, and slowly.
 ROPE = {
     FULL: {"rope_type": "default", "rope_theta": 5_000_000.0, "partial_rotary_factor": 0.5},
@@ -31,7 +31,7 @@ def step_flash_model(
 ) -> Step3p7ForConditionalGeneration:
     """A model with random weights, float32, the same for the same seed."""
     size, token_ids = architecture, tokenizer.get_vocab()
-    layer_types = [SLIDING if layer % PERIOD else FULL for layer in range(size.layers)]
+    layer_types = [SLIDING if layer % size.full_attention_every else FULL for layer in range(size.layers)]
     unclamped = size.layers - size.clamped_layers
     config = Step3p7Config(  # type: ignore[call-arg]  # takes the last two, but does not declare them
         text_config={
@@ -57,7 +57,7 @@ def step_flash_model(
             "swiglu_limits": [None] * unclamped + [LIMIT] * size.clamped_layers,
             "swiglu_limits_shared": [None] * unclamped + [SHARED_LIMIT] * size.clamped_layers,
             "num_nextn_predict_layers": size.draft_heads,
-            "mtp_layer_types": [SLIDING] * size.draft_heads,
+            "mtp_layer_types": [SLIDING if SLIDING in layer_types else FULL] * size.draft_heads,
             "mtp_mlp_layer_types": ["dense"] * size.draft_heads,
             "max_position_embeddings": 4096,
             "initializer_range": size.initializer_range,

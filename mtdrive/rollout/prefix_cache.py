@@ -103,14 +103,14 @@ class PromptSegments:
     """A pass over whole prompts, without their last token, which fills `cache`."""
 
     def __init__(self, cache: PrefixCache):
-        self._cache = cache
+        self._cache, self.rows = cache, cache.prompts
         self._windows: dict[int, SlidingWindow] = {}
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
         """See `Segments.attend`."""
-        rows = self._cache.prompts
+        rows = self.rows
         self._cache.add(layer, key, value, window)
         if window is None or window >= rows.width:
             return causal(rows, query, key, value, scaling)
