@@ -5,7 +5,7 @@
 
 Each drafter drives the same scenes in turns with the others, sampled at temperature 1, after one round that warms up.
 The ratio is that of a round's times without drafting and with it, so that a disturbance of the machine meets both.
---greedy also compares the greedy answers of so many episodes with those without drafting, token by token.
+--greedy also compares greedy episodes on all scenes of some splits with those without drafting, token by token.
 """
 
 import argparse
@@ -57,6 +57,8 @@ def drive(
     """Episodes, the engine that generated them, and seconds of generation."""
     params = sampling_params(planner.model, planner.processor.tokenizer, greedy=greedy)
     engine = engine_of(planner, draft)(planner.model, params, planner.max_new_tokens)
+    if not isinstance(engine, Engine):
+        sys.exit("This planner cannot share prompts between episodes, so nothing drafts for it.")
     generator, assessor, started = torch.Generator().manual_seed(seed), Timed(), time.perf_counter()
     episodes = run_episodes(tasks, planner, engine, assessor, turns=turns, group=group, generator=generator)
     return episodes, engine, time.perf_counter() - started - assessor.seconds
@@ -81,17 +83,17 @@ def main() -> int:
     parser.add_argument("--group", type=int, default=8, help="episodes of a scene")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3, help="that count")
-    parser.add_argument("--greedy", type=int, default=0, help="episodes to compare greedily")
+    parser.add_argument("--greedy", nargs="*", default=[], help="splits")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--json", type=Path, help="file to write all measurements to")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     planner = load_planner(planner_settings(arguments.planner))
-    store = SceneStore(arguments.exp_root / "scene_cache", arguments.split)
     names = [name for name in DRAFTERS if name != "mtp" or planner.draft_heads is not None]
 
-    def tasks(count: int) -> list[Task]:
-        scenes = [store.load(token) for token in evenly(store.tokens, count)]
+    def tasks(split: str, count: int | None = None) -> list[Task]:
+        store = SceneStore(arguments.exp_root / "scene_cache", split)
+        scenes = [store.load(token) for token in (store.tokens if count is None else evenly(store.tokens, count))]
         pixels = (read_image(arguments.data_root, scene.split, scene.camera.image) for scene in scenes)
         return [Task.from_scene(planner, scene, image) for scene, image in zip(scenes, pixels, strict=True)]
 
@@ -104,7 +106,7 @@ def main() -> int:
     )
     measured = []
     for count in arguments.episodes:
-        given, group = tasks(max(1, count // arguments.group)), min(arguments.group, count)
+        given, group = tasks(arguments.split, max(1, count // arguments.group)), min(arguments.group, count)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         tokens: dict[str, list[float]] = {name: [] for name in names}
         for number in tqdm(range(arguments.rounds + 1), desc=f"{count} episodes"):
@@ -121,14 +123,17 @@ def main() -> int:
             table.add_row(str(count), name, f"{row[0]:.2f}", f"{row[1]:.2f}", ratio)
     console.print(table)
     if arguments.greedy:
-        given, plain = tasks(arguments.greedy), {}
-        for name in names:
-            episodes = []
-            for start in tqdm(range(0, len(given), 64), desc=f"greedy, {name}"):
-                part = given[start : start + 64]
-                episodes += drive(planner, part, 1, arguments.turns, name, greedy=True)[0]
-            plain.setdefault("none", episodes)
-            console.print(f"{name}: {differing(plain['none'], episodes)} of {len(episodes)} greedy episodes differ")
+        given = [task for split in arguments.greedy for task in tasks(split)]
+        driven = {
+            name: [
+                episode
+                for start in tqdm(range(0, len(given), 64), desc=f"greedy, {name}")
+                for episode in drive(planner, given[start : start + 64], 1, arguments.turns, name, greedy=True)[0]
+            ]
+            for name in names
+        }
+        for name, episodes in driven.items():
+            console.print(f"{name}: {differing(driven['none'], episodes)} of {len(episodes)} greedy episodes differ")
     if arguments.json:
         arguments.json.write_text(json.dumps(measured, indent=1))
     return 0
