@@ -71,6 +71,7 @@ NOT_RUN = {  # in no test
     "score train_test_split=navhard_two_stage": "navhard's files; tests/test_two_stage.py scores a set of their format",
     "tools/bench_training.py": "minutes of measuring",
     "tools/bench_memory.py": "a minute of measuring",
+    "tools/bench_drafting.py": "minutes of measuring",
     "tools/bench_navtrain.py": "an hour of measuring",
     "tools/golden_curves.py": "five minutes; values hold on one machine alone",
     "make ": "sets up an environment from the network, for this very test run",

@@ -22,7 +22,7 @@ from mtdrive.rollout.sampling import sampling_params
 from mtdrive.rollout.shared_prefix import enable
 from mtdrive.settings import planner_settings
 from mtdrive.simulation.errors import MTDriveError
-from mtdrive.training.draft_heads import Draft, DraftLearner, depth_losses
+from mtdrive.training.draft_heads import DraftLearner, DraftTargets, depth_losses
 from mtdrive.training.log_probs import Continuation, add_scoring, plain_inputs, shared_prefix_inputs
 from mtdrive.training.sft_trainer import finetune
 from support import fine_tuning
@@ -247,7 +247,7 @@ def check_against_reference(planner, make_inputs, shared):
     inputs = make_inputs(planner.model, prompts, episodes)
     learner = DraftLearner(planner.draft_heads, torch.optim.SGD(planner.draft_heads.parameters()), 0.0)
     planner.model(**inputs)
-    draft = Draft(inputs["input_ids"], inputs["scored"], prompts if shared else ())
+    draft = DraftTargets(inputs["input_ids"], inputs["scored"], prompts if shared else ())
     results = depth_losses(planner.draft_heads, draft, learner.hidden, inputs)
     planner.model.eval()
     expected = [reference(planner, prompts[c.scene], c.ids, c.action_mask, shared=shared) for c in episodes]
@@ -274,7 +274,7 @@ def test_nothing_reaches_the_planners_gradients_and_every_weight_of_the_heads_le
     inputs = plain_inputs(planner.model, prompts, episodes)
     learner = DraftLearner(planner.draft_heads, torch.optim.SGD(planner.draft_heads.parameters()), 0.0)
     planner.model(**inputs)
-    learner.learn(Draft(inputs["input_ids"], inputs["scored"]), inputs, nullcontext())
+    learner.learn(DraftTargets(inputs["input_ids"], inputs["scored"]), inputs, nullcontext())
     assert all(weight.grad is None for weight in planner.model.parameters())
     assert all(weight.grad.any() for weight in planner.draft_heads.parameters())
 

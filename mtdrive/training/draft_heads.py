@@ -47,7 +47,7 @@ MASKS: Mapping[str, Callable] = {
 }
 
 
-class Draft:
+class DraftTargets:
     """What the heads are to guess in one pass over tokens (B, L): rows, or one row of packed prompts and episodes.
 
     Args:
@@ -83,7 +83,7 @@ class Draft:
 
 
 def depth_losses(
-    heads: DraftHeads, draft: Draft, hidden: Tensor, inputs: Mapping[str, Any]
+    heads: DraftHeads, draft: DraftTargets, hidden: Tensor, inputs: Mapping[str, Any]
 ) -> list[tuple[Tensor, Tensor]]:
     """What each head makes of one pass.
 
@@ -156,7 +156,7 @@ class DraftLearner:
         if base.training and torch.is_grad_enabled():
             self.hidden = output.last_hidden_state.detach()
 
-    def learn(self, draft: Draft, inputs: Mapping[str, Any], autocast: AbstractContextManager) -> None:
+    def learn(self, draft: DraftTargets, inputs: Mapping[str, Any], autocast: AbstractContextManager) -> None:
         """Add the gradients of one pass, that of the model's last in training. inputs: see `depth_losses`."""
         assert self.hidden is not None, "the model has made no pass in training"
         hidden, self.hidden = self.hidden, None
@@ -243,7 +243,7 @@ class DraftHeadTraining(Trainer):
         return None
 
     def draft_from(self, inputs: Mapping[str, Any], before: Tensor, prompts: Sequence[Prompt] = ()) -> None:
-        """Tell what the coming pass of the model goes over. See `depth_losses` and `Draft`."""
+        """Tell what the coming pass of the model goes over. See `depth_losses` and `DraftTargets`."""
         if self._learner is not None:
             self._pass = inputs, before, prompts
 
@@ -253,7 +253,7 @@ class DraftHeadTraining(Trainer):
         if self._learner is not None:
             assert self._pass is not None, "compute_loss must say what the pass goes over (draft_from)"
             of_pass, before, prompts = self._pass
-            draft = Draft(of_pass["input_ids"], before, prompts)
+            draft = DraftTargets(of_pass["input_ids"], before, prompts)
             self._learner.learn(draft, of_pass, self.compute_loss_context_manager())
         self._pass = None
         return loss
