@@ -217,7 +217,7 @@ class MTGRPOTrainer(BalancedExperts, DraftHeadTraining, GuardedSteps, Resumable,
                 generator=self._generator(),
                 weights_version=self.state.global_step,
             )
-            if isinstance(engine, Engine):
+            if isinstance(engine, Engine) and engine.drafter is not None:
                 self._logged_values["tokens_per_pass"].append(engine.written / engine.passes)
         rolled = time.perf_counter()
         groups = [episodes[index : index + group] for index in range(0, len(episodes), group)]
