@@ -64,13 +64,20 @@ def drive(
     return episodes, engine, time.perf_counter() - started - assessor.seconds
 
 
-def differing(one: Sequence[Episode], other: Sequence[Episode]) -> int:
-    """Episodes in which two runs wrote different tokens."""
-    return sum(
-        len(a.turns) != len(b.turns)
-        or any(not np.array_equal(s.completion_ids, t.completion_ids) for s, t in zip(a.turns, b.turns, strict=True))
-        for a, b in zip(one, other, strict=True)
-    )
+def gaps(one: Sequence[Episode], other: Sequence[Episode]) -> list[float]:
+    """Where two greedy runs of an episode part: how far [nat] the two tokens are apart in log-probability.
+
+    Rounding decides between tokens that are equally likely.
+    """
+    found = []
+    for a, b in zip(one, other, strict=True):
+        for s, t in zip(a.turns, b.turns, strict=False):
+            if not np.array_equal(s.completion_ids, t.completion_ids):
+                shorter = min(len(s.completion_ids), len(t.completion_ids))
+                at = int((s.completion_ids[:shorter] != t.completion_ids[:shorter]).argmax())
+                found.append(abs(float(s.log_probs[at] - t.log_probs[at])))
+                break
+    return found
 
 
 def main() -> int:
@@ -133,7 +140,9 @@ def main() -> int:
             for name in names
         }
         for name, episodes in driven.items():
-            console.print(f"{name}: {differing(driven['none'], episodes)} of {len(episodes)} greedy episodes differ")
+            apart = gaps(driven["none"], episodes)
+            said = f", by tokens at most {max(apart):.1e} nat apart" if apart else ""
+            console.print(f"{name}: {len(apart)} of {len(episodes)} greedy episodes differ{said}")
     if arguments.json:
         arguments.json.write_text(json.dumps(measured, indent=1))
     return 0
