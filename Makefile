@@ -15,7 +15,7 @@ demo: setup
 	$(BIN)/mtdrive quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 check-viewer: setup  # in a real browser; needs a Chromium on the PATH
 	$(BIN)/python tools/check_viewer.py

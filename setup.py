@@ -60,7 +60,6 @@ setup(
             "playwright>=1.55",
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.6",
             "ruff>=0.12",
             "setuptools>=77",
             "tensorboard>=2.20",

@@ -70,6 +70,13 @@ INTERNALS = (
     Internal(
         "transformers.modeling_layers:MtpLayer", DRAFT, "config decoder_layer_cls norm_cls layer_idx use_post_norm"
     ),
+    Internal("transformers.models.step3p7.modeling_step3p7:Step3p7Experts", "rollouts of planners with experts"),
+    Internal(
+        "transformers.models.step3p7.modeling_step3p7:Step3p7Experts.forward",
+        "replaced on few tokens",
+        "self hidden_states top_k_index top_k_weights",
+    ),
+    Internal("transformers.models.step3p7.modeling_step3p7:Step3p7Experts._apply_gate", "the same", "self gate_up"),
     Internal("transformers.modeling_layers:MtpModel", "reads " + DRAFT, "main_model num_mtp_layers"),
     Internal("transformers.modeling_utils:PreTrainedModel._init_weights", "random weights of " + DRAFT, "self module"),
     Internal(

@@ -69,10 +69,15 @@ def test_the_yaml_file_and_the_class_have_the_same_keys(verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_wrong_value_of_any_key_ends_with_one_sentence(verb, tmp_path, monkeypatch, capsys):
-    """Of a dozen values each is either what the key takes, or refused by name before anything is written."""
+    """Of a dozen values each is either what the key takes, or refused by name before anything is written.
+
+    The keys of a planner, which are the same for all verbs, are tried with `sft`.
+    """
     monkeypatch.chdir(tmp_path)
     good, parser = asdict(load_settings(verb, NEEDED[verb])), OverridesParser.create()
     for key in (key for key in keys_of(good) if not ANY.search(key)):
+        if key.startswith("planner.") and verb != "sft":
+            continue
         refused = []
         for text in WRONG:
             value = parser.parse_override(f"key={text}").value()

@@ -21,7 +21,7 @@ from support.planners import step_flash_config, windowed_planner
 from support.rollouts import plain_log_probs
 from support.training import load
 
-WINDOWS = [2, 7, 80, 150, 1000]  # shorter than a block, than a prompt, than prompt and episode, longer than all
+WINDOWS = [2, 80, 150, 1000]  # shorter than a block, than a prompt, than prompt and episode, longer than all
 
 
 def planner_with(kind: str, window: int) -> Planner:
